@@ -1,0 +1,76 @@
+"""Things worth keeping between runs (teachers, tokenizers, soft labels), each in a folder named after its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
+SHAPING_CODE = ("data", "tasks", "models", "distillation")  # the sub-packages whose code changes what is built
+
+
+def fingerprint(recipe: Any) -> str:
+    """A short content address: SHA-256 over the recipe's canonical JSON."""
+    text = json.dumps(recipe, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_sha256(*paths: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def folder_fingerprint(folder: Path) -> str:
+    """The content of a model folder: every weight, configuration and vocabulary file in it."""
+    files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".json", ".model", ".txt"})
+    return fingerprint({p.name: file_sha256(p) for p in files if p.name != "recipe.json"})
+
+
+def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
+    """The content of some columns of a dataset, row order included."""
+    digest = hashlib.sha256()
+    for column in columns:
+        digest.update(json.dumps([column, list(rows[column])], ensure_ascii=False, default=str).encode())
+    return digest.hexdigest()[:16]
+
+
+def code_fingerprint() -> str:
+    """The code that shapes an artifact, and the libraries under it: a teacher trained by older code is another one."""
+    package = Path(__file__).parent
+    files = sorted(path for name in SHAPING_CODE for path in (package / name).rglob("*.py"))
+    return fingerprint([file_sha256(*files), {name: version(name) for name in LIBRARIES}])
+
+
+def cached(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+    """The folder that holds what `recipe` describes, built by `build(folder)` if no earlier run has done it.
+
+    Several jobs may ask at once: one builds, the others wait for it. A build that dies leaves nothing behind that a
+    later run could mistake for a whole one, because the folder gets its name only when it is finished.
+    """
+    folder = root / kind / fingerprint(recipe)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            try:
+                build(unfinished)
+                (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=2, default=str, ensure_ascii=False))
+                unfinished.rename(folder)
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+    return folder

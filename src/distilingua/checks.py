@@ -1,0 +1,59 @@
+"""Everything that can be wrong with a configuration and be known before a model loads."""
+
+from __future__ import annotations
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from distilingua.data.protocol import Pair
+from distilingua.errors import UserError
+from distilingua.models.source import TeacherSource
+
+
+def check(cfg: DictConfig) -> None:
+    """Raises UserError for the first thing that cannot work; takes a second or two and writes nothing."""
+    pair: Pair = instantiate(cfg.pair)
+    pair.check()
+    instantiate(cfg.corpus).check(pair.languages)
+    source: TeacherSource = instantiate(cfg.teacher)
+    source.check()
+    if pair.align == "block" and not source.store:
+        raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
+    alpha = cfg.objective.get("alpha")
+    if alpha is not None and not 0 <= alpha <= 1:
+        raise UserError(f"objective.alpha={alpha} is outside [0, 1]. It is the soft labels' share of the loss; try 0.9.")
+    positions = cfg.student.get("positions")
+    if positions is not None and cfg.task.max_length > positions:
+        raise UserError(
+            f"task.max_length={cfg.task.max_length} is more than the student's {positions} positions. "
+            f"Set student.positions={cfg.task.max_length}, or a smaller task.max_length."
+        )
+    instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    _check_device(cfg)
+
+
+def _check_device(cfg: DictConfig) -> None:
+    import torch
+
+    accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
+    if accelerator in ("gpu", "cuda"):
+        if not torch.cuda.is_available():
+            raise UserError("device: this machine has no GPU that torch can use. Type device=cpu instead.")
+        if isinstance(devices, int) and devices > torch.cuda.device_count():
+            raise UserError(
+                f"trainer.devices={devices}, and this machine has {torch.cuda.device_count()}. "
+                f"Set trainer.devices={torch.cuda.device_count()}."
+            )
+    if accelerator == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: this machine has no Apple GPU. Type device=cpu instead.")
+    many = devices != 1 and str(cfg.trainer.get("strategy", "auto")) != "auto"
+    if many and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        launcher = HydraConfig.get().launcher._target_
+        if "submitit" not in launcher:
+            raise UserError(
+                "multirun with several processes per job: every process would start the whole sweep again. Use one "
+                "device per job (device=cpu or device=gpu), or a launcher that gives each job processes of its own: "
+                "hydra/launcher=submitit_local or submitit_slurm."
+            )

@@ -1,0 +1,51 @@
+"""The command line: `distilingua COMMAND [HYDRA OVERRIDES]`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+USAGE = """\
+distilingua: distil a teacher that is strong in one language into a small student that serves others.
+
+  distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
+  distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
+  distilingua resume [RUN]               go on with an interrupted run (default: the latest)
+  distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
+  distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+
+Overrides choose and change settings, from left to right, the last one wins:
+  pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
+  optimizer.lr=5e-4 pair.protocol=supervised            one value
+`distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
+"""
+
+
+def main() -> None:
+    command, *rest = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help", "help"):
+        print(USAGE)
+    elif command in ("resume", "compare"):
+        from distilingua import commands
+
+        getattr(commands, command)(rest)
+    elif command == "corpus":
+        run("corpus", rest)
+    elif command == "train" or "=" in command or command.startswith("-"):
+        # Lightning starts the other processes of a job by repeating the command line without its first word
+        run("train", rest if command == "train" else [command, *rest])
+    else:
+        sys.exit(f"distilingua: {command!r} is not a command.\n\n{USAGE}")
+
+
+def run(command: str, overrides: list[str]) -> None:
+    from distilingua import commands
+
+    sys.argv = [sys.argv[0], *overrides]
+    getattr(commands, command)()
+
+
+def conf_folder() -> Path:
+    """`conf/` of the checkout, or the copy inside the installed package."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"

@@ -1,0 +1,75 @@
+"""What the sub-commands do. Torch is imported only when a run is known to be possible."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from distilingua.checks import check
+from distilingua.cli import conf_folder, run
+from distilingua.errors import UserError
+
+OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
+OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "_") or "default", replace=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
+def train(cfg: DictConfig) -> float:
+    """One run; returns the student's accuracy on the source's dev split, which a sweeper may maximise."""
+    with readable_errors():
+        check(cfg)
+        from distilingua.train import train as train_job
+
+        return train_job(cfg).get("dev_accuracy", 0.0)
+
+
+@contextmanager
+def readable_errors() -> Iterator[None]:
+    """A UserError ends the command with its message alone; a run that never began leaves no folder behind."""
+    try:
+        yield
+    except (UserError, InstantiationException) as raised:
+        error = raised if isinstance(raised, UserError) else raised.__cause__
+        if not isinstance(error, UserError):
+            raise
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        if folder.is_dir() and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in folder.iterdir()):
+            shutil.rmtree(folder)
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise error from None  # the launcher reports it beside the other jobs
+        sys.exit(f"distilingua: {error}")
+
+
+def resume(arguments: list[str]) -> None:
+    """Repeats a run's overrides in its own folder, where its checkpoints are."""
+    if arguments:
+        folder = Path(arguments[0])
+    else:
+        runs = sorted(Path("outputs").glob("*/*/.hydra/overrides.yaml"))
+        if not runs:
+            sys.exit("distilingua resume: no run under outputs/. Name its folder: distilingua resume RUN.")
+        folder = runs[-1].parents[1]
+    overrides = folder / ".hydra" / "overrides.yaml"
+    if not overrides.is_file():
+        sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
+    run("train", [*OmegaConf.load(overrides), f"hydra.run.dir={folder}", *arguments[1:]])
+
+
+def compare(arguments: list[str]) -> None:
+    """Prints finished runs side by side."""
+    from distilingua.compare import compare as compare_runs
+    from distilingua.console import console
+
+    try:
+        console.print(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
+    except UserError as error:
+        sys.exit(f"distilingua compare: {error}")

@@ -1,0 +1,66 @@
+"""Puts finished runs side by side: means over seeds."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.table import Table
+
+from distilingua.errors import UserError
+
+
+def compare(folders: list[Path]) -> Table:
+    """One row per setting and language: accuracies in percent as mean ± standard deviation over seeds.
+
+    Args:
+        folders: searched for `metrics.json` at any depth.
+
+    Raises:
+        UserError: no finished run in them.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for file in sorted(path for folder in folders for path in folder.rglob("metrics.json")):
+        metrics = json.loads(file.read_text("utf-8"))
+        runs.setdefault(_setting(file.parent, metrics), []).append(metrics)
+    if not runs:
+        raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
+    table = Table()
+    for column in ("setting", "lang"):
+        table.add_column(column)
+    for column in ("seeds", "teacher", "direct", "student", "kept", "soft labels right", "seconds"):
+        table.add_column(column, justify="right")
+    for setting, seeds in runs.items():
+        for lang in seeds[0]["models"]["student"]["languages"]:
+            scores = {
+                name: [run["models"][name]["languages"][lang]["accuracy"] for run in seeds if name in run["models"]]
+                for name in ("teacher", "direct", "student")
+            }
+            table.add_row(
+                setting,
+                lang,
+                str(len(seeds)),
+                *(_spread(values) for values in scores.values()),
+                _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
+                _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
+                f"{statistics.mean(run['seconds']['student'] for run in seeds):.0f}",
+                end_section=lang == list(seeds[0]["models"]["student"]["languages"])[-1],
+            )
+    return table
+
+
+def _setting(run: Path, metrics: dict[str, Any]) -> str:
+    """Everything that was typed for this run, but the seed."""
+    typed = run / ".hydra" / "overrides.yaml"
+    overrides = [o for o in OmegaConf.load(typed) if not o.startswith("seed=")] if typed.is_file() else []
+    return " ".join(sorted(overrides)) or f"pair={metrics['pair']}"
+
+
+def _spread(values: list[float]) -> str:
+    if not values:
+        return ""
+    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
+    return f"{100 * statistics.mean(values):.1f}{spread}"

@@ -1,0 +1,85 @@
+"""A folder of CSV, JSONL or Parquet files: your own corpus."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distilingua.corpora.hub import _require_columns
+from distilingua.corpora.schema import dataset_from_table
+from distilingua.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+@dataclass
+class Files:
+    """One file per language and split.
+
+    Args:
+        path: of the files, with `{lang}` and `{split}` in it: `data/{lang}/{split}.csv`.
+        columns: see `dataset_from_table`.
+        splits: our split -> what stands for `{split}` in the path.
+        labels: class names by number, where the labels are plain numbers.
+    """
+
+    path: str
+    columns: dict[str, Any] = field(default_factory=lambda: {"text": "text", "label": "label"})
+    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "dev": "dev", "test": "test"})
+    labels: list[str] | None = None
+
+    def _file(self, lang: str, split: str) -> Path:
+        return Path(self.path.format(lang=lang, split=self.splits[split]))
+
+    def check(self, languages: list[str]) -> None:
+        """Raises UserError for a file that is missing, empty, of an unknown kind, or short of a column."""
+        if "{lang}" not in self.path or "{split}" not in self.path:
+            raise UserError(
+                f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv."
+            )
+        for lang in languages:
+            for split in self.splits:
+                file = self._file(lang, split)
+                if file.suffix not in READERS:
+                    raise UserError(f"corpus.path: {file.name} is none of {', '.join(READERS)}.")
+                if not file.is_file():
+                    raise UserError(f"corpus: {file} does not exist. corpus.path={self.path} leads there for {lang!r}.")
+                _require_columns(self.columns, _header(file), str(file))
+
+    def load(self, languages: list[str]) -> Dataset:
+        from datasets import concatenate_datasets, load_dataset
+
+        self.check(languages)
+        parts = []
+        for lang in languages:
+            for split in self.splits:
+                file = self._file(lang, split)
+                options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
+                table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
+                parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
+        return concatenate_datasets(parts)
+
+
+def _header(file: Path) -> list[str]:
+    """Column names, from the first line or the file's own schema; a file without rows raises UserError."""
+    if file.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        if not pq.read_metadata(file).num_rows:
+            raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
+        return list(pq.read_schema(file).names)
+    with file.open(encoding="utf-8-sig") as lines:
+        first = lines.readline()
+        if file.suffix in (".csv", ".tsv"):
+            names, filled = next(csv.reader([first], delimiter="\t" if file.suffix == ".tsv" else ","), []), lines.readline()
+        else:
+            names, filled = (list(json.loads(first)) if first.strip() else []), first
+    if not filled.strip():
+        raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
+    return names

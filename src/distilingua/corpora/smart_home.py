@@ -1,0 +1,226 @@
+"""Voice commands for the home in 65 languages, sampled from the templates of `home-assistant-intents`.
+
+The package (Apache-2.0) lists sentence templates that native speakers wrote, in blocks under some 40 intents. A block
+carries the same key in every language, so blocks, and the sentences drawn from them, align across languages.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from hassil.expression import Alternative, Expression, Group, ListReference, Permutation, RuleReference, TextChunk
+from hassil.intents import IntentData, Intents, RangeSlotList, TextSlotList
+from home_assistant_intents import get_intents, get_languages
+
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.errors import UserError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+ALL_INTENTS = 42  # what the richest languages cover; the yardstick of `min_intents`
+GLOSSARY = "smart_home_glossary.yaml"
+Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if any
+
+
+@functools.cache
+def _glossary() -> dict[str, dict[str, list[str]]]:
+    return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
+
+
+def _hash(*parts: object) -> int:
+    """A number that is the same on every machine and in every process."""
+    text = "\x1f".join(map(str, parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+
+
+@dataclass(frozen=True)
+class Template:
+    """One template line: what it means (`block`), which intent it states, and how to draw sentences from it."""
+
+    lang: str
+    intent: str
+    block: str
+    text: str
+    expression: Expression
+    data: IntentData
+
+    @property
+    def id(self) -> str:
+        return f"{self.lang}-{_hash(self.block, self.text):016x}"
+
+
+class Sampler:
+    """Draws sentences at random from one language's templates (hassil itself can only enumerate them)."""
+
+    def __init__(self, lang: str, seed: int) -> None:
+        self.lang, self.seed = lang, seed
+        self.intents = Intents.from_dict(get_intents(lang))
+        words, english = _glossary()[lang], _glossary()["en"]
+        # (canonical value, words): the English word of the same position is the canonical value of a glossary entry
+        self.words = {name: list(zip(english[name], values, strict=True)) for name, values in words.items()}
+
+    def templates(self) -> Iterator[Template]:
+        for intent, content in self.intents.intents.items():
+            for data in content.data:
+                block = f"{intent}/{(data.metadata or {}).get('slot_combination')}"
+                for sentence in data.sentences:
+                    yield Template(self.lang, intent, block, sentence.text or "", sentence.expression, data)
+
+    def sentence(self, template: Template, draw: int) -> tuple[str, list[dict[str, Any]]]:
+        """The `draw`-th sentence of a template, and its slots as `{name, value, start, end}` in characters."""
+        rng = random.Random(f"{self.seed}/{template.id}/{draw}")
+        text, slots = "", []
+        for piece, slot in self._pieces(template.expression, template, draw, rng):
+            piece = re.sub(r"\s+", " ", piece)
+            if not text or text.endswith(" "):
+                piece = piece.lstrip()
+            if slot and piece.strip():
+                name, value = slot.split("\x1f")
+                slots.append({"name": name, "value": value, "start": len(text), "end": len(text) + len(piece.rstrip())})
+            text += piece
+        return text.strip(), slots
+
+    def _pieces(self, node: Expression, template: Template, draw: int, rng: random.Random) -> Iterator[Piece]:
+        if isinstance(node, TextChunk):
+            yield node.original_text, None
+        elif isinstance(node, Alternative):
+            yield from self._pieces(rng.choice(node.items), template, draw, rng)
+        elif isinstance(node, Group):
+            items = rng.sample(node.items, len(node.items)) if isinstance(node, Permutation) else node.items
+            for item in items:
+                yield from self._pieces(item, template, draw, rng)
+                if isinstance(node, Permutation):
+                    yield " ", None
+        elif isinstance(node, RuleReference):
+            rules = template.data.expansion_rules
+            rule = rules.get(node.rule_name) or self.intents.expansion_rules[node.rule_name]
+            yield from self._pieces(rule.expression, template, draw, rng)
+        elif isinstance(node, ListReference):
+            value, words = self._value(node, template, draw)
+            spoken = words if isinstance(words, str) else "".join(p for p, _ in self._pieces(words, template, draw, rng))
+            yield spoken, f"{node.slot_name}\x1f{value}"
+        else:
+            raise TypeError(f"hassil has grown an expression this sampler does not know: {type(node).__name__}")
+
+    def _value(self, node: ListReference, template: Template, draw: int) -> tuple[Any, str | Expression]:
+        """The slot's value in this draw: a function of the block, not of the language, so that languages agree.
+
+        Each candidate gets a rank by hash and the lowest wins (rendezvous hashing): two languages whose lists differ
+        in a few values still draw the same one whenever both have it.
+        """
+        rank = functools.partial(_hash, self.seed, template.block, draw, node.slot_name)
+        inline = node.get_inline_range()
+        known = template.data.slot_lists.get(node.list_name) or self.intents.slot_lists.get(node.list_name)
+        if inline or isinstance(known, RangeSlotList):
+            numbers = range(inline[0], inline[1] + 1, inline[2]) if inline else range(known.start, known.stop + 1, known.step)
+            value = numbers[rank() % len(numbers)]
+            return value, str(value)
+        candidates: list[tuple[Any, Any]]
+        if isinstance(known, TextSlotList):
+            candidates = [(value.value_out, value.text_in) for value in known.values]
+        elif node.list_name == "name":
+            domain = template.data.requires_context.get("domain") or template.data.slots.get("domain") or "light"
+            domains = [domain] if isinstance(domain, str) else domain
+            candidates = [entry for name in domains for entry in self.words.get(name, [])]
+        else:
+            candidates = self.words[node.list_name]
+        return min(candidates, key=lambda entry: rank(entry[0]))
+
+
+def split_templates(templates: Iterable[Template], parallel: float, dev: float, test: float) -> dict[str, str]:
+    """Template id -> train, parallel, dev or test; decided by hash, so the same on every machine.
+
+    An intent's first two templates (in hash order) stay in training; the others go to test and dev by lot. What is left
+    is shared block by block: train knows every block, parallel every block of two templates or more. A teacher that
+    has not seen a block errs on it, and its errors would be taught; a missing partner merely teaches nothing.
+    """
+    by_intent: dict[str, list[Template]] = {}
+    for template in templates:
+        by_intent.setdefault(template.intent, []).append(template)
+    split: dict[str, str] = {}
+    for members in by_intent.values():
+        members = sorted({t.id: t for t in members}.values(), key=lambda t: _hash("order", t.id))
+        blocks: dict[str, list[str]] = {}
+        for position, template in enumerate(members):
+            lot = _hash("split", template.id) / 2**64
+            if position == 0:
+                split[template.id] = "train"
+            elif position > 1 and lot < dev + test:
+                split[template.id] = "test" if lot < test else "dev"
+            else:
+                blocks.setdefault(template.block, []).append(template.id)
+        for ids in blocks.values():
+            count = min(max(round(parallel * len(ids)), 1), len(ids) - 1)
+            split.update({template_id: "parallel" if n < count else "train" for n, template_id in enumerate(ids)})
+    return split
+
+
+@dataclass
+class SmartHome:
+    """The embedded corpus: real sentences for every task, without a download.
+
+    Args:
+        sentences: sentences drawn from each training template.
+        eval_sentences: sentences drawn from each dev and test template.
+        parallel, dev, test: shares of the templates; the rest is the labelled training set.
+        min_intents: refuse languages with fewer intents than this.
+        seed: of the sampled sentences. The split depends on the templates alone.
+    """
+
+    sentences: int = 12
+    eval_sentences: int = 6
+    parallel: float = 0.5
+    dev: float = 0.1
+    test: float = 0.15
+    min_intents: int = 25
+    seed: int = 0
+
+    def check(self, languages: list[str]) -> None:
+        """Raises UserError for a language that is unknown, too poor in intents, or without glossary."""
+        for lang in languages:
+            found = len(get_intents(lang)["intents"]) if lang in get_languages() else 0
+            if found >= self.min_intents and lang in _glossary():
+                continue
+            rich = [x for x in _glossary() if len(get_intents(x)["intents"]) >= self.min_intents and x not in languages]
+            if not found:
+                problem, remedy = f"{lang!r} is not a language of smart_home", ""
+            elif found < self.min_intents:
+                problem = f"{lang!r} has {found} of {ALL_INTENTS} intents in smart_home"
+                remedy = f", or set corpus.min_intents={found}"
+            else:
+                problem = f"{lang!r} has no words for rooms and devices yet"
+                remedy = f", or add {lang!r} to {GLOSSARY}"
+            raise UserError(f"pair={'-'.join(languages)}: {problem}. Choose one of: {', '.join(rich)}{remedy}.")
+
+    def load(self, languages: list[str]) -> Dataset:
+        self.check(languages)
+        return dataset_from_rows(row for lang in languages for row in self._rows(lang))
+
+    def _rows(self, lang: str) -> Iterator[dict[str, Any]]:
+        sampler = Sampler(lang, self.seed)
+        templates = {t.id: t for t in sampler.templates()}
+        split = split_templates(templates.values(), self.parallel, self.dev, self.test)
+        for template_id, template in templates.items():
+            part = split[template_id]
+            for draw in range(self.eval_sentences if part in ("dev", "test") else self.sentences):
+                text, slots = sampler.sentence(template, draw)
+                meaning = {**template.data.slots, **{slot["name"]: slot["value"] for slot in slots}}
+                yield {
+                    "id": f"{template_id}-{draw}",
+                    "lang": lang,
+                    "split": part,
+                    "text": text,
+                    "label": template.intent,
+                    "group": f"{template.block}/" + ",".join(f"{k}={v}" for k, v in sorted(meaning.items())),
+                    "block": template.block,
+                    "slots": slots,
+                }

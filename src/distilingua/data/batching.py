@@ -1,0 +1,95 @@
+"""Which rows make a batch: by length, by language, and the same on every machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch.utils.data import DataLoader, Sampler
+
+BUCKET = 50  # batches that are sorted by length together: enough to save padding, few enough to stay random
+
+
+class BucketBatchSampler(Sampler[list[int]]):
+    """Batches of similar length in random order, with languages drawn by `p ∝ n^α`.
+
+    An epoch has as many rows as the data. A language's share of them is `n^α / Σ n^α`: α = 1 leaves the proportions as
+    they are, α = 0 gives every language the same. Within a language, no row is drawn twice before all are drawn once.
+    The plan of an epoch depends on seed and epoch alone; process `rank` of `processes` takes every `processes`-th
+    batch of it. Batches all have the same size: the few rows left over sit out this epoch.
+
+    Args:
+        lengths: of every row, in pieces.
+        languages: of every row.
+        batch_size: rows per batch and process.
+        alpha: see above, 0 to 1 (Conneau et al. 2020, section 3.1, where it is 0.3).
+        seed: of the order.
+    """
+
+    def __init__(
+        self,
+        lengths: Sequence[int],
+        languages: Sequence[str],
+        batch_size: int,
+        alpha: float,
+        seed: int,
+        processes: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = min(batch_size, max(len(self.lengths) // processes, 1))
+        self.seed, self.processes, self.rank = seed, processes, rank
+        by_language: dict[str, list[int]] = {}
+        for row, language in enumerate(languages):
+            by_language.setdefault(language, []).append(row)
+        self.by_language = [np.array(rows) for _, rows in sorted(by_language.items())]
+        weights = np.array([len(rows) for rows in self.by_language], dtype=float) ** alpha
+        shares = weights / weights.sum() * len(self.lengths)
+        self.draws = np.maximum(1, np.round(shares)).astype(int)
+        self.epoch = 0
+        self.done = 0  # batches of this epoch already used, when a run is resumed in the middle of one
+
+    def __len__(self) -> int:
+        return int(self.draws.sum()) // (self.batch_size * self.processes)
+
+    def plan(self, epoch: int) -> list[list[int]]:
+        """Every process's batches of an epoch."""
+        rng = np.random.default_rng([self.seed, epoch])
+        drawn = []
+        for rows, draws in zip(self.by_language, self.draws, strict=True):
+            rounds = -(-draws // len(rows))
+            drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:draws])
+        order = rng.permutation(np.concatenate(drawn))
+        batches: list[list[int]] = []
+        pool = self.batch_size * BUCKET
+        for start in range(0, len(order), pool):
+            rows = order[start : start + pool]
+            rows = rows[np.argsort(self.lengths[rows], kind="stable")]
+            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+        batches = [batch for batch in batches if len(batch) == self.batch_size]
+        rng.shuffle(batches)
+        return batches[: len(self) * self.processes]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        own = self.plan(self.epoch)[self.rank :: self.processes]
+        yield from own[self.done :]
+
+
+class ResumableLoader(DataLoader):
+    """A DataLoader that knows where it is; Lightning stores that in every checkpoint and hands it back on resuming."""
+
+    batch_sampler: BucketBatchSampler
+
+    def __iter__(self) -> Iterator:
+        for batch in super().__iter__():
+            self.batch_sampler.done += 1
+            yield batch
+        self.batch_sampler.epoch += 1
+        self.batch_sampler.done = 0
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.batch_sampler.epoch, "done": self.batch_sampler.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        whole, done = divmod(state["done"], len(self))  # a checkpoint at the end of an epoch starts the next one
+        self.batch_sampler.epoch, self.batch_sampler.done = state["epoch"] + whole, done

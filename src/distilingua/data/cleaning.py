@@ -1,0 +1,106 @@
+"""Text cleaning, and an account of what it dropped."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+from collections import Counter
+from dataclasses import dataclass, field
+
+import ftfy
+from datasets import Dataset
+
+MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
+URL = re.compile(r"(?:https?://|www\.)\S+")
+HELD_OUT = ("test", "dev")
+
+
+@dataclass
+class CleaningReport:
+    """Rows seen, and rows dropped by each rule: `{lang: {rule: rows}}`."""
+
+    seen: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        parts = []
+        for lang, seen in self.seen.items():
+            rules = ", ".join(f"{rule} {n}" for rule, n in self.dropped.get(lang, {}).items()) or "nothing"
+            parts.append(f"{lang}: {seen} rows, dropped {rules}")
+        return "; ".join(parts)
+
+
+@dataclass
+class Cleaning:
+    """Rules for the text of every row, in this order.
+
+    Args:
+        repair: mend mojibake (ftfy) and unify compatible characters (Unicode NFKC).
+        markup: take out HTML/XML tags and unescape entities.
+        url: what a URL becomes; null leaves URLs alone.
+        min_characters, max_characters: rows outside are dropped (`too_short`, `too_long`).
+        duplicates: drop a row whose text (case folded) occurred before. Test goes first, then dev, then train, then
+            parallel, so a held-out text is never trained on, in whatever language, and text kept for aligned pairs
+            was never seen with its label.
+    """
+
+    repair: bool = True
+    markup: bool = True
+    url: str | None = "<url>"
+    min_characters: int = 1
+    max_characters: int = 2000
+    duplicates: bool = True
+
+    def text(self, text: str) -> str:
+        if self.markup:
+            text = html.unescape(MARKUP.sub(" ", text))
+        if self.repair:
+            text = unicodedata.normalize("NFKC", ftfy.fix_text(text))
+        if self.url is not None:
+            text = URL.sub(self.url, text)
+        # Cc: control, Cs: surrogate, Co: private use. Zero-width joiners (Cf) stay: Indic scripts and emoji need them.
+        text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Co") else " " for c in text)
+        return " ".join(text.split())
+
+    def __call__(self, rows: Dataset) -> tuple[Dataset, CleaningReport]:
+        rows = rows.map(
+            lambda batch: {name: [self.text(t) for t in batch[name]] for name in ("text", "text_pair")},
+            batched=True,
+            desc="Cleaning",
+        )
+        dropped: dict[str, Counter[str]] = {}
+        keep: list[int] = []
+        held_out: set[tuple[str, str]] = set()
+        seen: set[tuple[str, str]] = set()
+        langs, splits = rows["lang"], rows["split"]
+        texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
+        order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
+        in_language: set[tuple[str, str, str]] = set()
+        for i in sorted(range(len(texts)), key=lambda i: order[splits[i]]):
+            lang, key = langs[i], texts[i]
+            length = len(key[0]) + len(key[1])
+            rule = None
+            if not key[0]:
+                rule = "empty"
+            elif length < self.min_characters:
+                rule = "too_short"
+            elif length > self.max_characters:
+                rule = "too_long"
+            elif self.duplicates:
+                if splits[i] in HELD_OUT:
+                    # languages are judged apart: the same words may stand in the test sets of two of them
+                    rule = "duplicate" if (lang, *key) in in_language else None
+                    held_out.add(key)
+                    in_language.add((lang, *key))
+                elif key in held_out:
+                    rule = "in_test_or_dev"
+                else:
+                    rule = "duplicate" if key in seen else None
+                    seen.add(key)
+            if rule:
+                dropped.setdefault(lang, Counter())[rule] += 1
+            else:
+                keep.append(i)
+        report = CleaningReport(dict(Counter(langs)), {lang: dict(rules) for lang, rules in dropped.items()})
+        return rows.select(sorted(keep)), report

@@ -1,0 +1,65 @@
+"""The rules of a cross-lingual experiment: which languages, and which labels training may see."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from distilingua.errors import UserError
+
+PROTOCOLS = ("zero_shot", "translate_train", "few_shot", "supervised")
+
+
+@dataclass
+class Pair:
+    """A source language, its targets, and the supervision that training may see.
+
+    Args:
+        source: the language the teacher's labels come from.
+        targets: the languages the student must serve.
+        protocol: `zero_shot`: labels in the source only; `translate_train`: target text carries the label of its aligned
+            source text; `few_shot`: `shots` labels per class and target language; `supervised`: every label.
+        align: for a teacher that does not read the target: `sentence` pairs a target text with one source text of the
+            same meaning; `block` with every source text of its block, whose soft labels are averaged. The latter
+            borrows the block's identity, which is nearly the label.
+        shots: labels per class and target language under `few_shot`.
+        parallel: share of the source training text whose labels are hidden and kept for aligned pairs, where the
+            corpus does not set such text aside itself (split "parallel").
+        seed: of the choices made here.
+    """
+
+    source: str
+    targets: list[str]
+    protocol: str = "zero_shot"
+    align: str = "sentence"
+    shots: int = 8
+    parallel: float = 0.4
+    seed: int = 0
+
+    @property
+    def languages(self) -> list[str]:
+        return [self.source, *self.targets]
+
+    @property
+    def name(self) -> str:
+        return f"{self.source}-{'+'.join(self.targets)}"
+
+    def check(self) -> None:
+        if not self.targets:
+            raise UserError("pair.targets is empty. Give at least one language, e.g. pair.targets=[de].")
+        if self.source in self.targets:
+            raise UserError(
+                f"pair: {self.source!r} is both the source and a target. A teacher's own language needs no transfer: "
+                f"drop it from pair.targets={self.targets}."
+            )
+        repeated = [lang for lang, n in Counter(self.targets).items() if n > 1]
+        if repeated:
+            raise UserError(f"pair.targets names {', '.join(repeated)} twice. Name each language once.")
+        if self.protocol not in PROTOCOLS:
+            raise UserError(f"pair.protocol={self.protocol} is not known. Choose one of: {', '.join(PROTOCOLS)}.")
+        if self.align not in ("sentence", "block"):
+            raise UserError(f"pair.align={self.align} is not known. Choose one of: sentence, block.")
+        if self.shots < 1:
+            raise UserError(f"pair.shots={self.shots}: few_shot needs at least 1 label per class.")
+        if not 0 < self.parallel < 1:
+            raise UserError(f"pair.parallel={self.parallel} is not between 0 and 1. Try pair.parallel=0.4.")

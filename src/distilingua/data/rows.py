@@ -1,0 +1,72 @@
+"""From a corpus to the rows a run works with: load, clean, pair. Each step is one call."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from datasets import Dataset
+
+from distilingua.corpora.schema import Corpus
+from distilingua.data.cleaning import Cleaning, CleaningReport
+from distilingua.data.pairing import PairingReport, pair_rows
+from distilingua.data.protocol import Pair
+from distilingua.errors import UserError
+
+
+@dataclass
+class Rows:
+    """Everything a run reads.
+
+    Args:
+        train: what training may see, see `pair_rows`.
+        dev, test: per language, with labels, for judging only.
+        texts: clean rows of all splits, where the teacher's rows are found by id.
+        labels: class names in the order of every model's logits.
+        unseen_labels: test rows per language whose class the source never shows.
+    """
+
+    train: Dataset
+    dev: dict[str, Dataset]
+    test: dict[str, Dataset]
+    texts: Dataset
+    labels: list[str]
+    cleaning: CleaningReport
+    pairing: PairingReport
+
+
+def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages: list[str] | None) -> Rows:
+    """Loads, cleans and pairs.
+
+    Raises:
+        UserError: an empty split; labels in a target that the source, and so the teacher, does not know.
+    """
+    texts, cleaning_report = cleaning(corpus.load(pair.languages))
+    langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
+    source_labels = {n for lang, split, n in zip(langs, splits, names, strict=True) if lang == pair.source and split == "train"}
+    labels = sorted(source_labels - {""})
+    counts = Counter(zip(langs, splits, strict=True))
+    for lang in pair.languages:
+        for split in ("train", "dev", "test"):
+            if not counts[lang, split]:
+                raise UserError(
+                    f"corpus: no {split} rows for {lang!r} are left after cleaning ({cleaning_report}). "
+                    f"Every language needs train, dev and test."
+                )
+    for lang in pair.targets:
+        unknown = sorted({n for x, n in zip(langs, names, strict=True) if x == lang and n} - set(labels))
+        if unknown:
+            raise UserError(
+                f"corpus: {lang!r} has labels that {pair.source!r}, and so the teacher, does not know: "
+                f"{', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The {pair.source!r} labels are "
+                f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
+            )
+    train, pairing_report = pair_rows(texts, pair, teacher_languages)
+
+    def held_out(split: str) -> dict[str, Dataset]:
+        return {
+            lang: texts.select([i for i, here in enumerate(zip(langs, splits, strict=True)) if here == (lang, split)])
+            for lang in pair.languages
+        }
+
+    return Rows(train, held_out("dev"), held_out("test"), texts, labels, cleaning_report, pairing_report)

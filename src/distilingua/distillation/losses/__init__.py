@@ -1,0 +1,1 @@
+"""One file per term: a function on tensors, and a small class that says which signals it needs."""

@@ -1,0 +1,40 @@
+"""Cross-entropy against the labels: the hard loss."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Signals
+
+HIDDEN = -100  # torch's own mark for "no label here"
+
+
+class CrossEntropy(Term):
+    """`-log softmax(student)[label]`, in nats, over the labelled positions.
+
+    Rows without a visible label add nothing, yet count as rows (see `Signals.mean`).
+
+    Args:
+        weight: see `Term`.
+        label_smoothing: share of the probability mass spread over all classes, 0 to 1 (Szegedy et al. 2016, section 7).
+    """
+
+    soft: ClassVar[bool] = False
+
+    def __init__(self, weight: float = 1.0, label_smoothing: float = 0.0) -> None:
+        super().__init__(weight)
+        self.label_smoothing = label_smoothing
+
+    def forward(self, signals: Signals, temperature: float) -> Tensor:
+        loss = F.cross_entropy(
+            signals.student,
+            signals.labels,
+            ignore_index=HIDDEN,
+            reduction="none",
+            label_smoothing=self.label_smoothing,
+        )
+        return signals.mean(loss, signals.labels != HIDDEN)

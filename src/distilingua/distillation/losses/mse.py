@@ -1,0 +1,42 @@
+"""Squared error between probabilities: the founding article's soft loss."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Signals
+
+
+def probability_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """`mean over classes of (softmax(student) - softmax(teacher / T))²`, for every position.
+
+    Only the teacher is softened: the student's plain probabilities are drawn to the teacher's softened labels, which is
+    the article's formula. At T = 1 it is the Brier score against the teacher (over the number of classes).
+
+    Args:
+        student: logits, (positions, classes).
+        teacher: logits, (positions, classes).
+        temperature: T > 0, applied to the teacher.
+
+    Returns:
+        (positions,), between 0 and 2 / classes.
+
+    Reference:
+        The mean squared error that the article on distillation for cross-lingual transfer minimises; see also Ba and
+        Caruana (2014), Do Deep Nets Really Need to be Deep?, who match logits.
+
+    Relations:
+        Bounded, so one wrong teacher label costs little; but its gradient vanishes where the student is confidently
+        wrong, so it learns more slowly than `kl` and wants a larger weight, or hard labels first
+        (`schedule=two_stage`).
+    """
+    return (student.softmax(-1) - (teacher / temperature).softmax(-1)).square().mean(-1)
+
+
+class ProbabilityMSE(Term):
+    """`probability_mse` over the positions that the teacher read."""
+
+    def forward(self, signals: Signals, temperature: float) -> Tensor:
+        assert signals.teacher is not None
+        return signals.mean(probability_mse(signals.student, signals.teacher, temperature), signals.has_teacher)

@@ -1,0 +1,122 @@
+"""The LightningModule: forward, objective, log. It knows neither corpora nor languages nor which task it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+from transformers import PreTrainedModel, get_scheduler
+
+from distilingua.distillation.objective import Objective
+from distilingua.distillation.schedules import Progress
+from distilingua.distillation.signals import Signals
+from distilingua.models.teacher import FrozenTeacher
+from distilingua.tasks.text_classification import TextClassification
+
+Batch = dict[str, Any]
+
+
+class DistillationModule(LightningModule):
+    """Trains a student on the objective, with a frozen teacher, with stored soft labels, or with neither.
+
+    Args:
+        student: the model that learns; the only one in the checkpoint.
+        task: which logits count, and how they are judged.
+        objective: the weighted sum of terms.
+        optimizer: makes an optimizer of parameters, e.g. a partial of `torch.optim.AdamW`.
+        lr_schedule: `name` of a transformers schedule and `warmup` as a fraction of all steps.
+        teacher: answers live; None when batches carry stored soft labels, or when there is no teacher.
+        languages: names of the validation loaders, in order.
+    """
+
+    def __init__(
+        self,
+        student: PreTrainedModel,
+        task: TextClassification,
+        objective: Objective,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        lr_schedule: Mapping[str, Any],
+        teacher: FrozenTeacher | None = None,
+        languages: Iterable[str] = (),
+    ) -> None:
+        super().__init__()
+        self.student, self.task, self.objective = student, task, objective
+        self.make_optimizer, self.lr_schedule, self.teacher = optimizer, lr_schedule, teacher
+        self.languages = list(languages)
+        self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
+
+    @property
+    def progress(self) -> Progress:
+        return Progress(self.global_step, int(self.trainer.estimated_stepping_batches))
+
+    def signals(self, batch: Batch) -> Signals:
+        """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
+        soft = batch.get("soft_labels")
+        if soft is None and self.teacher is not None:
+            soft = self.task.logits(self.teacher(batch["teacher"]))
+        return Signals(
+            student=self.task.logits(self.student(**batch["student"])),
+            teacher=soft,
+            labels=batch["labels"],
+            has_teacher=batch["has_teacher"],
+            rows=len(batch["labels"]),
+        )
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        signals = self.signals(batch)
+        loss = self.objective(signals, self.progress)
+        self.log_dict({f"train/{k}": v for k, v in loss.logs.items()}, batch_size=signals.rows, sync_dist=True)
+        return loss.total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        logits = self.task.logits(self.student(**batch["student"]))
+        self.dev_metrics[dataloader_idx].update(logits, batch["labels"])
+        return logits
+
+    def on_validation_epoch_end(self) -> None:
+        for language, metrics in zip(self.languages, self.dev_metrics, strict=True):
+            self.log_dict({f"dev/{language}/{k}": v for k, v in metrics.compute().items()})
+            metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        total = int(self.trainer.estimated_stepping_batches)
+        scheduler = get_scheduler(
+            self.lr_schedule["name"], optimizer, round(self.lr_schedule["warmup"] * total), total
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning refuses to clip for fused optimizers in mixed precision; without a gradient scaler it is safe."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_algorithm in (None, "norm"):
+            if gradient_clip_val:
+                nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
+        else:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def on_fit_start(self) -> None:
+        if self.teacher is not None:
+            self.teacher.to(self.device)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Torch's random state, so that a resumed run draws the same dropout masks."""
+        checkpoint["torch_rng_state"] = torch.get_rng_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self._rng_state = checkpoint["torch_rng_state"]
+
+    def on_train_start(self) -> None:
+        # after Lightning's own sanity check and set-up, which draw random numbers too
+        state = self.__dict__.pop("_rng_state", None)
+        if state is not None:
+            torch.set_rng_state(state)

@@ -1,0 +1,73 @@
+"""The objective: a weighted sum of terms. Knows no Lightning, no corpus, no model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from distilingua.distillation.losses.ce import CrossEntropy
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.schedules import Constant, Progress, Schedules
+from distilingua.distillation.signals import Signals
+from distilingua.errors import UserError
+
+
+@dataclass
+class Loss:
+    """The total, and everything worth plotting: `loss/TERM` (unweighted), `weight/TERM`, `temperature`."""
+
+    total: Tensor
+    logs: dict[str, float | Tensor]
+
+
+class Objective(nn.Module):
+    """`Σ wᵢ(step) · lossᵢ(student, teacher, T(step))`.
+
+    The house default is Hinton's `α·T²·KL(teacherᵀ ‖ studentᵀ) + (1-α)·CE`. A term whose weight is 0 at a step is not
+    computed in it.
+
+    Args:
+        terms: name -> term; a term may have weights of its own (projections), which the optimizer then trains.
+        temperature: T > 0, multiplied by its schedule.
+        schedules: how weights and temperature move.
+        alpha: the soft labels' share, where a configuration derives its weights from one.
+    """
+
+    def __init__(
+        self, terms: Mapping[str, Term], temperature: float, schedules: Schedules, alpha: float | None = None
+    ) -> None:
+        super().__init__()
+        if not temperature > 0:
+            raise UserError(f"objective.temperature={temperature}: a temperature is above 0. Try 1, 2 or 4.")
+        if not terms:
+            raise UserError("objective.terms is empty. Add at least one term, e.g. objective=kd.")
+        unknown = set(schedules.terms) - set(terms)
+        if unknown:
+            raise UserError(f"schedule.terms names {', '.join(sorted(unknown))}; the terms are {', '.join(terms)}.")
+        self.terms = nn.ModuleDict(terms)
+        self.temperature, self.schedules, self.alpha = temperature, schedules, alpha
+
+    @property
+    def needs_teacher(self) -> bool:
+        return any(term.soft for term in self.terms.values())
+
+    def forward(self, signals: Signals, progress: Progress) -> Loss:
+        temperature = self.temperature * self.schedules.temperature(progress)
+        total = torch.zeros((), device=signals.student.device)
+        logs: dict[str, float | Tensor] = {"temperature": temperature}
+        for name, term in self.terms.items():
+            weight = term.weight * self.schedules.weight(name, term.soft)(progress)
+            logs[f"weight/{name}"] = weight
+            if weight > 0:
+                loss = term(signals, temperature)
+                total = total + weight * loss
+                logs[f"loss/{name}"] = loss.detach()
+        return Loss(total, {"loss": total.detach(), **logs})
+
+
+def hard_labels() -> Objective:
+    """Cross-entropy alone, as a teacher learns its task and as the baseline learns without a teacher."""
+    return Objective({"ce": CrossEntropy()}, 1.0, Schedules(Constant(), Constant(), Constant()))

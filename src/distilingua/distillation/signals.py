@@ -1,0 +1,43 @@
+"""What a loss may look at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Signals:
+    """One batch as distributions over classes at positions; every task reduces to this.
+
+    A sentence is one position, a word or a decoder step is one, an audio frame is one.
+
+    Args:
+        student: logits, (positions, classes).
+        teacher: logits without temperature, (positions, classes); None when there is no teacher.
+        labels: class indices, (positions,); -100 where training may not see the label.
+        has_teacher: whether the teacher read this position, (positions,) bool.
+        share: what a position weighs within its row, (positions,): 1 / positions of the row. None when every row is
+            one position.
+        rows: rows in the batch, the denominator of every mean. It does not depend on how many rows are labelled, so
+            accumulated gradients, processes and one large batch give the same update.
+    """
+
+    student: Tensor
+    teacher: Tensor | None
+    labels: Tensor
+    has_teacher: Tensor
+    rows: int
+    share: Tensor | None = None
+
+    def mean(self, per_position: Tensor, mask: Tensor) -> Tensor:
+        """Mean over rows of the mean over a row's positions; masked positions count as zero.
+
+        Args:
+            per_position: losses, (positions,).
+            mask: positions that count, (positions,) bool.
+        """
+        weighted = per_position if self.share is None else per_position * self.share
+        return torch.where(mask, weighted, 0.0).sum() / self.rows

@@ -1,0 +1,45 @@
+"""A tokenizer of the student's own, trained on the text of the pair."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast
+
+SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
+
+
+def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> PreTrainedTokenizerFast:
+    """A Unigram tokenizer (Kudo 2018), the kind multilingual models use: it needs no words, so it splits Chinese too.
+
+    Args:
+        texts: what it learns from.
+        size: pieces it may have; a small corpus ends up with fewer.
+        lowercase: whether case carries no meaning.
+    """
+    tokenizer = Tokenizer(models.Unigram())
+    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(
+        vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>",
+        pair="<s> $A </s> $B </s>",
+        special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        cls_token="<s>",
+        sep_token="</s>",
+        mask_token="<mask>",
+    )

@@ -1,0 +1,24 @@
+"""What Lightning does not measure by itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+
+class SentencesPerSecond(Callback):
+    """Logs `train/sentences_per_second`, over all processes, at the trainer's logging interval."""
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since, self._sentences = time.perf_counter(), 0
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
+    ) -> None:
+        self._sentences += len(batch["labels"]) * trainer.world_size
+        if (batch_idx + 1) % trainer.log_every_n_steps == 0:
+            now = time.perf_counter()
+            pl_module.log("train/sentences_per_second", self._sentences / (now - self._since))
+            self._since, self._sentences = now, 0

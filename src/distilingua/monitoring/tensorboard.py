@@ -1,0 +1,56 @@
+"""The figures and tables of a finished run, in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.figure import Figure
+
+from distilingua.evaluate import Judgement
+
+
+def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
+    """Rows: the true class; columns: the predicted one; colour: the share of the true class. Only classes that occur."""
+    shown = [label for label in labels if label in set(truth) | set(predicted)]
+    index = {label: i for i, label in enumerate(shown)}
+    counts = np.zeros((len(shown), len(shown)), dtype=int)
+    for t, p in zip(truth, predicted, strict=True):
+        counts[index[t], index[p]] += 1
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    side = max(4.0, 0.28 * len(shown) + 2.5)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axes = figure.add_subplot()
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title=title, xlabel="predicted", ylabel="true")
+    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(shown)), shown, fontsize=7)
+    for row, column in zip(*np.nonzero(counts), strict=True):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6, color=colour)
+    return figure
+
+
+def disagreement_table(teacher: Judgement, student: Judgement, rows: int = 40) -> str:
+    """Markdown: sentences on which teacher and student differ, with the truth."""
+    lines = ["| text | teacher | student | truth |", "| --- | --- | --- | --- |"]
+    for text, t, s, truth in zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True):
+        if t != s and len(lines) < rows + 2:
+            safe = text.replace("|", "\\|")
+            lines.append(f"| {safe} | {t} | {s} | {truth} |")
+    return "\n".join(lines)
+
+
+def log_judgements(
+    logger: TensorBoardLogger,
+    labels: Sequence[str],
+    student: dict[str, Judgement],
+    teacher: dict[str, Judgement] | None,
+) -> None:
+    """Per language: the student's confusion matrix, and where it and the teacher disagree."""
+    for lang, judgement in student.items():
+        figure = confusion_figure(labels, judgement.truth, judgement.predicted, f"{lang}, test")
+        logger.experiment.add_figure(f"confusion/{lang}", figure)
+        if teacher is not None:
+            logger.experiment.add_text(f"disagreements/{lang}", disagreement_table(teacher[lang], judgement))
