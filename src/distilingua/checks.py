@@ -23,7 +23,9 @@ def check(cfg: DictConfig) -> None:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
     alpha = cfg.objective.get("alpha")
     if alpha is not None and not 0 <= alpha <= 1:
-        raise UserError(f"objective.alpha={alpha} is outside [0, 1]. It is the soft labels' share of the loss; try 0.9.")
+        raise UserError(
+            f"objective.alpha={alpha} is outside [0, 1]. It is the soft labels' share of the loss; try 0.9."
+        )
     positions = cfg.student.get("positions")
     if positions is not None and cfg.task.max_length > positions:
         raise UserError(

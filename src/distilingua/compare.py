@@ -7,7 +7,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 from rich.table import Table
 
 from distilingua.errors import UserError
@@ -55,8 +55,8 @@ def compare(folders: list[Path]) -> Table:
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but the seed."""
     typed = run / ".hydra" / "overrides.yaml"
-    overrides = [o for o in OmegaConf.load(typed) if not o.startswith("seed=")] if typed.is_file() else []
-    return " ".join(sorted(overrides)) or f"pair={metrics['pair']}"
+    overrides: list[str] = yaml.safe_load(typed.read_text("utf-8")) if typed.is_file() else []
+    return " ".join(sorted(o for o in overrides if not o.startswith("seed="))) or f"pair={metrics['pair']}"
 
 
 def _spread(values: list[float]) -> str:

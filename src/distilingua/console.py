@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from typing import Any
 
 import datasets
@@ -66,7 +68,13 @@ def results_table(metrics: dict[str, Any]) -> Table:
     return table
 
 
-def quieten(rows: int) -> None:
-    """Turns the libraries' own progress bars off where they would flash by."""
+def quieten() -> None:
+    """Leaves out what libraries say about every ordinary run, and bars that only flash by."""
     transformers.utils.logging.disable_progress_bar()
-    (datasets.enable_progress_bars if rows > 100_000 else datasets.disable_progress_bars)()
+    transformers.utils.logging.set_verbosity_error()  # a new head is reported as "missing", and it should be new
+    if not console.is_terminal:
+        datasets.disable_progress_bars()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # batches are built in the main process on purpose: for short texts that is faster than workers
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")

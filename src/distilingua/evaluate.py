@@ -54,7 +54,9 @@ def judge(reader: Reader, task: TextClassification, held_out: Mapping[str, Datas
     return judgements
 
 
-def latency(readers: Mapping[str, Reader], task: TextClassification, rows: Dataset, sentences: int = 40) -> dict[str, float]:
+def latency(
+    readers: Mapping[str, Reader], task: TextClassification, rows: Dataset, sentences: int = 40
+) -> dict[str, float]:
     """Median milliseconds per sentence, one sentence at a time, tokenising included.
 
     The models take turns on every sentence, so that whatever else the machine is doing hits them alike.
@@ -90,7 +92,7 @@ def retention(
     """Student accuracy / teacher accuracy per language, their mean, and the worst.
 
     In a language the teacher does not read, its accuracy is next to chance and would flatter every student. The
-    yardstick there is what the teacher reaches in the source language, whose sentences it reads in place of the target's.
+    yardstick there is what the teacher reaches in the source language, which it reads in place of the target.
 
     Args:
         source: the source language.
@@ -101,4 +103,9 @@ def retention(
         yardstick = lang if reads is None or lang in reads else source
         kept[lang] = round(judgement.scores["accuracy"] / max(teacher[yardstick].scores["accuracy"], 1e-9), 4)
     worst = min(kept, key=lambda lang: kept[lang])
-    return {"mean": round(statistics.mean(kept.values()), 4), "worst_language": worst, "worst": kept[worst], "languages": kept}
+    return {
+        "mean": round(statistics.mean(kept.values()), 4),
+        "worst_language": worst,
+        "worst": kept[worst],
+        "languages": kept,
+    }

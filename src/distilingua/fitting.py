@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 
 import torch
@@ -13,10 +11,6 @@ from omegaconf import DictConfig
 
 from distilingua.data.datamodule import MultilingualDataModule
 from distilingua.distillation.module import DistillationModule
-
-logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-# Batches are built in the main process on purpose: for short texts that is faster than workers.
-warnings.filterwarnings("ignore", message=".*does not have many workers.*")
 
 
 def fit(

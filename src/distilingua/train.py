@@ -40,6 +40,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped.
     """
+    quieten()
     run, cache, clock = Path(cfg.paths.run), Path(cfg.paths.cache), Clock()
     pair: Pair = instantiate(cfg.pair)
     source: TeacherSource = instantiate(cfg.teacher, _convert_="all")
@@ -49,10 +50,10 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     folders: dict[str, Path] = {}
 
     with clock("data"):
-        rows = load_rows(instantiate(cfg.corpus), instantiate(cfg.cleaning), pair, source.languages)
+        reads = source.languages if objective.needs_teacher else None
+        rows = load_rows(instantiate(cfg.corpus), instantiate(cfg.cleaning), pair, reads)
         task: TextClassification = instantiate(cfg.task, labels=rows.labels)
         tokenizer = student.tokenizer(rows.train, cache)
-        quieten(len(rows.texts))
         show_data(rows)
 
     sources: dict[str, Any] = {}
@@ -137,7 +138,7 @@ def teach(
     }
 
     def build(folder: Path) -> None:
-        console.print(f"Fine-tuning the teacher on {len(lessons)} labelled {pair.source!r} sentences (kept for later runs)")
+        console.print(f"Fine-tuning on {len(lessons)} labelled {pair.source!r} sentences; kept for later runs")
         tokenizer = load_tokenizer(source)
         seed_everything(cfg.seed, workers=True, verbose=False)
         model = load_model(source.location, task, source.revision)
@@ -258,7 +259,7 @@ def student_fit(
 
 
 def agreement(rows: Rows, task: TextClassification, soft_labels: SoftLabels) -> dict[str, float]:
-    """Per language, the share of training rows whose soft label names the true class: what the student had to learn from.
+    """Per language, the share of training rows whose soft label names the true class.
 
     It looks at labels that training may not see, and is reported only.
     """

@@ -77,7 +77,10 @@ def _header(file: Path) -> list[str]:
     with file.open(encoding="utf-8-sig") as lines:
         first = lines.readline()
         if file.suffix in (".csv", ".tsv"):
-            names, filled = next(csv.reader([first], delimiter="\t" if file.suffix == ".tsv" else ","), []), lines.readline()
+            names, filled = (
+                next(csv.reader([first], delimiter="\t" if file.suffix == ".tsv" else ","), []),
+                lines.readline(),
+            )
         else:
             names, filled = (list(json.loads(first)) if first.strip() else []), first
     if not filled.strip():

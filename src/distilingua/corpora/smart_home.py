@@ -106,7 +106,9 @@ class Sampler:
             yield from self._pieces(rule.expression, template, draw, rng)
         elif isinstance(node, ListReference):
             value, words = self._value(node, template, draw)
-            spoken = words if isinstance(words, str) else "".join(p for p, _ in self._pieces(words, template, draw, rng))
+            spoken = (
+                words if isinstance(words, str) else "".join(p for p, _ in self._pieces(words, template, draw, rng))
+            )
             yield spoken, f"{node.slot_name}\x1f{value}"
         else:
             raise TypeError(f"hassil has grown an expression this sampler does not know: {type(node).__name__}")
@@ -121,7 +123,9 @@ class Sampler:
         inline = node.get_inline_range()
         known = template.data.slot_lists.get(node.list_name) or self.intents.slot_lists.get(node.list_name)
         if inline or isinstance(known, RangeSlotList):
-            numbers = range(inline[0], inline[1] + 1, inline[2]) if inline else range(known.start, known.stop + 1, known.step)
+            numbers = (
+                range(inline[0], inline[1] + 1, inline[2]) if inline else range(known.start, known.stop + 1, known.step)
+            )
             value = numbers[rank() % len(numbers)]
             return value, str(value)
         candidates: list[tuple[Any, Any]]

@@ -80,7 +80,7 @@ class ResumableLoader(DataLoader):
 
     batch_sampler: BucketBatchSampler
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # any iterator will do
         for batch in super().__iter__():
             self.batch_sampler.done += 1
             yield batch

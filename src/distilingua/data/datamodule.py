@@ -100,9 +100,7 @@ class MultilingualDataModule(LightningDataModule):
         labels = self.task.targets(rows)
         return [
             {"id": i, "lang": lang, "input_ids": ids, "label": label, "teacher_rows": read}
-            for i, lang, ids, label, read in zip(
-                rows["id"], rows["lang"], token_ids, labels, teacher_rows, strict=True
-            )
+            for i, lang, ids, label, read in zip(rows["id"], rows["lang"], token_ids, labels, teacher_rows, strict=True)
         ]
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -86,14 +86,14 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
             without_partner[row["lang"]] += 1
             continue
         changes[row["id"]] = {"label": row["label"] if visible else "", "teacher_rows": teacher_rows}
+    read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
-        if teacher_languages is not None and lang not in teacher_languages:
-            if not any(changes[r["id"]]["teacher_rows"] for r in train if r["lang"] == lang and r["id"] in changes):
-                raise UserError(
-                    f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this corpus "
-                    f"is aligned with {pair.source!r} text (column `group`). Give aligned rows the same group, choose a "
-                    f"teacher that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
-                )
+        if teacher_languages is not None and lang not in read:
+            raise UserError(
+                f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this "
+                f"corpus is aligned with {pair.source!r} text (column `group`). Give aligned rows the same group, "
+                f"choose a teacher that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
+            )
     visible_rows = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])
     columns = {name: visible_rows[name][:] for name in visible_rows.column_names}
     columns["label"] = [changes[row_id]["label"] for row_id in columns["id"]]

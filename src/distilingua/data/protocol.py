@@ -17,8 +17,8 @@ class Pair:
     Args:
         source: the language the teacher's labels come from.
         targets: the languages the student must serve.
-        protocol: `zero_shot`: labels in the source only; `translate_train`: target text carries the label of its aligned
-            source text; `few_shot`: `shots` labels per class and target language; `supervised`: every label.
+        protocol: `zero_shot`: labels in the source only; `translate_train`: target text carries the label of its
+            aligned source text; `few_shot`: `shots` labels per class and target language; `supervised`: every label.
         align: for a teacher that does not read the target: `sentence` pairs a target text with one source text of the
             same meaning; `block` with every source text of its block, whose soft labels are averaged. The latter
             borrows the block's identity, which is nearly the label.

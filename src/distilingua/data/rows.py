@@ -43,8 +43,8 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
     """
     texts, cleaning_report = cleaning(corpus.load(pair.languages))
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
-    source_labels = {n for lang, split, n in zip(langs, splits, names, strict=True) if lang == pair.source and split == "train"}
-    labels = sorted(source_labels - {""})
+    marks = list(zip(langs, splits, names, strict=True))
+    labels = sorted({name for lang, split, name in marks if (lang, split) == (pair.source, "train") and name})
     counts = Counter(zip(langs, splits, strict=True))
     for lang in pair.languages:
         for split in ("train", "dev", "test"):
@@ -54,7 +54,7 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
                     f"Every language needs train, dev and test."
                 )
     for lang in pair.targets:
-        unknown = sorted({n for x, n in zip(langs, names, strict=True) if x == lang and n} - set(labels))
+        unknown = sorted({name for here, _, name in marks if here == lang and name} - set(labels))
         if unknown:
             raise UserError(
                 f"corpus: {lang!r} has labels that {pair.source!r}, and so the teacher, does not know: "

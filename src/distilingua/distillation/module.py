@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
+from torchmetrics import MetricCollection
 from transformers import PreTrainedModel, get_scheduler
 
 from distilingua.distillation.objective import Objective
@@ -44,7 +45,8 @@ class DistillationModule(LightningModule):
         languages: Iterable[str] = (),
     ) -> None:
         super().__init__()
-        self.student, self.task, self.objective = student, task, objective
+        # transformers loads models in evaluation mode, and Lightning keeps the mode it finds
+        self.student, self.task, self.objective = student.train(), task, objective
         self.make_optimizer, self.lr_schedule, self.teacher = optimizer, lr_schedule, teacher
         self.languages = list(languages)
         self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
@@ -74,20 +76,21 @@ class DistillationModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         logits = self.task.logits(self.student(**batch["student"]))
-        self.dev_metrics[dataloader_idx].update(logits, batch["labels"])
+        metrics = self.dev_metrics[dataloader_idx]
+        assert isinstance(metrics, MetricCollection)
+        metrics.update(logits, batch["labels"])
         return logits
 
     def on_validation_epoch_end(self) -> None:
         for language, metrics in zip(self.languages, self.dev_metrics, strict=True):
+            assert isinstance(metrics, MetricCollection)
             self.log_dict({f"dev/{language}/{k}": v for k, v in metrics.compute().items()})
             metrics.reset()
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         total = int(self.trainer.estimated_stepping_batches)
-        scheduler = get_scheduler(
-            self.lr_schedule["name"], optimizer, round(self.lr_schedule["warmup"] * total), total
-        )
+        scheduler = get_scheduler(self.lr_schedule["name"], optimizer, round(self.lr_schedule["warmup"] * total), total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -59,6 +59,7 @@ class Objective(nn.Module):
         total = torch.zeros((), device=signals.student.device)
         logs: dict[str, float | Tensor] = {"temperature": temperature}
         for name, term in self.terms.items():
+            assert isinstance(term, Term)
             weight = term.weight * self.schedules.weight(name, term.soft)(progress)
             logs[f"weight/{name}"] = weight
             if weight > 0:

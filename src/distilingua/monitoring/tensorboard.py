@@ -12,7 +12,7 @@ from distilingua.evaluate import Judgement
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
-    """Rows: the true class; columns: the predicted one; colour: the share of the true class. Only classes that occur."""
+    """Rows: the true class; columns: the predicted one; colour: share of the true class. Only classes that occur."""
     shown = [label for label in labels if label in set(truth) | set(predicted)]
     index = {label: i for i, label in enumerate(shown)}
     counts = np.zeros((len(shown), len(shown)), dtype=int)

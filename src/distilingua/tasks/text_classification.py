@@ -41,7 +41,9 @@ class TextClassification:
         """For `from_pretrained` and configurations: the head this task needs."""
         return {"id2label": dict(enumerate(self.labels)), "label2id": self._index}
 
-    def tokenise(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[list[int]]:
+    def tokenise(
+        self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str
+    ) -> list[list[int]]:
         """Ids of the pieces of every row, special ones included, cut to `max_length`.
 
         Args:
