@@ -81,15 +81,15 @@ class ResumableLoader(DataLoader):
     batch_sampler: BucketBatchSampler
 
     def __iter__(self) -> Iterator:  # type: ignore[override]  # any iterator will do
+        # Lightning takes len(self) batches and never asks for one more, so the end of an epoch shows at the next start
+        whole, self.batch_sampler.done = divmod(self.batch_sampler.done, len(self))
+        self.batch_sampler.epoch += whole
         for batch in super().__iter__():
             self.batch_sampler.done += 1
             yield batch
-        self.batch_sampler.epoch += 1
-        self.batch_sampler.done = 0
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.batch_sampler.epoch, "done": self.batch_sampler.done}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        whole, done = divmod(state["done"], len(self))  # a checkpoint at the end of an epoch starts the next one
-        self.batch_sampler.epoch, self.batch_sampler.done = state["epoch"] + whole, done
+        self.batch_sampler.epoch, self.batch_sampler.done = state["epoch"], state["done"]
