@@ -77,4 +77,6 @@ def quieten() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     # batches are built in the main process on purpose: for short texts that is faster than workers
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    # it is, by way of the data module's state
+    warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -44,9 +45,10 @@ def fit(
         **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
     )
     last = checkpoints / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit:  # how Lightning ends on Ctrl-C, after its callbacks have saved
+        sys.exit(f"\nInterrupted. Go on with: distilingua resume {run}")
     return trainer
 
 

@@ -35,7 +35,7 @@ class Files:
     labels: list[str] | None = None
 
     def _file(self, lang: str, split: str) -> Path:
-        return Path(self.path.format(lang=lang, split=self.splits[split]))
+        return Path(self.path.replace("{lang}", lang).replace("{split}", self.splits[split]))
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a file that is missing, empty, of an unknown kind, or short of a column."""
@@ -60,7 +60,13 @@ class Files:
         for lang in languages:
             for split in self.splits:
                 file = self._file(lang, split)
-                options = {"delimiter": "\t"} if file.suffix == ".tsv" else {}
+                options: dict[str, Any] = {}
+                if READERS[file.suffix] == "csv":  # only an empty field is missing: "None" and "NA" may be classes
+                    options = {
+                        "sep": "\t" if file.suffix == ".tsv" else ",",
+                        "keep_default_na": False,
+                        "na_values": [""],
+                    }
                 table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         return concatenate_datasets(parts)
@@ -74,15 +80,28 @@ def _header(file: Path) -> list[str]:
         if not pq.read_metadata(file).num_rows:
             raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
         return list(pq.read_schema(file).names)
-    with file.open(encoding="utf-8-sig") as lines:
-        first = lines.readline()
+    with file.open(encoding="utf-8-sig") as file_lines:
+        lines = (line for line in file_lines if line.strip())
+        first = next(lines, "")
         if file.suffix in (".csv", ".tsv"):
             names, filled = (
                 next(csv.reader([first], delimiter="\t" if file.suffix == ".tsv" else ","), []),
-                lines.readline(),
+                next(lines, ""),
             )
         else:
-            names, filled = (list(json.loads(first)) if first.strip() else []), first
-    if not filled.strip():
+            names, filled = _keys(file, first), first
+    if not filled:
         raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
     return names
+
+
+def _keys(file: Path, first: str) -> list[str]:
+    """Column names of the first object in a file of JSON lines, or of one JSON list."""
+    try:
+        found = json.loads(file.read_text("utf-8-sig") if first.lstrip().startswith("[") else first or "{}")
+        return list(dict((found or [{}])[0] if isinstance(found, list) else found))
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"corpus: {file} is not JSON as expected ({error}). "
+            f'Write one object a line: {{"text": "...", "label": "..."}}.'
+        ) from error

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from distilingua.errors import UserError
+
 if TYPE_CHECKING:
     from datasets import Dataset
 
@@ -52,7 +54,7 @@ def dataset_from_table(
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
     """
-    from datasets import ClassLabel
+    from datasets import ClassLabel, Features, Value
 
     texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
     label = columns["label"]
@@ -61,18 +63,47 @@ def dataset_from_table(
     group = columns.get("group")
 
     def convert(row: dict[str, Any], position: int) -> dict[str, str]:
-        own = row[columns["id"]] if columns.get("id") else position
-        value = row[label]
-        aligned = position if group == "row" else row[group] if group else None
+        own = _whole(row[columns["id"]]) if columns.get("id") else position
+        aligned = position if group == "row" else _whole(row[group]) if group else None
         return {
             "id": f"{lang}-{split}-{own}",
             "lang": lang,
             "split": split,
-            "text": row[texts[0]] or "",
-            "text_pair": (row[texts[1]] or "") if len(texts) > 1 else "",
-            "label": "" if value is None else names[value] if names and isinstance(value, int) else str(value),
+            "text": _text(row[texts[0]]),
+            "text_pair": _text(row[texts[1]]) if len(texts) > 1 else "",
+            "label": _class_name(_whole(row[label]), names),
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": "",
         }
 
-    return table.map(convert, with_indices=True, remove_columns=table.column_names, desc=f"Reading {lang} {split}")
+    return table.map(
+        convert,
+        with_indices=True,
+        remove_columns=table.column_names,
+        features=Features(
+            {name: Value("string") for name in COLUMNS}
+        ),  # or a column of theirs keeps its type by its name
+        desc=f"Reading {lang} {split}",
+    )
+
+
+def _text(value: Any) -> str:
+    return "" if value is None else str(value)
+
+
+def _whole(value: Any) -> Any:
+    """Whole numbers become floats in a column with gaps; 1.0 is 1 again."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _class_name(value: Any, names: list[str] | None) -> str:
+    if value is None or (names and isinstance(value, int) and value < 0):
+        return ""  # data sets hide a label as -1
+    if not names or not isinstance(value, int):
+        return str(value)
+    if value >= len(names):
+        raise UserError(
+            f"corpus: there is a label {value}, and names for 0 to {len(names) - 1} only: {', '.join(names)}. "
+            f"Name them all: corpus.labels=[{','.join([*names, '...'])}]."
+        )
+    return names[value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 BUCKET = 50  # batches that are sorted by length together: enough to save padding, few enough to stay random
 
@@ -37,7 +37,6 @@ class BucketBatchSampler(Sampler[list[int]]):
         rank: int = 0,
     ) -> None:
         self.lengths = np.asarray(lengths)
-        self.batch_size = min(batch_size, max(len(self.lengths) // processes, 1))
         self.seed, self.processes, self.rank = seed, processes, rank
         by_language: dict[str, list[int]] = {}
         for row, language in enumerate(languages):
@@ -46,8 +45,10 @@ class BucketBatchSampler(Sampler[list[int]]):
         weights = np.array([len(rows) for rows in self.by_language], dtype=float) ** alpha
         shares = weights / weights.sum() * len(self.lengths)
         self.draws = np.maximum(1, np.round(shares)).astype(int)
+        self.batch_size = min(batch_size, max(int(self.draws.sum()) // processes, 1))
         self.epoch = 0
-        self.done = 0  # batches of this epoch already used, when a run is resumed in the middle of one
+        self.skip = 0  # batches that a resumed epoch has already used
+        self.sampler = self  # where Lightning looks for `set_epoch`
 
     def __len__(self) -> int:
         return int(self.draws.sum()) // (self.batch_size * self.processes)
@@ -59,37 +60,20 @@ class BucketBatchSampler(Sampler[list[int]]):
         for rows, draws in zip(self.by_language, self.draws, strict=True):
             rounds = -(-draws // len(rows))
             drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:draws])
-        order = rng.permutation(np.concatenate(drawn))
+        # what fills no batch sits out before sorting: afterwards, it would be the longest rows, epoch after epoch
+        order = rng.permutation(np.concatenate(drawn))[: len(self) * self.batch_size * self.processes]
         batches: list[list[int]] = []
         pool = self.batch_size * BUCKET
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
             batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
-        batches = [batch for batch in batches if len(batch) == self.batch_size]
         rng.shuffle(batches)
-        return batches[: len(self) * self.processes]
+        return batches
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        own = self.plan(self.epoch)[self.rank :: self.processes]
-        yield from own[self.done :]
-
-
-class ResumableLoader(DataLoader):
-    """A DataLoader that knows where it is; Lightning stores that in every checkpoint and hands it back on resuming."""
-
-    batch_sampler: BucketBatchSampler
-
-    def __iter__(self) -> Iterator:  # type: ignore[override]  # any iterator will do
-        # Lightning takes len(self) batches and never asks for one more, so the end of an epoch shows at the next start
-        whole, self.batch_sampler.done = divmod(self.batch_sampler.done, len(self))
-        self.batch_sampler.epoch += whole
-        for batch in super().__iter__():
-            self.batch_sampler.done += 1
-            yield batch
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.batch_sampler.epoch, "done": self.batch_sampler.done}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        self.batch_sampler.epoch, self.batch_sampler.done = state["epoch"], state["done"]
+        skip, self.skip = self.skip, 0
+        yield from self.plan(self.epoch)[self.rank :: self.processes][skip:]

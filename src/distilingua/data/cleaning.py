@@ -12,7 +12,7 @@ import ftfy
 from datasets import Dataset
 
 MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
-URL = re.compile(r"(?:https?://|www\.)\S+")
+URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spaces, the sentence goes on right behind it
 HELD_OUT = ("test", "dev")
 
 

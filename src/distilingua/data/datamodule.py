@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
-from distilingua.data.batching import BucketBatchSampler, ResumableLoader
+from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.collate import pad
 from distilingua.tasks.text_classification import TextClassification
 
@@ -89,6 +89,7 @@ class MultilingualDataModule(LightningDataModule):
         self.language_alpha, self.seed, self.workers, self.cache = language_alpha, seed, workers, cache
         self.soft_labels, self.teacher_tokens, self.teacher_pad_id = soft_labels, teacher_tokens, teacher_pad_id
         self.languages = list(dev)
+        self._resume_at = 0
 
     def setup(self, stage: str) -> None:
         encode = partial(tokenise, task=self.task, tokenizer=self.tokenizer, prefix=self.prefix, cache=self.cache)
@@ -118,7 +119,7 @@ class MultilingualDataModule(LightningDataModule):
             batch["teacher"] = pad(read, self.teacher_pad_id)
         return batch
 
-    def train_dataloader(self) -> ResumableLoader:
+    def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = BucketBatchSampler(
             [len(e["input_ids"]) for e in self.train_rows],
@@ -129,13 +130,22 @@ class MultilingualDataModule(LightningDataModule):
             processes=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
         )
-        return ResumableLoader(
+        sampler.skip = self._resume_at % len(sampler)  # a whole epoch: the next one starts at its beginning
+        return DataLoader(
             self.train_rows,  # type: ignore[arg-type]  # a list is a map-style dataset
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
         )
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches of the running epoch have been trained on; Lightning keeps it in every checkpoint."""
+        assert self.trainer is not None
+        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.processed}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        self._resume_at = state_dict["batches"]
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.held_out_loader(rows) for rows in self.dev_rows.values()]

@@ -62,6 +62,7 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
                 row["split"] = "parallel"
     partners = _partners(train, pair)
+    labels = {row["id"]: row["label"] for row in train}
     shown = _shots(train, pair) if pair.protocol == "few_shot" else set()
 
     changes: dict[str, dict[str, Any]] = {}
@@ -70,22 +71,22 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
         is_source = row["lang"] == pair.source
         reads_itself = is_source or teacher_languages is None or row["lang"] in teacher_languages
         aligned = partners[row["group"] if pair.align == "sentence" else row["block"]]
+        partner = aligned[int(_lot(pair.seed, "partner", row["id"]) * len(aligned))] if aligned else None
         if reads_itself:
             teacher_rows = [row["id"]]
-        elif aligned and pair.align == "sentence":
-            teacher_rows = [aligned[int(_lot(pair.seed, "partner", row["id"]) * len(aligned))]]
+        elif partner and pair.align == "sentence":
+            teacher_rows = [partner]
         else:
             teacher_rows = aligned
-        visible = (
-            pair.protocol == "supervised"
-            or (is_source and row["split"] == "train")
-            or (pair.protocol == "translate_train" and not is_source and bool(aligned))
-            or row["id"] in shown
-        )
-        if not teacher_rows and not visible:
+        label = ""
+        if pair.protocol == "translate_train" and partner and not is_source:
+            label = labels[partner]
+        elif pair.protocol == "supervised" or (is_source and row["split"] == "train") or row["id"] in shown:
+            label = row["label"]
+        if not teacher_rows and not label:
             without_partner[row["lang"]] += 1
             continue
-        changes[row["id"]] = {"label": row["label"] if visible else "", "teacher_rows": teacher_rows}
+        changes[row["id"]] = {"label": label, "teacher_rows": teacher_rows}
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
@@ -114,6 +115,8 @@ def _partners(train: list[dict[str, Any]], pair: Pair) -> dict[str, list[str]]:
     for row in train:
         if row["lang"] == pair.source and row["split"] == "parallel" and row[key]:
             partners[row[key]].append(row["id"])
+    for ids in partners.values():
+        ids.sort()  # whatever the order of the rows
     return partners
 
 
@@ -121,7 +124,7 @@ def _shots(train: list[dict[str, Any]], pair: Pair) -> set[str]:
     """Ids of the target rows whose labels `few_shot` shows: `shots` per class and language, drawn by hash."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in train:
-        if row["lang"] != pair.source:
+        if row["lang"] != pair.source and row["label"]:
             classes[row["lang"], row["label"]].append(row["id"])
     return {
         row_id

@@ -23,7 +23,7 @@ class Rows:
         dev, test: per language, with labels, for judging only.
         texts: clean rows of all splits, where the teacher's rows are found by id.
         labels: class names in the order of every model's logits.
-        unseen_labels: test rows per language whose class the source never shows.
+        cleaning, pairing: what these steps did, in numbers.
     """
 
     train: Dataset
@@ -39,7 +39,7 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
     """Loads, cleans and pairs.
 
     Raises:
-        UserError: an empty split; labels in a target that the source, and so the teacher, does not know.
+        UserError: an empty split; labels anywhere that no training row of the source has, and so no teacher knows.
     """
     texts, cleaning_report = cleaning(corpus.load(pair.languages))
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
@@ -53,12 +53,12 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
                     f"corpus: no {split} rows for {lang!r} are left after cleaning ({cleaning_report}). "
                     f"Every language needs train, dev and test."
                 )
-    for lang in pair.targets:
+    for lang in pair.languages:
         unknown = sorted({name for here, _, name in marks if here == lang and name} - set(labels))
         if unknown:
             raise UserError(
-                f"corpus: {lang!r} has labels that {pair.source!r}, and so the teacher, does not know: "
-                f"{', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The {pair.source!r} labels are "
+                f"corpus: {lang!r} has labels that no {pair.source!r} training row has, so the teacher does not know "
+                f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
             )
     train, pairing_report = pair_rows(texts, pair, teacher_languages)

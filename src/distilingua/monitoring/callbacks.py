@@ -11,8 +11,11 @@ from lightning import Callback, LightningModule, Trainer
 class SentencesPerSecond(Callback):
     """Logs `train/sentences_per_second`, over all processes, at the trainer's logging interval."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since, self._sentences = time.perf_counter(), 0
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since, self._sentences = time.perf_counter(), 0  # judging is not training
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
