@@ -19,6 +19,11 @@ def check(cfg: DictConfig) -> None:
     instantiate(cfg.corpus).check(pair.languages)
     source: TeacherSource = instantiate(cfg.teacher)
     source.check()
+    if source.languages is not None and pair.source not in source.languages:
+        raise UserError(
+            f"teacher: it reads {', '.join(source.languages)}, not the source language {pair.source!r}. Choose a "
+            f"teacher that does (teacher=xlmr_base), or name its languages: teacher.languages=[{pair.source}]."
+        )
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
     alpha = cfg.objective.get("alpha")

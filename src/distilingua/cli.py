@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def main() -> None:
 
         getattr(commands, command)(rest)
     elif command == "corpus":
-        run("corpus", rest)
+        run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):
         # Lightning starts the other processes of a job by repeating the command line without its first word
         run("train", rest if command == "train" else [command, *rest])
@@ -39,10 +40,21 @@ def main() -> None:
 
 
 def run(command: str, overrides: list[str]) -> None:
+    check_writable(overrides)
     from distilingua import commands
 
     sys.argv = [sys.argv[0], *overrides]
     getattr(commands, command)()
+
+
+def check_writable(overrides: list[str]) -> None:
+    """Hydra makes the run's folder before anything else, and would answer with a traceback."""
+    given = [o.split("=", 1)[1] for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    for name in given or ["outputs"]:
+        folder = Path(name).absolute()
+        existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        if not existing.is_dir() or not os.access(existing, os.W_OK):
+            sys.exit(f"distilingua: {folder} cannot be written ({existing} is in the way). Set hydra.run.dir=FOLDER.")
 
 
 def conf_folder() -> Path:

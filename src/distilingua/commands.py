@@ -25,25 +25,38 @@ OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "_")
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 def train(cfg: DictConfig) -> float:
     """One run; returns the student's accuracy on the source's dev split, which a sweeper may maximise."""
-    with readable_errors():
+    with readable_errors(unused=Path(HydraConfig.get().runtime.output_dir)):
         check(cfg)
         from distilingua.train import train as train_job
 
         return train_job(cfg).get("dev_accuracy", 0.0)
 
 
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
+def corpus(cfg: DictConfig) -> None:
+    """Describes the corpus of a configuration; writes nothing."""
+    with readable_errors():
+        check(cfg)
+        from distilingua.describe import describe
+
+        describe(cfg)
+
+
 @contextmanager
-def readable_errors() -> Iterator[None]:
-    """A UserError ends the command with its message alone; a run that never began leaves no folder behind."""
+def readable_errors(unused: Path | None = None) -> Iterator[None]:
+    """A UserError ends the command with its message alone.
+
+    Args:
+        unused: folder of a run, removed where the run never began.
+    """
     try:
         yield
     except (UserError, InstantiationException) as raised:
         error = raised if isinstance(raised, UserError) else raised.__cause__
         if not isinstance(error, UserError):
             raise
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        if folder.is_dir() and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in folder.iterdir()):
-            shutil.rmtree(folder)
+        if unused and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in unused.iterdir()):
+            shutil.rmtree(unused)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise error from None  # the launcher reports it beside the other jobs
         sys.exit(f"distilingua: {error}")

@@ -73,7 +73,7 @@ def dataset_from_table(
             "text_pair": _text(row[texts[1]]) if len(texts) > 1 else "",
             "label": _class_name(_whole(row[label]), names),
             "group": "" if aligned is None else f"{split}-{aligned}",
-            "block": "",
+            "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
         }
 
     return table.map(

@@ -73,7 +73,7 @@ class Cleaning:
         keep: list[int] = []
         held_out: set[tuple[str, str]] = set()
         seen: set[tuple[str, str]] = set()
-        langs, splits = rows["lang"], rows["split"]
+        langs, splits = rows["lang"][:], rows["split"][:]  # lists: a column is slow to index
         texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
         order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
         in_language: set[tuple[str, str, str]] = set()

@@ -142,7 +142,8 @@ class MultilingualDataModule(LightningDataModule):
     def state_dict(self) -> dict[str, int]:
         """How many batches of the running epoch have been trained on; Lightning keeps it in every checkpoint."""
         assert self.trainer is not None
-        return {"batches": self.trainer.fit_loop.epoch_loop.batch_progress.current.processed}
+        done = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return {"batches": done.processed}  # type: ignore[attr-defined]  # Lightning declares a base class
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._resume_at = state_dict["batches"]

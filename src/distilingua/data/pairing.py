@@ -62,7 +62,8 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
                 row["split"] = "parallel"
     partners = _partners(train, pair)
-    labels = {row["id"]: row["label"] for row in train}
+    # what translation would carry over: the label of whatever source text a target text is aligned with
+    carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
     shown = _shots(train, pair) if pair.protocol == "few_shot" else set()
 
     changes: dict[str, dict[str, Any]] = {}
@@ -79,20 +80,21 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
         else:
             teacher_rows = aligned
         label = ""
-        if pair.protocol == "translate_train" and partner and not is_source:
-            label = labels[partner]
+        if pair.protocol == "translate_train" and not is_source:
+            label = carried.get(row["group"], "")
         elif pair.protocol == "supervised" or (is_source and row["split"] == "train") or row["id"] in shown:
             label = row["label"]
         if not teacher_rows and not label:
             without_partner[row["lang"]] += 1
             continue
         changes[row["id"]] = {"label": label, "teacher_rows": teacher_rows}
+    key = "group" if pair.align == "sentence" else "block"
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
             raise UserError(
                 f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this "
-                f"corpus is aligned with {pair.source!r} text (column `group`). Give aligned rows the same group, "
+                f"corpus is aligned with {pair.source!r} text (column `{key}`). Give aligned rows the same {key}, "
                 f"choose a teacher that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
             )
     visible_rows = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])
@@ -124,7 +126,7 @@ def _shots(train: list[dict[str, Any]], pair: Pair) -> set[str]:
     """Ids of the target rows whose labels `few_shot` shows: `shots` per class and language, drawn by hash."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in train:
-        if row["lang"] != pair.source and row["label"]:
+        if row["lang"] != pair.source:
             classes[row["lang"], row["label"]].append(row["id"])
     return {
         row_id

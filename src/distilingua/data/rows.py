@@ -39,9 +39,15 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
     """Loads, cleans and pairs.
 
     Raises:
-        UserError: an empty split; labels anywhere that no training row of the source has, and so no teacher knows.
+        UserError: repeated ids; an empty split; labels that no training row of the source has, and so no teacher.
     """
     texts, cleaning_report = cleaning(corpus.load(pair.languages))
+    repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
+    if repeated:
+        raise UserError(
+            f"corpus: the id {repeated[0]!r} stands for {Counter(texts['id'])[repeated[0]]} rows. Soft labels are "
+            f"found by id, so it must be unique: name another column, or corpus.columns.id=null to count the rows."
+        )
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
     marks = list(zip(langs, splits, names, strict=True))
     labels = sorted({name for lang, split, name in marks if (lang, split) == (pair.source, "train") and name})

@@ -1,0 +1,52 @@
+"""What a corpus holds, before anything is trained on it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+
+from datasets import Dataset
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.table import Table
+
+from distilingua.console import console, quieten, show_data
+from distilingua.corpora.schema import Corpus
+from distilingua.data.protocol import Pair
+from distilingua.data.rows import load_rows
+
+
+def describe(cfg: DictConfig) -> None:
+    """Prints rows, labels, examples, and how far the corpus' own ambiguity caps any model."""
+    quieten()
+    corpus: Corpus = instantiate(cfg.corpus)
+    pair: Pair = instantiate(cfg.pair)
+    objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    reads = instantiate(cfg.teacher).languages if objective.needs_teacher else None
+    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads)
+    show_data(rows)
+    caps = ambiguity_caps(corpus.load(pair.languages))
+    console.print("Best accuracy any model can reach, because the same words stand under several labels:")
+    console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
+    shown = Table(title=f"{len(rows.labels)} labels; a training sentence of each", title_justify="left")
+    for column in ("label", *pair.languages):
+        shown.add_column(column)
+    examples: dict[tuple[str, str], str] = {}
+    for row in rows.texts.select_columns(["lang", "split", "label", "text"]):
+        if row["split"] in ("train", "parallel"):
+            examples.setdefault((row["label"], row["lang"]), row["text"])
+    for label in rows.labels:
+        shown.add_row(label, *(examples.get((label, lang), "none") for lang in pair.languages))
+    console.print(shown)
+
+
+def ambiguity_caps(rows: Dataset) -> dict[str, float]:
+    """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
+    labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for row in rows.select_columns(["lang", "text", "label"]):
+        labels[row["lang"], row["text"].casefold()][row["label"]] += 1
+    best: Counter[str] = Counter()
+    total: Counter[str] = Counter()
+    for (lang, _), counts in labels.items():
+        best[lang] += max(counts.values())
+        total[lang] += counts.total()
+    return {lang: best[lang] / total[lang] for lang in total}

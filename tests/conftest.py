@@ -1,0 +1,125 @@
+"""Real but tiny: a two-language corpus in files, a two-layer teacher, configurations as the command line makes them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+
+import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
+from distilingua.cli import conf_folder
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in these tests may depend on a network
+torch.set_num_threads(1)  # for models this small, more threads only wait for one another
+
+WORDS = {
+    "en": {"light": ["light", "lamp"], "music": ["music", "song"], "weather": ["weather", "rain"]},
+    "de": {"light": ["Licht", "Lampe"], "music": ["Musik", "Lied"], "weather": ["Wetter", "Regen"]},
+}
+PHRASES = {
+    "en": ["the {} in room {}", "please check the {} of floor {}", "{} number {} now"],
+    "de": ["{} in Zimmer {}", "bitte prüfe {} im Stock {}", "jetzt {} Nummer {}"],
+}
+
+
+@pytest.fixture
+def files_corpus(tmp_path: Path) -> Path:
+    """`data/{lang}/{split}.jsonl`: three classes, aligned line by line by `key`, the same number of rows everywhere."""
+    for lang in WORDS:
+        for split, rows in (("train", 300), ("dev", 30), ("test", 60)):
+            rng = random.Random(split)  # the same draws in every language: that is what aligns them
+            lines = []
+            for n in range(rows):
+                label = rng.choice(list(WORDS[lang]))
+                word, phrase, number = rng.randrange(2), rng.randrange(3), rng.randrange(100)
+                text = PHRASES[lang][phrase].format(WORDS[lang][label][word], number)
+                lines.append(json.dumps({"text": text, "label": label, "key": f"{split}-{n}"}, ensure_ascii=False))
+            file = tmp_path / "data" / lang / f"{split}.jsonl"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("\n".join(lines), "utf-8")
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def teacher_folder(tmp_path: Path) -> Path:
+    """A BERT of two layers and 32 units with a tokenizer of its own, as `save_pretrained` writes it."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    from distilingua.models.vocabulary import train_tokenizer
+
+    texts = [p.format(w, n) for p in PHRASES["en"] for ws in WORDS["en"].values() for w in ws for n in range(40)]
+    tokenizer = train_tokenizer(texts, 120)
+    torch.manual_seed(0)
+    labels = dict(enumerate(sorted(WORDS["en"])))
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        pad_token_id=tokenizer.pad_token_id,
+        id2label=labels,
+        label2id={name: i for i, name in labels.items()},
+    )
+    folder = tmp_path / "teacher"
+    BertForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+Compose = Callable[..., DictConfig]
+
+
+@pytest.fixture
+def compose_run(tmp_path: Path) -> Compose:
+    """Composes `train.yaml` with overrides, with the run and the cache in temporary folders."""
+
+    def composed(*overrides: str) -> DictConfig:
+        folders = [f"paths.run={tmp_path / 'run'}", f"paths.cache={tmp_path / 'cache'}"]
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            return compose("train", [*folders, *overrides])
+
+    return composed
+
+
+@pytest.fixture
+def tiny_run(compose_run: Compose, files_corpus: Path, teacher_folder: Path) -> Compose:
+    """A whole run that takes a few seconds: the files corpus, the two-layer teacher, a student of one layer."""
+
+    def composed(*overrides: str) -> DictConfig:
+        return compose_run(
+            "corpus=files",
+            f"corpus.path='{files_corpus}/{{lang}}/{{split}}.jsonl'",
+            "corpus.columns.group=key",
+            "corpus.columns.block=label",
+            "teacher=local",
+            f"teacher.path={teacher_folder}",
+            "teacher.languages=[en]",
+            "teacher.fine_tune.freeze=[]",
+            "teacher.fine_tune.epochs=12",
+            "teacher.fine_tune.lr=2e-3",
+            "teacher.fine_tune.batch_size=16",
+            "student.layers=1",
+            "student.hidden_size=64",
+            "student.heads=2",
+            "student.feed_forward=128",
+            "student.vocabulary=200",
+            "training.epochs=12",
+            "training.batch_size=16",
+            "optimizer.lr=2e-3",
+            "trainer.precision=32-true",
+            "trainer.log_every_n_steps=5",
+            "+trainer.enable_progress_bar=false",
+            "~callbacks.progress_bar",
+            *overrides,
+        )
+
+    return composed

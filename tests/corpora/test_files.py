@@ -1,0 +1,310 @@
+"""Your own files: every kind of them, and every way they can be wrong."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from datasets import Dataset
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from distilingua.cli import conf_folder
+from distilingua.corpora.files import Files
+from distilingua.corpora.schema import COLUMNS
+from distilingua.errors import UserError
+
+Record = dict[str, Any]
+SPLITS = ("train", "dev", "test")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+
+
+def write_csv(file: Path, records: list[Record], delimiter: str = ",") -> None:
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, records[0], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def write_tsv(file: Path, records: list[Record]) -> None:
+    write_csv(file, records, "\t")
+
+
+def write_jsonl(file: Path, records: list[Record]) -> None:
+    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
+
+
+def write_json(file: Path, records: list[Record]) -> None:
+    file.write_text(json.dumps(records, ensure_ascii=False, indent=2), "utf-8")
+
+
+def write_parquet(file: Path, records: list[Record]) -> None:
+    Dataset.from_list(records).to_parquet(file)
+
+
+WRITERS: dict[str, Callable[[Path, list[Record]], None]] = {
+    ".csv": write_csv,
+    ".tsv": write_tsv,
+    ".jsonl": write_jsonl,
+    ".json": write_json,
+    ".parquet": write_parquet,
+}
+RECORDS = {
+    "en": [{"text": 'turn on "the", lamp', "label": "light"}, {"text": "play a song", "label": "music"}],
+    "de": [{"text": 'mach "die", Lampe an', "label": "light"}, {"text": "spiel ein Lied", "label": "music"}],
+}
+
+
+def lay_out(folder: Path, records: dict[str, list[Record]], suffix: str = ".csv") -> str:
+    """The same records for every split; returns the `corpus.path` that leads to them."""
+    for lang, found in records.items():
+        for split in SPLITS:
+            file = folder / lang / f"{split}{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            WRITERS[suffix](file, found)
+    return f"{folder}/{{lang}}/{{split}}{suffix}"
+
+
+def corpus(path: str, **overrides: Any) -> Files:
+    """As the command line makes it: `conf/corpus/files.yaml`, with some keys overridden."""
+    yaml = OmegaConf.load(conf_folder() / "corpus" / "files.yaml")
+    return instantiate(OmegaConf.merge(yaml, {"path": path, **overrides}))
+
+
+def load(path: str, lang: str = "en", split: str = "train", **overrides: Any) -> list[dict[str, str]]:
+    rows = corpus(path, **overrides).load([lang])
+    return [row for row in rows.to_list() if row["split"] == split]
+
+
+# --- what is read -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
+    rows = corpus(lay_out(tmp_path, RECORDS, suffix)).load(["en", "de"]).to_list()
+    assert len(rows) == 2 * 3 * 2
+    assert list(rows[0]) == list(COLUMNS)
+    assert rows[0] == {
+        "id": "en-train-0",
+        "lang": "en",
+        "split": "train",
+        "text": 'turn on "the", lamp',
+        "text_pair": "",
+        "label": "light",
+        "group": "",
+        "block": "",
+    }
+    assert [(row["lang"], row["split"], row["text"], row["label"]) for row in rows if row["lang"] == "de"] == [
+        ("de", split, record["text"], record["label"]) for split in SPLITS for record in RECORDS["de"]
+    ]
+    assert len({row["id"] for row in rows}) == len(rows)
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_columns_by_name(suffix: str, tmp_path: Path) -> None:
+    records = [{"nr": 7, "satz": "a", "art": "x", "paar": 70}, {"nr": 8, "satz": "b", "art": "y", "paar": 80}]
+    columns = {"text": "satz", "label": "art", "group": "paar", "id": "nr"}
+    rows = load(lay_out(tmp_path, {"en": records}, suffix), columns=columns)
+    assert [(row["id"], row["text"], row["label"], row["group"]) for row in rows] == [
+        ("en-train-7", "a", "x", "train-70"),
+        ("en-train-8", "b", "y", "train-80"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_sentence_pairs(suffix: str, tmp_path: Path) -> None:
+    records = [{"premise": "it rains", "hypothesis": "it is wet", "label": "yes"}]
+    rows = load(lay_out(tmp_path, {"en": records}, suffix), columns={"text": ["premise", "hypothesis"]})
+    assert [(row["text"], row["text_pair"], row["label"]) for row in rows] == [("it rains", "it is wet", "yes")]
+
+
+def test_group_row_aligns_files_line_by_line(tmp_path: Path) -> None:
+    rows = corpus(lay_out(tmp_path, RECORDS), columns={"group": "row"}).load(["en", "de"]).to_list()
+    groups = {(row["lang"], row["split"], row["text"]): row["group"] for row in rows}
+    assert groups["en", "train", "play a song"] == groups["de", "train", "spiel ein Lied"] == "train-1"
+    assert groups["en", "test", "play a song"] == "test-1"
+
+
+def test_groups_and_labels_survive_a_gap_in_a_column_of_numbers(tmp_path: Path) -> None:
+    """A missing value turns a column of whole numbers into 1.0, 2.0: the other language's file has 1, 2."""
+    path = lay_out(
+        tmp_path,
+        {
+            "en": [{"text": "a", "label": 1, "key": 5}, {"text": "b", "label": 0, "key": 6}],
+            "de": [{"text": "c", "label": 1, "key": 5}, {"text": "d", "label": "", "key": ""}],
+        },
+    )
+    columns = {"group": "key"}
+    assert [(row["label"], row["group"]) for row in load(path, "en", columns=columns)] == [
+        ("1", "train-5"),
+        ("0", "train-6"),
+    ]
+    assert [(row["label"], row["group"]) for row in load(path, "de", columns=columns)] == [("1", "train-5"), ("", "")]
+    named = load(path, "de", columns=columns, labels=["bad", "good"])
+    assert [row["label"] for row in named] == ["good", ""]
+
+
+def test_block_is_a_coarser_group(tmp_path: Path) -> None:
+    records = [{"text": "a", "label": "x", "kind": 3}, {"text": "b", "label": "y", "kind": ""}]
+    path = lay_out(tmp_path, {"en": records})
+    assert [row["block"] for row in load(path, columns={"block": "kind"})] == ["3", ""]
+    assert "has no column 'sort'" in refused(path, columns={"block": "sort"})
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_numbered_labels_get_names(suffix: str, tmp_path: Path) -> None:
+    path = lay_out(tmp_path, {"en": [{"text": "a", "label": 2}, {"text": "b", "label": 0}]}, suffix)
+    assert [row["label"] for row in load(path)] == ["2", "0"]
+    assert [row["label"] for row in load(path, labels=["bad", "fair", "good"])] == ["good", "bad"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+def test_words_that_look_like_missing_values_are_words(suffix: str, tmp_path: Path) -> None:
+    records = [{"text": "null", "label": "None"}, {"text": "NA", "label": "nan"}]
+    rows = load(lay_out(tmp_path, {"en": records}, suffix))
+    assert [(row["text"], row["label"]) for row in rows] == [("null", "None"), ("NA", "nan")]
+
+
+def test_unlabelled_rows(tmp_path: Path) -> None:
+    csv_path = lay_out(tmp_path / "csv", {"en": [{"text": "a", "label": ""}, {"text": "b", "label": "x"}]})
+    json_path = lay_out(
+        tmp_path / "json", {"en": [{"text": "a", "label": None}, {"text": "b", "label": "x"}]}, ".jsonl"
+    )
+    for path in (csv_path, json_path):
+        assert [(row["text"], row["label"]) for row in load(path)] == [("a", ""), ("b", "x")]
+
+
+def test_byte_order_mark_blank_lines_and_line_breaks_in_quotes(tmp_path: Path) -> None:
+    for split in SPLITS:
+        content = '\ufefftext,label\n\n"one\ntwo",x\n\nthree,y\n'
+        (tmp_path / f"en-{split}.csv").write_text(content, "utf-8")
+    rows = load(f"{tmp_path}/{{lang}}-{{split}}.csv")
+    assert [(row["text"], row["label"]) for row in rows] == [("one\ntwo", "x"), ("three", "y")]
+
+
+def test_other_names_of_splits(tmp_path: Path) -> None:
+    for theirs, text in (("training", "a"), ("valid", "b"), ("heldout", "c")):
+        write_csv(tmp_path / f"en.{theirs}.csv", [{"text": text, "label": "x"}])
+    splits = {"train": "training", "dev": "valid", "test": "heldout"}
+    rows = corpus(f"{tmp_path}/{{lang}}.{{split}}.csv", splits=splits).load(["en"]).to_list()
+    assert [(row["split"], row["text"]) for row in rows] == [("train", "a"), ("dev", "b"), ("test", "c")]
+
+
+def test_a_corpus_may_bring_its_own_parallel_text(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, {"en": RECORDS["en"]})
+    write_csv(tmp_path / "en" / "bitext.csv", [{"text": "aligned", "label": ""}])
+    rows = load(path, split="parallel", splits={"parallel": "bitext"})
+    assert [(row["text"], row["label"]) for row in rows] == [("aligned", "")]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS)
+    assert [row["text"] for row in load(path)] == ['turn on "the", lamp', "play a song"]
+    write_csv(tmp_path / "en" / "train.csv", [{"text": "something new", "label": "light"}])
+    assert [row["text"] for row in load(path)] == ["something new"]
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+def refused(path: str, languages: list[str] | None = None, **overrides: Any) -> str:
+    """The message of `check`, which `load` must give as well."""
+    messages = []
+    for ask in (Files.check, Files.load):
+        with pytest.raises(UserError) as caught:
+            ask(corpus(path, **overrides), languages or ["en"])
+        messages.append(str(caught.value))
+    assert messages[0] == messages[1]
+    return messages[0]
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS)
+    (tmp_path / "de" / "dev.csv").unlink()
+    message = refused(path, ["en", "de"])
+    assert f"{tmp_path}/de/dev.csv does not exist" in message
+    assert f"corpus.path={path}" in message
+    assert "'de'" in message
+
+
+def test_language_without_files(tmp_path: Path) -> None:
+    message = refused(lay_out(tmp_path, RECORDS), ["en", "fr"])
+    assert f"{tmp_path}/fr/train.csv does not exist" in message
+    assert "'fr'" in message
+
+
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_missing_column(suffix: str, tmp_path: Path) -> None:
+    records = [{"utterance": "a", "label": "x"}]
+    message = refused(lay_out(tmp_path, {"en": records}, suffix))
+    assert f"{tmp_path}/en/train{suffix} has no column 'text'; it has utterance, label." in message
+    assert "corpus.columns.text=utterance" in message
+
+
+def test_missing_column_of_a_pair_or_group(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS)
+    assert "has no column 'second'" in refused(path, columns={"text": ["text", "second"]})
+    assert "has no column 'key'" in refused(path, columns={"group": "key"})
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_empty_split(suffix: str, tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS, suffix)
+    file = tmp_path / "en" / f"dev{suffix}"
+    if suffix == ".parquet":
+        Dataset.from_list(RECORDS["en"]).select([]).to_parquet(file)
+    else:
+        file.write_text({".csv": "text,label\n", ".tsv": "text\tlabel\n\n", ".jsonl": ""}[suffix], "utf-8")
+    message = refused(path)
+    assert f"{file} is empty" in message
+    assert "at least one row" in message
+
+
+def test_file_without_a_byte(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS)
+    (tmp_path / "en" / "train.csv").write_bytes(b"")
+    with pytest.raises(UserError, match=r"train\.csv is empty"):
+        corpus(path).check(["en"])
+
+
+def test_unknown_suffix(tmp_path: Path) -> None:
+    message = refused(f"{tmp_path}/{{lang}}/{{split}}.xlsx")
+    assert "train.xlsx" in message
+    assert ".csv, .tsv, .jsonl, .json, .parquet" in message
+
+
+@pytest.mark.parametrize("path", ["data/{split}.csv", "data/{lang}.csv", "data/train.csv"])
+def test_path_without_a_field(path: str) -> None:
+    message = refused(path)
+    assert f"corpus.path={path} must contain {{lang}} and {{split}}" in message
+    assert "e.g. data/{lang}/{split}.csv" in message
+
+
+def test_path_with_other_braces(tmp_path: Path) -> None:
+    assert f"{tmp_path}/en-train-{{version}}.csv does not exist" in refused(
+        f"{tmp_path}/{{lang}}-{{split}}-{{version}}.csv"
+    )
+
+
+@pytest.mark.parametrize("content", ['{"text": "a",\n"label": "x"}\n', "text,label\na,x\n", '"text"\n'])
+def test_not_json(content: str, tmp_path: Path) -> None:
+    path = lay_out(tmp_path, RECORDS, ".jsonl")
+    (tmp_path / "en" / "train.jsonl").write_text(content, "utf-8")
+    message = refused(path)
+    assert f"{tmp_path}/en/train.jsonl is not JSON as expected" in message
+    assert '{"text": "...", "label": "..."}' in message
+
+
+def test_label_number_without_a_name(tmp_path: Path) -> None:
+    path = lay_out(tmp_path, {"en": [{"text": "a", "label": 2}]})
+    with pytest.raises(UserError, match=r"a label 2, and names for 0 to 1 only: bad, good"):
+        corpus(path, labels=["bad", "good"]).load(["en"])

@@ -1,0 +1,252 @@
+"""Every hub corpus in `conf/corpus`, read from a local folder laid out like the data set on the hub."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+from datasets import ClassLabel, Dataset, Features, Value
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from distilingua.cli import conf_folder
+from distilingua.corpora.hub import Hub
+from distilingua.corpora.schema import COLUMNS
+from distilingua.errors import UserError
+
+CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
+HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
+ROWS = {"train": 5, "validation": 3, "test": 4}
+Table = Callable[[str, str, int], Dataset]  # (language, their split, rows) -> what one file of theirs holds
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`datasets` converts what it loads to Arrow files: not in the user's cache, and never over the network."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def xnli(lang: str, split: str, n: int) -> Dataset:
+    classes = ClassLabel(names=["entailment", "neutral", "contradiction"])
+    return Dataset.from_dict(
+        {
+            "premise": [f"{lang} premise {split} {i}" for i in range(n)],
+            "hypothesis": [f"{lang} hypothesis {split} {i}" for i in range(n)],
+            "label": [i % 3 for i in range(n)],
+        },
+        features=Features({"premise": Value("string"), "hypothesis": Value("string"), "label": classes}),
+    )
+
+
+def massive(lang: str, split: str, n: int) -> Dataset:
+    """Ids are shared by all languages, and their order is not."""
+    order = sorted(range(n), key=lambda i: (i * 7 + len(lang)) % n) if lang != "en" else list(range(n))
+    first = {"train": 0, "validation": 100, "test": 200}[split]
+    intents = ["alarm_set", "play_music", "weather_query"]
+    return Dataset.from_dict(
+        {
+            "id": [str(first + i) for i in order],
+            "label": [intents[i % 3] for i in order],
+            "label_text": [intents[i % 3] for i in order],
+            "text": [f"{lang} utterance {split} {i}" for i in order],
+            "lang": [lang] * n,
+        }
+    )
+
+
+def sib200(lang: str, split: str, n: int) -> Dataset:
+    first = {"train": 0, "validation": 1000, "test": 2000}[split]
+    topics = ["geography", "science/technology", "travel"]
+    return Dataset.from_dict(
+        {
+            "index_id": [first + i for i in range(n)],
+            "category": [topics[i % 3] for i in range(n)],
+            "text": [f"{lang} sentence {split} {i}" for i in range(n)],
+        }
+    )
+
+
+def amazon_reviews(lang: str, split: str, n: int) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "id": [f"{lang}_{split}_{i:07}" for i in range(n)],
+            "text": [f"{lang} review {split} {i}" for i in range(n)],
+            "label": [i % 5 for i in range(n)],
+            "label_text": [str(i % 5) for i in range(n)],
+        }
+    )
+
+
+LOOK_ALIKES: dict[str, Table] = {
+    "xnli": xnli,
+    "massive": massive,
+    "sib200": sib200,
+    "amazon_reviews": amazon_reviews,
+}
+
+
+def lay_out(folder: Path, name: str, table: Table | None = None) -> Path:
+    """The files of a look-alike for English and German, and the README that declares them, as on the hub."""
+    configs = []
+    for lang in ("en", "de"):
+        config = HUB[name].languages[lang]
+        files = []
+        for split, n in ROWS.items():
+            file = f"{config}/{split}-00000-of-00001.parquet"
+            (folder / config).mkdir(parents=True, exist_ok=True)
+            (table or LOOK_ALIKES[name])(lang, split, n).to_parquet(folder / file)
+            files.append({"split": split, "path": f"{config}/{split}-*"})
+        configs.append({"config_name": config, "data_files": files})
+    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n# {name}\n", "utf-8")
+    return folder
+
+
+def corpus(name: str, folder: Path, **overrides: Any) -> Hub:
+    """As the command line makes it: the YAML, with `corpus.path=` and others overridden."""
+    return instantiate(OmegaConf.merge(HUB[name], {"path": str(folder), **overrides}))
+
+
+def load(name: str, folder: Path, **overrides: Any) -> list[dict[str, str]]:
+    return corpus(name, lay_out(folder, name), **overrides).load(["en", "de"]).to_list()
+
+
+def test_every_hub_corpus_has_a_look_alike() -> None:
+    assert set(HUB) == set(LOOK_ALIKES)
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_all_rows_of_all_splits_arrive_in_the_schema(name: str, tmp_path: Path) -> None:
+    rows = load(name, tmp_path / name)
+    assert list(rows[0]) == list(COLUMNS)
+    found = [(row["lang"], row["split"]) for row in rows]
+    for lang in ("en", "de"):
+        assert {split: found.count((lang, split)) for split in ("train", "dev", "test")} == {
+            "train": ROWS["train"],
+            "dev": ROWS["validation"],
+            "test": ROWS["test"],
+        }
+    assert len({row["id"] for row in rows}) == len(rows)
+    assert all(type(value) is str for row in rows for value in row.values())
+
+
+def test_xnli_is_a_pair_of_sentences_with_the_names_of_its_classes(tmp_path: Path) -> None:
+    rows = load("xnli", tmp_path)
+    assert rows[1] == {
+        "id": "en-train-1",
+        "lang": "en",
+        "split": "train",
+        "text": "en premise train 1",
+        "text_pair": "en hypothesis train 1",
+        "label": "neutral",
+        "group": "train-1",
+        "block": "",
+    }
+    english = [row["label"] for row in rows if (row["lang"], row["split"]) == ("en", "train")]
+    assert english == ["entailment", "neutral", "contradiction", "entailment", "neutral"]
+
+
+def test_xnli_rows_align_line_by_line_within_a_split(tmp_path: Path) -> None:
+    by_group: dict[str, list[str]] = {}
+    for row in load("xnli", tmp_path):
+        by_group.setdefault(row["group"], []).append(row["text"])
+    assert len(by_group) == sum(ROWS.values())
+    assert by_group["dev-2"] == ["en premise validation 2", "de premise validation 2"]
+    assert by_group["test-2"] == ["en premise test 2", "de premise test 2"]
+
+
+def test_massive_aligns_by_id_whatever_the_order(tmp_path: Path) -> None:
+    rows = load("massive", tmp_path)
+    texts = {(row["lang"], row["group"]): row["text"] for row in rows}
+    assert texts["en", "train-3"] == "en utterance train 3"
+    german = [row for row in rows if row["lang"] == "de"]
+    assert [row["group"] for row in german[:5]] != [f"train-{i}" for i in range(5)]
+    for row in german:
+        assert texts["en", row["group"]] == row["text"].replace("de ", "en ", 1)
+    assert {row["label"] for row in rows} == {"alarm_set", "play_music", "weather_query"}
+    assert {row["text_pair"] for row in rows} == {""}
+
+
+def test_sib200_topics_and_numbered_ids(tmp_path: Path) -> None:
+    rows = load("sib200", tmp_path)
+    english, german = rows[1], rows[sum(ROWS.values()) + 1]
+    assert (english["label"], english["group"], english["id"]) == ("science/technology", "train-1", "en-train-1")
+    assert (german["label"], german["group"], german["id"]) == ("science/technology", "train-1", "de-train-1")
+
+
+def test_amazon_reviews_name_the_stars_and_align_nothing(tmp_path: Path) -> None:
+    rows = load("amazon_reviews", tmp_path)
+    assert [row["label"] for row in rows[:5]] == ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
+    assert {row["group"] for row in rows} == {""}
+    assert rows[0]["id"] == "en-train-en_train_0000000"
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_limit_is_per_language_and_split(name: str, tmp_path: Path) -> None:
+    found = [(row["lang"], row["split"]) for row in load(name, tmp_path, limit=4)]
+    for lang in ("en", "de"):
+        assert [found.count((lang, split)) for split in ("train", "dev", "test")] == [4, 3, 4]
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_unknown_language_is_refused_before_anything_is_read(name: str) -> None:
+    with pytest.raises(UserError) as caught:
+        corpus(name, Path("/nowhere")).load(["en", "tlh"])
+    message = str(caught.value)
+    assert "/nowhere has no language 'tlh'" in message
+    assert "Choose from: " in message
+    assert " de," in message
+    assert "+corpus.languages.tlh=CONFIGURATION" in message
+
+
+def test_a_language_can_be_added_as_the_message_says(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, "sib200")
+    rows = corpus("sib200", folder, languages={"de-AT": "deu_Latn"}).load(["de-AT"])
+    assert set(rows["lang"][:]) == {"de-AT"}
+    assert rows["text"][0] == "de sentence train 0"
+
+
+@pytest.mark.parametrize("name", HUB)
+def test_missing_column_names_the_ones_there_are(name: str, tmp_path: Path) -> None:
+    wanted = HUB[name].columns.label
+
+    def renamed(lang: str, split: str, n: int) -> Dataset:
+        return LOOK_ALIKES[name](lang, split, n).rename_column(wanted, "gold")
+
+    with pytest.raises(UserError) as caught:
+        corpus(name, lay_out(tmp_path, name, renamed)).load(["en", "de"])
+    message = str(caught.value)
+    assert f"{tmp_path} ({HUB[name].languages.en}) has no column {wanted!r}" in message
+    assert "gold" in message
+    assert "corpus.columns" in message
+
+
+def test_both_columns_of_a_sentence_pair_are_required(tmp_path: Path) -> None:
+    def renamed(lang: str, split: str, n: int) -> Dataset:
+        return xnli(lang, split, n).rename_columns({"premise": "sentence1", "hypothesis": "sentence2"})
+
+    with pytest.raises(UserError, match="has no column 'premise', 'hypothesis'; it has sentence1, sentence2, label"):
+        corpus("xnli", lay_out(tmp_path, "xnli", renamed)).load(["en"])
+
+
+def test_a_hidden_label_is_no_label(tmp_path: Path) -> None:
+    """The hub's habit for test sets without labels: the class -1."""
+
+    def hidden(lang: str, split: str, n: int) -> Dataset:
+        table = xnli(lang, split, n)
+        return table.map(lambda row: {"label": -1 if split == "test" else row["label"]}, features=table.features)
+
+    rows = corpus("xnli", lay_out(tmp_path, "xnli", hidden)).load(["en"])
+    assert {row["label"] for row in rows if row["split"] == "test"} == {""}
+    assert "" not in {row["label"] for row in rows if row["split"] == "train"}
+
+
+def test_more_labels_than_names(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, "amazon_reviews")
+    with pytest.raises(UserError, match=r"a label 2, and names for 0 to 1 only: bad, good.*corpus\.labels=\[bad,good"):
+        corpus("amazon_reviews", folder, labels=["bad", "good"]).load(["en"])

@@ -1,0 +1,202 @@
+"""The promises of the LightningModule, on a real run of a tiny teacher and student."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hydra.utils import instantiate
+from lightning import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+from torch.utils.data import DataLoader
+
+from distilingua.corpora.schema import Corpus
+from distilingua.data.datamodule import MultilingualDataModule, tokenise
+from distilingua.data.rows import Rows, load_rows
+from distilingua.distillation.module import DistillationModule
+from distilingua.evaluate import Reader
+from distilingua.fitting import fit
+from distilingua.models.source import TeacherSource
+from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
+from distilingua.tasks.text_classification import TextClassification
+from distilingua.train import soft_label_source, student_fit
+
+
+class Parts:
+    """What `train` puts together, so that a test can look at the pieces."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg, self.cache = cfg, Path(cfg.paths.cache)
+        corpus: Corpus = instantiate(cfg.corpus)
+        self.rows: Rows = load_rows(corpus, instantiate(cfg.cleaning), instantiate(cfg.pair), ["en"])
+        self.task: TextClassification = instantiate(cfg.task, labels=self.rows.labels)
+        self.source: TeacherSource = instantiate(cfg.teacher, _convert_="all")
+        self.teacher = Reader(load_model(self.source.location, self.task), load_tokenizer(self.source))
+
+    def module(self, store: bool, workers: int = 0) -> tuple[DistillationModule, MultilingualDataModule]:
+        cfg = self.cfg.copy()
+        cfg.training.workers = workers
+        self.source.store = store
+        student = instantiate(cfg.student)
+        tokenizer = student.tokenizer(self.rows.train, self.cache)
+        folder = Path(self.source.location)
+        sources = soft_label_source(self.teacher, folder, self.source, self.task, self.rows, self.cache)
+        objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+        return student_fit(
+            cfg, student, tokenizer, self.task, objective, self.rows.train, self.rows, self.cache, sources
+        )
+
+
+def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+class Watch(Callback):
+    """Notes in which mode the teacher answers while the student trains."""
+
+    def __init__(self) -> None:
+        self.modes: set[bool] = set()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        assert isinstance(pl_module, DistillationModule)
+        assert pl_module.teacher is not None
+        assert pl_module.student.training
+        self.modes |= {module.training for module in pl_module.teacher.model.modules()}
+
+
+def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(tiny_run("training.epochs=2"))
+    before = weights(parts.teacher.model)
+    module, data = parts.module(store=False)
+    assert isinstance(module.teacher, FrozenTeacher)
+    student_before = weights(module.student)
+    watch = Watch()
+    trainer = Trainer(
+        max_epochs=2, callbacks=[watch], logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    trainer.fit(module, data)
+    assert watch.modes == {False}
+    assert same(before, weights(parts.teacher.model))
+    assert not any(p.requires_grad for p in parts.teacher.model.parameters())
+    assert not same(student_before, weights(module.student))
+    assert all(name.startswith("student.") for name in module.state_dict())
+    optimised = {id(p) for group in trainer.optimizers[0].param_groups for p in group["params"]}
+    assert not optimised & {id(p) for p in parts.teacher.model.parameters()}
+
+
+def test_stored_soft_labels_train_like_the_live_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(tiny_run())
+    results = []
+    for store in (True, False):
+        module, data = parts.module(store)
+        trainer = Trainer(max_epochs=2, logger=False, enable_checkpointing=False, enable_progress_bar=False)
+        trainer.fit(module, data)
+        results.append((trainer.callback_metrics["train/loss"].item(), weights(module.student)))
+    assert results[0][0] == pytest.approx(results[1][0], abs=1e-5)
+    for name, value in results[0][1].items():
+        assert torch.allclose(value, results[1][1][name], atol=1e-4), name
+
+
+class StopAt(Callback):
+    """Ctrl-C between two steps, after which Lightning saves; or a crash, after which it does not."""
+
+    def __init__(self, step: int, crash: bool) -> None:
+        self.step, self.crash = step, crash
+
+    def on_train_batch_start(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("crash") if self.crash else KeyboardInterrupt
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: bool) -> None:  # type: ignore[no-untyped-def]
+    """Ctrl-C resumes in the middle of the epoch; after a crash, the last whole epoch is where it goes on."""
+    cfg = tiny_run("training.epochs=3", "student.dropout=0.2")
+    parts = Parts(cfg)
+    module, data = parts.module(store=True)
+    whole = fit(cfg, "whole", module, data, epochs=3)
+    steps = whole.global_step
+    expected = weights(module.student)
+
+    stopping = cfg.copy()
+    OmegaConf.set_struct(stopping, False)
+    stop = {"_target_": "tests.distillation.test_module.StopAt", "step": steps // 2, "crash": crash}
+    stopping.callbacks.stop = stop
+    stopping.callbacks.checkpoint.save_on_exception = not crash
+    module, data = parts.module(store=True)
+    with pytest.raises(RuntimeError if crash else SystemExit, match="crash" if crash else "distilingua resume"):
+        fit(stopping, "student", module, data, epochs=3)
+    assert not same(expected, weights(module.student))
+
+    torch.manual_seed(12345)  # a new process starts with another random state
+    module, data = parts.module(store=True)
+    resumed = fit(cfg, "student", module, data, epochs=3)
+    assert resumed.global_step == steps
+    assert same(expected, weights(module.student))
+
+
+def test_checkpoints_hold_plain_values_and_load_without_pickle(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("training.epochs=1")
+    parts = Parts(cfg)
+    module, data = parts.module(store=False)
+    fit(cfg, "student", module, data, epochs=1)
+    checkpoint = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)
+    assert all(name.startswith("student.") for name in checkpoint["state_dict"])
+    assert "hyper_parameters" not in checkpoint or not checkpoint["hyper_parameters"]
+
+
+def test_training_step_is_a_handful_of_lines() -> None:
+    body = inspect.getsource(DistillationModule.training_step).splitlines()[1:]
+    assert len(body) <= 5
+
+
+def test_accumulating_two_batches_gives_the_update_of_their_union(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    """One SGD step over two half batches, with labels and soft labels spread unevenly, equals one over the whole."""
+    parts = Parts(tiny_run("student.dropout=0"))
+    module, data = parts.module(store=True)
+    data.setup("fit")
+    examples = data.train_rows[:8] + data.train_rows[-8:]  # labelled English rows, then unlabelled German ones
+    updates = []
+    for sizes in ([16], [8, 8]):
+        module, _ = parts.module(store=True)
+        batches = [data.collate(examples[sum(sizes[:i]) : sum(sizes[: i + 1])]) for i in range(len(sizes))]
+        loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+        module.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
+        module.lr_schedule = {"name": "constant", "warmup": 0}
+        trainer = Trainer(
+            max_steps=1,
+            accumulate_grad_batches=len(sizes),
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            accelerator="cpu",
+        )
+        trainer.fit(module, train_dataloaders=loader)
+        updates.append(weights(module.student))
+    for name, value in updates[0].items():
+        assert torch.allclose(value, updates[1][name], atol=1e-6), name
+
+
+def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(tiny_run())
+    _, data = parts.module(store=True)
+    data.setup("fit")
+    assert data.soft_labels is not None
+    rows: Dataset = parts.rows.texts
+    texts = dict(zip(rows["id"], rows["text"], strict=True))
+    shuffled = data.train_rows[::-7]
+    batch = data.collate(shuffled)
+    for example, stored in zip(shuffled, batch["soft_labels"], strict=True):
+        (read,) = example["teacher_rows"]
+        alone = Dataset.from_dict({"text": [texts[read]], "text_pair": [""]})
+        ids = tokenise(alone, parts.task, parts.teacher.tokenizer, "", None)
+        live = parts.teacher.model(torch.tensor(ids)).logits[0]
+        assert torch.allclose(stored, live, atol=1e-5)

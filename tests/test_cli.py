@@ -1,0 +1,206 @@
+"""The command line as a user meets it: in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
+
+
+def run(*arguments: str, folder: Path, seconds: float = 120) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+    return subprocess.run(
+        [DISTILINGUA, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
+    )
+
+
+def files_overrides(data: Path) -> list[str]:
+    return ["corpus=files", f"corpus.path='{data}/{{lang}}/{{split}}.jsonl'", "corpus.columns.group=key"]
+
+
+def test_help_lists_the_commands_and_does_not_load_torch(tmp_path: Path) -> None:
+    start = time.perf_counter()
+    shown = run("--help", folder=tmp_path)
+    assert time.perf_counter() - start < 2
+    assert shown.returncode == 0
+    for command in ("train", "resume", "compare", "corpus"):
+        assert f"distilingua {command}" in shown.stdout
+    loaded = "import sys, distilingua.cli; distilingua.cli.USAGE; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "False\n"
+
+
+def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
+    answer = run("trian", folder=tmp_path)
+    assert answer.returncode != 0
+    assert "'trian' is not a command" in answer.stderr
+    assert "distilingua train" in answer.stderr
+
+
+BAD_INPUT = [
+    (["pair.targets=[xx]"], "'xx' is not a language of smart_home. Choose one of: de, fr"),
+    (["pair.targets=[ja]"], "'ja' has 4 of 42 intents in smart_home"),
+    (["pair.targets=[en]"], "'en' is both the source and a target"),
+    (["pair.targets=[]"], "pair.targets is empty"),
+    (["pair.protocol=zero"], "Choose one of: zero_shot, translate_train, few_shot, supervised"),
+    (["objective.temperature=0"], "objective.temperature=0: a temperature is above 0"),
+    (["objective.temperature=-2"], "a temperature is above 0"),
+    (["objective.alpha=1.5"], "objective.alpha=1.5 is outside [0, 1]"),
+    (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
+    (["objective.terms.kl.weight=-1"], "KL has weight -1"),
+    (["schedule=two_stage", "schedule.soft.at=1.5"], "neither a fraction nor a number of steps"),
+    (["task.max_length=500"], "task.max_length=500 is more than the student's 128 positions"),
+    (["teacher=local", "teacher.path=/no/such/folder"], "no such folder"),
+    (["teacher.path=package:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
+    (["teacher.sha256=abc"], "expected abc"),
+    (["corpus=files"], "data/en/train.csv does not exist"),
+    (["corpus=sib200", "pair.targets=[xx]"], "mteb/sib200 has no language 'xx'"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD_INPUT, ids=[" ".join(o) for o, _ in BAD_INPUT])
+def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(
+    tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    answer = run("train", *overrides, folder=tmp_path)
+    assert answer.returncode == 1
+    assert message in answer.stderr
+    assert "Traceback" not in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_bad_input_is_found_within_seconds(tmp_path: Path) -> None:
+    """Two seconds on a quiet machine; the bound leaves room for a busy one."""
+    for overrides in (["pair.targets=[xx]"], ["objective.temperature=0"]):
+        times = []
+        for _ in range(3):
+            start = time.perf_counter()
+            run("train", *overrides, folder=tmp_path)
+            times.append(time.perf_counter() - start)
+        assert min(times) < 4
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "Type device=cpu instead"), ("mps", "Type device=cpu instead"), ("fsdp", "Type device=cpu instead")],
+)
+def test_a_device_that_is_not_there(tmp_path: Path, device: str, message: str) -> None:
+    import torch
+
+    if device == "mps":
+        assert not torch.backends.mps.is_available() or sys.platform == "darwin"
+    answer = run("train", f"device={device}", folder=tmp_path)
+    available = torch.cuda.is_available() if device != "mps" else torch.backends.mps.is_available()
+    assert available or (answer.returncode == 1 and message in answer.stderr)
+
+
+def test_a_folder_without_weights(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    answer = run("train", "teacher=local", "teacher.path=empty", folder=tmp_path)
+    assert answer.returncode == 1
+    assert "the folder has no weights (model.safetensors" in answer.stderr
+
+
+def test_damaged_weights_are_refused_before_they_are_loaded(tmp_path: Path, teacher_folder: Path) -> None:
+    from distilingua.artifacts import file_sha256
+
+    weights = teacher_folder / "model.safetensors"
+    good = file_sha256(weights)
+    content = bytearray(weights.read_bytes())
+    content[len(content) // 2] ^= 1  # one flipped bit
+    weights.write_bytes(content)
+    answer = run("train", "teacher=local", f"teacher.path={teacher_folder}", f"teacher.sha256={good}", folder=tmp_path)
+    assert answer.returncode == 1
+    assert "model.safetensors hashes to" in answer.stderr
+
+
+def test_an_output_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    answer = run("train", f"hydra.run.dir={tmp_path}/file/run", folder=tmp_path)
+    assert answer.returncode == 1
+    assert "cannot be written" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_several_processes_under_multirun_are_refused(tmp_path: Path) -> None:
+    answer = run(
+        "train", "-m", "device=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "seed=1,2", folder=tmp_path
+    )
+    assert answer.returncode == 1
+    assert "every process would start the whole sweep again" in answer.stderr
+
+
+def test_corpus_files_with_a_missing_column_an_empty_split_or_unknown_labels(
+    tmp_path: Path, files_corpus: Path
+) -> None:
+    missing = run("train", *files_overrides(files_corpus), "corpus.columns.label=intent", folder=tmp_path)
+    assert missing.returncode == 1
+    assert "has no column 'intent'; it has text, label, key" in missing.stderr
+
+    shutil.copytree(files_corpus, tmp_path / "empty")
+    (tmp_path / "empty/de/dev.jsonl").write_text("")
+    empty = run("train", *files_overrides(tmp_path / "empty"), folder=tmp_path)
+    assert empty.returncode == 1
+    assert "dev.jsonl is empty" in empty.stderr
+
+    shutil.copytree(files_corpus, tmp_path / "other")
+    german = tmp_path / "other/de/train.jsonl"
+    german.write_text(german.read_text().replace('"label": "music"', '"label": "musik"'))
+    unknown = run("train", *files_overrides(tmp_path / "other"), folder=tmp_path)
+    assert unknown.returncode == 1
+    assert "'de' has labels that no 'en' training row has, so the teacher does not know them: musik" in unknown.stderr
+
+    alone = run("train", *files_overrides(files_corpus), "corpus.columns.group=null", folder=tmp_path)
+    assert alone.returncode == 1
+    assert "no 'de' text of this corpus is aligned with 'en' text" in alone.stderr
+    assert not list(tmp_path.glob("outputs/*/*"))
+
+
+def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(
+    tmp_path: Path, files_corpus: Path, teacher_folder: Path
+) -> None:
+    small = [
+        *files_overrides(files_corpus),
+        "teacher=local",
+        f"teacher.path={teacher_folder}",
+        "teacher.languages=[en]",
+        "student=nano",
+        "training.epochs=1",
+        "training.batch_size=16",
+        "teacher.fine_tune.epochs=1",
+        "hydra.sweep.dir=sweep",
+        "hydra.job.config.override_dirname.exclude_keys=[corpus,corpus.path,corpus.columns.group,teacher,teacher.path,"
+        "teacher.languages,student,training.epochs,training.batch_size,teacher.fine_tune.epochs]",
+    ]
+    swept = run("train", "-m", "student.hidden_size=32,64", "student.heads=2", "seed=1,2", *small, folder=tmp_path)
+    assert swept.returncode == 0, swept.stderr
+    names = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
+    assert names == [f"seed={s},student.heads=2,student.hidden_size={h}" for s in (1, 2) for h in (32, 64)]
+
+    compared = run("compare", "sweep", folder=tmp_path)
+    assert compared.returncode == 0
+    assert compared.stdout.count(" 2 ") >= 4  # two settings of two seeds, two languages
+    assert "±" in compared.stdout
+    nothing = run("compare", "nowhere", folder=tmp_path)
+    assert nothing.returncode == 1
+    assert "no metrics.json under nowhere" in nothing.stderr
+
+
+def test_resume_says_what_it_needs(tmp_path: Path) -> None:
+    assert "no run under outputs/" in run("resume", folder=tmp_path).stderr
+    assert "is not the folder of a run" in run("resume", str(tmp_path), folder=tmp_path).stderr
+
+
+def test_corpus_describes_without_leaving_anything_behind(tmp_path: Path, files_corpus: Path) -> None:
+    shown = run("corpus", *files_overrides(files_corpus), folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    assert "Best accuracy any model can reach" in shown.stdout
+    assert "en 100.00 %, de 100.00 %" in shown.stdout
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,97 @@
+"""Every configuration composes, is commented, and every experiment runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from distilingua.checks import check
+from distilingua.cli import conf_folder
+from distilingua.train import train
+
+CONF = conf_folder()
+GROUPS = ("task", "corpus", "pair", "teacher", "student", "objective", "schedule", "device", "optimizer", "callbacks")
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml") if path.stem != "base")
+
+
+EVERY_CHOICE = [(group, choice) for group in (*GROUPS, "logger", "debug") for choice in choices(group)]
+EXPERIMENTS = choices("experiment")
+
+
+@pytest.mark.parametrize(("group", "choice"), EVERY_CHOICE)
+def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) -> None:  # type: ignore[no-untyped-def]
+    needed = ["teacher.path=models/mine"] if (group, choice) == ("teacher", "local") else []
+    cfg = compose_run(f"{group}={choice}", *needed)
+    OmegaConf.resolve(cfg)
+    assert not OmegaConf.missing_keys(cfg)
+    instantiate(cfg.pair).check()
+    instantiate(cfg.teacher, _convert_="all")
+    instantiate(cfg.corpus)
+    instantiate(cfg.student)
+    instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    instantiate(cfg.task, labels=["a", "b"])
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs(tiny_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
+    """At tiny scale, on the files corpus: what the experiment itself chooses stays, unless it needs other languages."""
+    cfg = tiny_run(f"experiment={experiment}", "pair.targets=[de]", "training.epochs=1")
+    OmegaConf.set_struct(cfg, False)
+    cfg.corpus = {k: v for k, v in cfg.corpus.items() if k in ("_target_", "path", "columns", "splits", "labels")}
+    check(cfg)
+    metrics = train(cfg)
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_opens_with_its_command(experiment: str) -> None:
+    lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
+    assert lines[0] == "# @package _global_"
+    assert lines[1].startswith(f"# distilingua train experiment={experiment}")
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))
+def test_every_key_a_user_may_touch_is_commented(file: Path) -> None:
+    bare = []
+    lines = file.read_text().splitlines()
+    assert any(line.startswith("#") for line in lines[:2]) or file.parent.name in ("pair", "optimizer", "callbacks")
+    for line in lines:
+        key = line.split(":", 1)[0].strip()
+        value = line.split(":", 1)[1].strip() if ":" in line else ""
+        section = not value or key in ("defaults", "_target_", "_partial_") or line.lstrip().startswith(("#", "-"))
+        if not section and " #" not in line and "_target_" not in line and key not in ("train", "dev", "test"):
+            bare.append(line)
+    assert not bare
+
+
+def test_the_sweep_varies_languages_and_seeds(compose_run) -> None:  # type: ignore[no-untyped-def]
+    sweep = OmegaConf.load(CONF / "sweep" / "languages.yaml").hydra.sweeper.params
+    for pair in sweep.pair.split(","):
+        assert compose_run(f"pair={pair}").pair.source == "en"
+    assert sweep.seed == "1,2,3"
+
+
+def test_sizes_of_students(compose_run) -> None:  # type: ignore[no-untyped-def]
+    """The numbers of weights that the README and the YAML files state, at their full vocabulary and 42 classes."""
+    import re
+
+    from distilingua.models.vocabulary import train_tokenizer
+
+    tokenizer = train_tokenizer(["a few words to train on"], 100)
+    for name in ("nano", "tiny", "small", "medium"):
+        cfg = compose_run(f"student={name}")
+        student = instantiate(cfg.student)
+        model = student.model(instantiate(cfg.task, labels=[str(i) for i in range(42)]), tokenizer)
+        missing = (cfg.student.vocabulary - len(tokenizer)) * cfg.student.hidden_size
+        millions = (sum(p.numel() for p in model.parameters()) + missing) / 1e6
+        stated = re.search(r"([\d.]+) M weights", (CONF / "student" / f"{name}.yaml").read_text())
+        assert stated is not None, name
+        assert float(stated[1]) == pytest.approx(millions, abs=0.05), f"{name} has {millions:.2f} M"

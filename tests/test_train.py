@@ -1,0 +1,151 @@
+"""The main job, whole: at tiny scale on files, and with the embedded corpus and teacher."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from distilingua.checks import check
+from distilingua.errors import UserError
+from distilingua.train import train
+
+
+@pytest.fixture
+def finished(tiny_run):  # type: ignore[no-untyped-def]
+    cfg = tiny_run()
+    check(cfg)
+    return cfg, train(cfg)
+
+
+def test_distillation_transfers_what_no_label_said(finished) -> None:  # type: ignore[no-untyped-def]
+    """German, of which no label was seen: the student learns it from the teacher, the baseline cannot."""
+    _, metrics = finished
+    german = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
+    assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
+    assert german["student"] > 0.8
+    assert german["student"] > german["direct"] + 0.2
+    assert metrics["soft_labels"]["de"] > 0.9
+
+
+def test_metrics_file_has_the_promised_shape(finished) -> None:  # type: ignore[no-untyped-def]
+    cfg, metrics = finished
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert (metrics["task"], metrics["pair"], metrics["protocol"], metrics["seed"]) == (
+        "intent",
+        "en-de",
+        "zero_shot",
+        1,
+    )
+    assert set(metrics["models"]) == {"teacher", "direct", "student"}
+    for model in metrics["models"].values():
+        assert set(model) == {"parameters", "bytes", "latency_ms", "languages"}
+        assert model["parameters"] * 4 <= model["bytes"] < model["parameters"] * 4 + 20_000  # fp32 and a header
+        assert model["latency_ms"] > 0
+        for scores in model["languages"].values():
+            assert set(scores) == {"accuracy", "precision", "recall", "f1"}
+    assert {"mean", "worst_language", "worst"} <= set(metrics["retention"])
+    assert set(metrics["seconds"]) == {"data", "teacher", "soft_labels", "direct", "student", "evaluation"}
+
+
+def test_the_student_is_a_plain_transformers_folder(finished) -> None:  # type: ignore[no-untyped-def]
+    cfg, metrics = finished
+    folder = Path(cfg.paths.run) / "student"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    answer = model(**tokenizer("bitte prüfe Wetter im Stock 7", return_tensors="pt")).logits.argmax().item()
+    assert model.config.id2label[answer] == "weather"
+    assert sum(p.numel() for p in model.parameters()) == metrics["models"]["student"]["parameters"]
+
+
+def test_tensorboard_holds_curves_figures_tables_and_hyperparameters(finished) -> None:  # type: ignore[no-untyped-def]
+    cfg, _ = finished
+    folder = Path(cfg.paths.run) / "tensorboard"
+    events = EventAccumulator(str(folder / "student")).Reload()
+    scalars = set(events.Tags()["scalars"])
+    wanted = {
+        *("train/loss", "train/loss/kl", "train/loss/ce", "train/weight/kl", "train/weight/ce", "train/temperature"),
+        *("train/sentences_per_second", "lr-AdamW", "dev/en/accuracy", "dev/de/accuracy", "dev/de/f1"),
+        *("test/en/accuracy", "test/de/accuracy", "retention/mean"),
+    }
+    assert wanted <= scalars
+    assert {"confusion/en", "confusion/de"} <= set(events.Tags()["images"])
+    assert "disagreements/de/text_summary" in events.Tags()["tensors"]
+    assert any("_hparams_" in tag for tag in events.summary_metadata)
+    assert (folder / "teacher").is_dir()
+    assert (folder / "direct").is_dir()
+
+
+def test_a_second_run_reuses_teacher_and_baseline_and_repeats_the_result(tiny_run, finished) -> None:  # type: ignore[no-untyped-def]
+    cfg, first = finished
+    again = cfg.copy()
+    again.paths.run = str(Path(cfg.paths.run).with_name("again"))
+    second = train(again)
+    assert second["models"]["student"]["languages"] == first["models"]["student"]["languages"]
+    assert not (Path(again.paths.run) / "tensorboard/teacher").exists()  # nothing was trained there
+    assert not (Path(again.paths.run) / "tensorboard/direct").exists()
+    assert len(list((Path(cfg.paths.cache) / "teachers").glob("*/config.json"))) == 1
+
+
+def test_another_seed_is_another_teacher(tiny_run, finished) -> None:  # type: ignore[no-untyped-def]
+    cfg, _ = finished
+    again = cfg.copy()
+    again.seed, again.paths.run = 2, str(Path(cfg.paths.run).with_name("other"))
+    train(again)
+    assert len(list((Path(cfg.paths.cache) / "teachers").glob("*/config.json"))) == 2
+
+
+def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("objective=direct", "training.epochs=1")
+    metrics = train(cfg)
+    assert set(metrics["models"]) == {"direct", "student"}
+    assert metrics["retention"] == {}
+    assert not (Path(cfg.paths.cache) / "teachers").exists()
+
+
+@pytest.mark.parametrize("protocol", ["translate_train", "few_shot", "supervised"])
+def test_protocols(tiny_run, protocol: str) -> None:  # type: ignore[no-untyped-def]
+    metrics = train(tiny_run(f"pair.protocol={protocol}", "pair.shots=5", "training.epochs=4"))
+    assert metrics["protocol"] == protocol
+    assert metrics["models"]["direct"]["languages"]["de"]["accuracy"] > 0.6  # now the baseline sees German labels too
+
+
+def test_block_alignment_and_live_teacher(tiny_run, files_corpus) -> None:  # type: ignore[no-untyped-def]
+    live = train(tiny_run("teacher.store=false", "training.epochs=1"))
+    assert set(live["models"]) == {"teacher", "direct", "student"}
+    with pytest.raises(UserError, match=r"teacher\.store=true"):
+        check(tiny_run("pair.align=block", "teacher.store=false"))
+
+
+def test_a_teacher_whose_labels_are_in_another_order_is_refused(tiny_run, teacher_folder) -> None:  # type: ignore[no-untyped-def]
+    config = json.loads((teacher_folder / "config.json").read_text())
+    config["id2label"] = {"0": "weather", "1": "music", "2": "light"}
+    config["label2id"] = {"weather": 0, "music": 1, "light": 2}
+    (teacher_folder / "config.json").write_text(json.dumps(config))
+    cfg = tiny_run("teacher.fine_tune=null")
+    with pytest.raises(UserError, match=r"its labels are weather, music, light.*the corpus has light, music, weather"):
+        train(cfg)
+    assert not (Path(cfg.paths.run) / "student").exists()
+
+
+def test_a_teacher_that_knows_the_task_is_taken_as_it_is(tiny_run, teacher_folder) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("teacher.fine_tune=null", "training.epochs=1")
+    train(cfg)
+    assert not (Path(cfg.paths.cache) / "teachers").exists()
+
+
+def test_the_embedded_corpus_and_teacher(compose_run) -> None:  # type: ignore[no-untyped-def]
+    """What `distilingua train` runs, with fewer sentences and one epoch: the real corpus, the real MiniLM."""
+    cfg = compose_run("debug=tiny", "student=nano", "corpus.sentences=1", "~callbacks.progress_bar")
+    OmegaConf.set_struct(cfg, False)
+    cfg.trainer.enable_progress_bar = False
+    check(cfg)
+    metrics = train(cfg)
+    models = metrics["models"]
+    assert models["teacher"]["parameters"] > 22_000_000
+    assert models["teacher"]["languages"]["en"]["accuracy"] > 2 / 42  # better than chance after a few dozen steps
+    assert models["student"]["parameters"] < models["teacher"]["parameters"] / 20
