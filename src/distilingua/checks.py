@@ -8,6 +8,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from distilingua.data.protocol import Pair
+from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 
@@ -37,7 +38,13 @@ def check(cfg: DictConfig) -> None:
             f"task.max_length={cfg.task.max_length} is more than the student's {positions} positions. "
             f"Set student.positions={cfg.task.max_length}, or a smaller task.max_length."
         )
-    instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    if objective.needs and source.store:
+        names = ", ".join(sorted(set.union(*objective.needs.values())))
+        raise UserError(
+            f"objective: {names} compare layers of the teacher ({', '.join(sorted(objective.needs))}), and a store "
+            f"holds its logits alone. Set teacher.store=false, so that the teacher reads along."
+        )
     _check_device(cfg)
 
 

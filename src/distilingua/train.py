@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,9 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             folders["teacher"] = teach(cfg, source, pair, task, rows, cache)
             readers["teacher"] = Reader(load_model(folders["teacher"], task), load_tokenizer(source), source.prefix)
         with clock("soft_labels"):
-            sources = soft_label_source(readers["teacher"], folders["teacher"], source, task, rows, cache)
+            sources = soft_label_source(
+                readers["teacher"], folders["teacher"], source, task, rows, cache, objective.needs
+            )
 
     with clock("direct"):
         folders["direct"] = train_direct(cfg, student, tokenizer, task, rows, cache)
@@ -166,14 +168,20 @@ def teach(
 
 
 def soft_label_source(
-    teacher: Reader, folder: Path, source: TeacherSource, task: TextClassification, rows: Rows, cache: Path
+    teacher: Reader,
+    folder: Path,
+    source: TeacherSource,
+    task: TextClassification,
+    rows: Rows,
+    cache: Path,
+    wanted: Collection[str] = (),
 ) -> dict[str, Any]:
     """What a data module and a module need so that batches carry the teacher's answers: a store, or a live teacher."""
     wanted = {row_id for read in rows.train["teacher_rows"] for row_id in read}
     texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in wanted])
     token_ids = tokenise(texts, task, teacher.tokenizer, teacher.prefix, cache)
     pad_id = teacher.tokenizer.pad_token_id
-    frozen = FrozenTeacher(teacher.model)
+    frozen = FrozenTeacher(teacher.model, wanted)
     if not source.store:
         tokens = dict(zip(texts["id"], token_ids, strict=True))
         return {"data": {"teacher_tokens": tokens, "teacher_pad_id": pad_id}, "teacher": frozen}

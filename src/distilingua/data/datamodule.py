@@ -48,8 +48,8 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
 class MultilingualDataModule(LightningDataModule):
     """Batches for a student, with what the teacher reads beside them.
 
-    A training batch is `{"student": {input_ids, attention_mask}, "labels": (rows,), "has_teacher": (rows,), "ids"}` and
-    either `"soft_labels"` (rows, classes) from a store or `"teacher"` {input_ids, attention_mask} for a live one.
+    A training batch is `{"student": {input_ids, attention_mask}, "labels": (rows,), "has_teacher": (rows,), "read":
+    (rows,) numbers of the texts the teacher read, "ids"}` and either `"soft_labels"` (rows, classes) from a store or `"teacher"` {input_ids, attention_mask} for a live one.
 
     Args:
         train: rows to learn from; with a column `teacher_rows` when there is a teacher.
@@ -105,11 +105,13 @@ class MultilingualDataModule(LightningDataModule):
         ]
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        texts: dict[tuple[str, ...], int] = {}
         batch: dict[str, Any] = {
             "ids": [e["id"] for e in examples],
             "student": pad([e["input_ids"] for e in examples], self.tokenizer.pad_token_id),
             "labels": torch.stack([e["label"] for e in examples]),
             "has_teacher": torch.tensor([bool(e["teacher_rows"]) for e in examples]),
+            "read": torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples]),
         }
         if self.soft_labels is not None:
             batch["soft_labels"] = torch.from_numpy(np.stack([self.soft_labels(e["teacher_rows"]) for e in examples]))

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, get_scheduler
 from distilingua.distillation.objective import Objective
 from distilingua.distillation.schedules import Progress
 from distilingua.distillation.signals import Signals
+from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.text_classification import TextClassification
 
@@ -48,6 +49,9 @@ class DistillationModule(LightningModule):
         # transformers loads models in evaluation mode, and Lightning keeps the mode it finds
         self.student, self.task, self.objective = student.train(), task, objective
         self.make_optimizer, self.lr_schedule, self.teacher = optimizer, lr_schedule, teacher
+        self.read_student = LayerReader(student, objective.needs)
+        if teacher is not None:
+            objective.connect(student.config, teacher.model.config)
         self.languages = list(languages)
         self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
 
@@ -57,15 +61,20 @@ class DistillationModule(LightningModule):
 
     def signals(self, batch: Batch) -> Signals:
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
-        soft = batch.get("soft_labels")
+        output, student_layers = self.read_student(batch["student"])
+        soft, teacher_layers = batch.get("soft_labels"), None
         if soft is None and self.teacher is not None:
-            soft = self.task.logits(self.teacher(batch["teacher"]))
+            answer, teacher_layers = self.teacher(batch["teacher"])
+            soft = self.task.logits(answer)
         return Signals(
-            student=self.task.logits(self.student(**batch["student"])),
+            student=self.task.logits(output),
             teacher=soft,
             labels=batch["labels"],
             has_teacher=batch["has_teacher"],
             rows=len(batch["labels"]),
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            read=batch["read"],
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.ce import CrossEntropy
-from distilingua.distillation.losses.term import Term
+from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.schedules import Constant, Progress, Schedules
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
@@ -54,10 +55,29 @@ class Objective(nn.Module):
     def needs_teacher(self) -> bool:
         return any(term.soft for term in self.terms.values())
 
+    @property
+    def needs(self) -> dict[str, set[str]]:
+        """What terms read beside the logits (see `Layers`), and the names of those terms."""
+        readers: dict[str, set[str]] = {}
+        for name, term in self.terms.items():
+            for field in term.needs:
+                readers.setdefault(field, set()).add(name)
+        return readers
+
+    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Lets every term see which models it will compare, see `Term.connect`."""
+        for term in self.terms.values():
+            assert isinstance(term, Term)
+            term.connect(student, teacher)
+
     def forward(self, signals: Signals, progress: Progress) -> Loss:
-        temperature = self.temperature * self.schedules.temperature(progress)
+        temperature: Temperature = self.temperature * self.schedules.temperature(progress)
+        if self.schedules.adaptive is not None and signals.teacher is not None:
+            temperature = self.schedules.adaptive(float(temperature), signals.student, signals.teacher)
         total = torch.zeros((), device=signals.student.device)
-        logs: dict[str, float | Tensor] = {"temperature": temperature}
+        logs: dict[str, float | Tensor] = {
+            "temperature": temperature.mean() if isinstance(temperature, Tensor) else temperature
+        }
         for name, term in self.terms.items():
             assert isinstance(term, Term)
             weight = term.weight * self.schedules.weight(name, term.soft)(progress)

@@ -9,6 +9,25 @@ from torch import Tensor
 
 
 @dataclass
+class Layers:
+    """What a model computed on the way to its logits; filled only where a term asks for it (`Term.needs`).
+
+    Args:
+        input_ids: the pieces it read, (rows, length).
+        mask: which of them are not padding, (rows, length) bool.
+        hidden: the embeddings' output, then every layer's, each (rows, length, width).
+        attentions: every layer's probabilities, each (rows, heads, length, length).
+        qkv: every layer's queries, keys and values, each (rows, length, width).
+    """
+
+    input_ids: Tensor
+    mask: Tensor
+    hidden: tuple[Tensor, ...] = ()
+    attentions: tuple[Tensor, ...] = ()
+    qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+
+
+@dataclass
 class Signals:
     """One batch as distributions over classes at positions; every task reduces to this.
 
@@ -23,6 +42,8 @@ class Signals:
             one position.
         rows: rows in the batch, the denominator of every mean. It does not depend on how many rows are labelled, so
             accumulated gradients, processes and one large batch give the same update.
+        student_layers, teacher_layers: see `Layers`; None unless a term asks for them.
+        read: (rows,) whole numbers, equal where the teacher read the same text; for terms that compare rows.
     """
 
     student: Tensor
@@ -31,6 +52,9 @@ class Signals:
     has_teacher: Tensor
     rows: int
     share: Tensor | None = None
+    student_layers: Layers | None = None
+    teacher_layers: Layers | None = None
+    read: Tensor | None = None
 
     def mean(self, per_position: Tensor, mask: Tensor) -> Tensor:
         """Mean over rows of the mean over a row's positions; masked positions count as zero.

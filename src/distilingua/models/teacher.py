@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
+from distilingua.distillation.signals import Layers
+from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
 from distilingua.tasks.text_classification import TextClassification
 
@@ -19,17 +21,21 @@ class FrozenTeacher:
 
     It is no `nn.Module` on purpose: a LightningModule that holds it neither saves it, nor counts its weights, nor
     switches it to training mode, and no strategy wraps it.
+
+    Args:
+        wanted: what to hand over beside the output, see `LayerReader`.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, wanted: Collection[str] = ()) -> None:
         self.model = model.eval().requires_grad_(False)
+        self._read = LayerReader(model, wanted)
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
 
     @torch.no_grad()
-    def __call__(self, inputs: Mapping[str, Tensor]) -> ModelOutput:
-        return self.model(**inputs)
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Layers | None]:
+        return self._read(inputs)
 
 
 def load_tokenizer(source: TeacherSource) -> PreTrainedTokenizerBase:

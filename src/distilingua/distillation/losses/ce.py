@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Term
+from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 
 HIDDEN = -100  # torch's own mark for "no label here"
@@ -29,7 +29,7 @@ class CrossEntropy(Term):
         super().__init__(weight)
         self.label_smoothing = label_smoothing
 
-    def forward(self, signals: Signals, temperature: float) -> Tensor:
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         loss = F.cross_entropy(
             signals.student,
             signals.labels,

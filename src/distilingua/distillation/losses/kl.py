@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Term
+from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 
 
-def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def kl_divergence(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
     r"""`T² · KL(softmax(teacher / T) ‖ softmax(student / T))`, in nats, for every position.
 
     The gradient of the KL alone shrinks with 1/T²; the factor T² keeps its scale, so that the balance with the hard
@@ -18,7 +18,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     Args:
         student: logits, (positions, classes).
         teacher: logits, (positions, classes).
-        temperature: T > 0.
+        temperature: T > 0, a number or (positions, 1).
 
     Returns:
         (positions,), at least 0; 0 with a vanishing gradient where both distributions agree.
@@ -33,12 +33,12 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float) -> Tenso
     """
     student = F.log_softmax(student / temperature, dim=-1)
     teacher = F.log_softmax(teacher / temperature, dim=-1)
-    return temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1)
+    return (temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none")).sum(-1)
 
 
 class KL(Term):
     """`kl_divergence` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: float) -> Tensor:
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.teacher is not None
         return signals.mean(kl_divergence(signals.student, signals.teacher, temperature), signals.has_teacher)

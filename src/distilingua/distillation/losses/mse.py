@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Term
+from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 
 
-def probability_mse(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def probability_mse(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
     """`mean over classes of (softmax(student) - softmax(teacher / T))²`, for every position.
 
     Only the teacher is softened: the student's plain probabilities are drawn to the teacher's softened labels, which is
@@ -17,7 +17,7 @@ def probability_mse(student: Tensor, teacher: Tensor, temperature: float) -> Ten
     Args:
         student: logits, (positions, classes).
         teacher: logits, (positions, classes).
-        temperature: T > 0, applied to the teacher.
+        temperature: T > 0, applied to the teacher; a number or (positions, 1).
 
     Returns:
         (positions,), between 0 and 2 / classes.
@@ -37,6 +37,6 @@ def probability_mse(student: Tensor, teacher: Tensor, temperature: float) -> Ten
 class ProbabilityMSE(Term):
     """`probability_mse` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: float) -> Tensor:
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.teacher is not None
         return signals.mean(probability_mse(signals.student, signals.teacher, temperature), signals.has_teacher)

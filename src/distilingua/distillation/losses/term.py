@@ -6,9 +6,13 @@ from abc import ABC, abstractmethod
 from typing import ClassVar
 
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
+
+Temperature = float | Tensor
+"""T > 0: one number, or one per position as (positions, 1)."""
 
 
 class Term(nn.Module, ABC):
@@ -21,12 +25,22 @@ class Term(nn.Module, ABC):
     soft: ClassVar[bool] = True
     """Whether it needs the teacher; a schedule treats hard and soft terms apart."""
 
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Fields of `Layers` that it reads beside the logits: hidden, attentions, qkv. Asking for one costs time."""
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         if not weight >= 0:
             raise UserError(f"objective: {type(self).__name__} has weight {weight}. A weight is at least 0.")
         self.weight = weight
 
+    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+        """Called once before training, when both models are known: the place to make learned projections.
+
+        Raises:
+            UserError: the term cannot compare these two models.
+        """
+
     @abstractmethod
-    def forward(self, signals: Signals, temperature: float) -> Tensor:
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         """The unweighted loss, a scalar: the mean over rows as `Signals.mean` defines it."""

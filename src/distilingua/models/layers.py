@@ -1,0 +1,75 @@
+"""Runs a model and keeps what it computes on the way: hidden states, attention, queries, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.utils import ModelOutput
+
+from distilingua.distillation.signals import Layers
+from distilingua.errors import UserError
+
+QKV = ({"query", "q_proj", "q_lin"}, {"key", "k_proj", "k_lin"}, {"value", "v_proj", "v_lin"})  # names of the linears
+
+
+class LayerReader:
+    """Calls one model and returns its output with the layers that are wanted.
+
+    Hooks sit on the modules of this model alone, so that teacher and student do not collide, and what they keep is
+    handed over with every call.
+
+    Args:
+        model: any transformers model.
+        wanted: fields of `Layers`: hidden, attentions, qkv; none costs nothing.
+
+    Raises:
+        UserError: queries, keys and values are wanted and the model's attention has no linears of these names.
+    """
+
+    def __init__(self, model: PreTrainedModel, wanted: Collection[str]) -> None:
+        self.model, self.wanted = model, frozenset(wanted)
+        self._kept: list[list[Tensor]] = [[], [], []]
+        self._listening = False  # the model may also be called by others, to be judged
+        if "attentions" in self.wanted:
+            model.set_attn_implementation("eager")  # the fused kernels never hold the probabilities
+        if "qkv" in self.wanted:
+            for names, kept in zip(QKV, self._kept, strict=True):
+                linears = [module for name, module in model.named_modules() if name.rpartition(".")[2] in names]
+                if not linears:
+                    raise UserError(
+                        f"objective: {type(model).__name__} has no separate {' or '.join(sorted(names))}, which a "
+                        f"term of this objective compares. Take the term out, or choose a BERT-like model."
+                    )
+                for linear in linears:
+                    linear.register_forward_hook(self._keeper(kept))
+
+    def _keeper(self, kept: list[Tensor]) -> Any:
+        def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            if self._listening:
+                kept.append(output)
+
+        return keep
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Layers | None]:
+        if not self.wanted:
+            return self.model(**inputs), None
+        self._listening = True
+        output = self.model(
+            **inputs,
+            output_hidden_states="hidden" in self.wanted,
+            output_attentions="attentions" in self.wanted,
+        )
+        self._listening = False
+        layers = Layers(
+            input_ids=inputs["input_ids"],
+            mask=inputs["attention_mask"].bool(),
+            hidden=tuple(output.hidden_states or ()),
+            attentions=tuple(output.attentions or ()),
+            qkv=tuple(zip(*self._kept, strict=True)),
+        )
+        for kept in self._kept:
+            kept.clear()
+        return output, layers
