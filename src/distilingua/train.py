@@ -136,7 +136,7 @@ def teach(
         "fine_tune": settings,
         "prefix": source.prefix,
         "max_length": task.max_length,
-        **training_recipe(cfg),
+        **training_recipe(cfg, lr=settings["lr"], weight_decay=settings["weight_decay"]),
     }
 
     def build(folder: Path) -> None:
@@ -284,11 +284,11 @@ def labelled(rows: Dataset) -> Dataset:
     return rows.select([i for i, label in enumerate(rows["label"]) if label])
 
 
-def training_recipe(cfg: DictConfig) -> dict[str, Any]:
-    """What shapes every model this package trains."""
+def training_recipe(cfg: DictConfig, **optimizer: float) -> dict[str, Any]:
+    """What shapes every model this package trains, with what this model's own optimizer has of its own."""
     return {
         "seed": cfg.seed,
-        "optimizer": OmegaConf.to_container(cfg.optimizer, resolve=True),
+        "optimizer": {**OmegaConf.to_container(cfg.optimizer, resolve=True), **optimizer},  # type: ignore[dict-item]
         "trainer": {name: cfg.trainer[name] for name in ("precision", "gradient_clip_val", "accumulate_grad_batches")},
         "code": code_fingerprint(),
     }

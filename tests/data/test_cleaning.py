@@ -210,9 +210,21 @@ def test_a_held_out_text_is_never_trained_on(held_out: str, trained: str) -> Non
 
 @pytest.mark.parametrize("trained", ["train", "parallel"])
 def test_not_even_in_another_language(trained: str) -> None:
-    clean, report = Cleaning()(rows(("en", trained, "Stop"), ("de", "test", "stop")))
-    assert clean["id"][:] == ["de-test-1"]
-    assert report.dropped == {"en": {"in_test_or_dev": 1}}
+    """The earlier language keeps the text, whether it is the one that trains on it or the one that is judged by it."""
+    clean, report = Cleaning()(rows(("en", trained, "Stop"), ("de", "test", "stop"), ("de", "test", "halt")))
+    assert clean["id"][:] == [f"en-{trained}-0", "de-test-2"]
+    assert report.dropped == {"de": {"in_training": 1}}
+    clean, report = Cleaning()(rows(("en", "test", "Stop"), ("de", trained, "stop")))
+    assert clean["id"][:] == ["en-test-0"]
+    assert report.dropped == {"de": {"in_test_or_dev": 1}}
+
+
+def test_the_source_does_not_depend_on_the_targets() -> None:
+    """Which is why one teacher serves every pair."""
+    english = [("en", "train", "stop"), ("en", "test", "go"), ("en", "parallel", "halt"), ("en", "train", "go")]
+    alone = kept(Cleaning(), *english)
+    with_german = kept(Cleaning(), *english, ("de", "test", "stop"), ("de", "train", "halt"), ("de", "dev", "los"))
+    assert with_german[: len(alone)] == alone
 
 
 def test_test_goes_before_dev() -> None:

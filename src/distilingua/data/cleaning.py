@@ -40,9 +40,11 @@ class Cleaning:
         markup: take out HTML/XML tags and unescape entities.
         url: what a URL becomes; null leaves URLs alone.
         min_characters, max_characters: rows outside are dropped (`too_short`, `too_long`).
-        duplicates: drop a row whose text (case folded) occurred before. Test goes first, then dev, then train, then
-            parallel, so a held-out text is never trained on, in whatever language, and text kept for aligned pairs
-            was never seen with its label.
+        duplicates: drop a row whose text (case folded) occurred before. Within a language, test goes first, then dev,
+            then train, then parallel, so a held-out text is never trained on, and text kept for aligned pairs was
+            never seen with its label. Between languages, the earlier one goes first, and no text of one is both
+            trained on and held out. So the first language, the source, does not depend on the others, and one teacher
+            serves every pair.
     """
 
     repair: bool = True
@@ -72,12 +74,13 @@ class Cleaning:
         dropped: dict[str, Counter[str]] = {}
         keep: list[int] = []
         held_out: set[tuple[str, str]] = set()
-        seen: set[tuple[str, str]] = set()
+        trained: set[tuple[str, str]] = set()
+        in_language: set[tuple[str, str, str]] = set()
         langs, splits = rows["lang"][:], rows["split"][:]  # lists: a column is slow to index
         texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
         order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
-        in_language: set[tuple[str, str, str]] = set()
-        for i in sorted(range(len(texts)), key=lambda i: order[splits[i]]):
+        turn = {lang: n for n, lang in enumerate(dict.fromkeys(langs))}
+        for i in sorted(range(len(texts)), key=lambda i: (turn[langs[i]], order[splits[i]])):
             lang, key = langs[i], texts[i]
             length = len(key[0]) + len(key[1])
             rule = None
@@ -90,14 +93,14 @@ class Cleaning:
             elif self.duplicates:
                 if splits[i] in HELD_OUT:
                     # languages are judged apart: the same words may stand in the test sets of two of them
-                    rule = "duplicate" if (lang, *key) in in_language else None
-                    held_out.add(key)
-                    in_language.add((lang, *key))
-                elif key in held_out:
-                    rule = "in_test_or_dev"
+                    rule = "duplicate" if (lang, *key) in in_language else "in_training" if key in trained else None
+                    if rule is None:
+                        held_out.add(key)
+                        in_language.add((lang, *key))
                 else:
-                    rule = "duplicate" if key in seen else None
-                    seen.add(key)
+                    rule = "in_test_or_dev" if key in held_out else "duplicate" if key in trained else None
+                    if rule is None:
+                        trained.add(key)
             if rule:
                 dropped.setdefault(lang, Counter())[rule] += 1
             else:
