@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.table import Table
+from rich.console import Group
 
+from distilingua.console import plain_table
 from distilingua.errors import UserError
 
 
-def compare(folders: list[Path]) -> Table:
-    """One row per setting and language: accuracies in percent as mean ± standard deviation over seeds.
+def compare(folders: list[Path]) -> Group:
+    """A table per setting, a row per language: accuracies in percent as mean ± standard deviation over seeds.
+
+    `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class.
 
     Args:
         folders: searched for `metrics.json` at any depth.
@@ -28,28 +31,31 @@ def compare(folders: list[Path]) -> Table:
         runs.setdefault(_setting(file.parent, metrics), []).append(metrics)
     if not runs:
         raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
-    table = Table()
-    for column in ("setting", "lang"):
-        table.add_column(column)
-    for column in ("seeds", "teacher", "direct", "student", "kept", "soft labels right", "seconds"):
-        table.add_column(column, justify="right")
+    common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
+    tables = []
     for setting, seeds in runs.items():
+        table = plain_table(
+            " ".join(part for part in setting.split() if part not in common),
+            ("lang",),
+            ("seeds", "teacher", "direct", "student", "kept", "read right", "seconds"),
+        )
+        for column in table.columns:
+            column.min_width = 11 if column.header not in ("lang", "seeds") else 5  # the tables line up
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang]["accuracy"] for run in seeds if name in run["models"]]
                 for name in ("teacher", "direct", "student")
             }
             table.add_row(
-                setting,
                 lang,
                 str(len(seeds)),
                 *(_spread(values) for values in scores.values()),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
                 f"{statistics.mean(run['seconds']['student'] for run in seeds):.0f}",
-                end_section=lang == list(seeds[0]["models"]["student"]["languages"])[-1],
             )
-    return table
+        tables.append(table)
+    return Group(*tables)
 
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import datasets
 import transformers
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -18,9 +20,7 @@ console = Console()
 
 def show_data(rows: Rows) -> None:
     """Rows per language: what was read, what is left to learn from and to judge on, and why the rest was dropped."""
-    table = Table(title="Rows", title_justify="left")
-    for column in ("language", "read", "train", "labelled", "soft labels", "dev", "test"):
-        table.add_column(column, justify="left" if column == "language" else "right")
+    table = plain_table(None, ("language",), ("read", "train", "labelled", "soft labels", "dev", "test"))
     report = rows.pairing
     for lang in rows.test:
         counts = (
@@ -41,15 +41,21 @@ def show_data(rows: Rows) -> None:
             console.print(f"Dropped from {lang}: " + ", ".join(f"{rule} {n}" for rule, n in dropped.items()))
 
 
+def plain_table(title: str | None, words: Sequence[str], numbers: Sequence[str]) -> Table:
+    """A table that stays readable in a terminal of 80 columns: columns of words, then columns of numbers."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in words:
+        table.add_column(column, no_wrap=True)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
 def results_table(metrics: dict[str, Any]) -> Table:
     """Per language and model: scores in percent; for the student retention; per model size and speed."""
     names = {"teacher": "teacher", "direct": "direct transfer", "student": "distilled"}
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}"
-    table = Table(title=title, title_justify="left")
-    for column in ("lang", "model"):
-        table.add_column(column, no_wrap=True)
-    for column in ("acc", "prec", "rec", "F1", "kept", "weights", "MB", "ms"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = plain_table(title, ("lang", "model"), ("acc", "prec", "rec", "F1", "kept", "weights", "MB", "ms"))
     models = metrics["models"]
     for lang in models["student"]["languages"]:
         for name, model in models.items():

@@ -49,7 +49,8 @@ class MultilingualDataModule(LightningDataModule):
     """Batches for a student, with what the teacher reads beside them.
 
     A training batch is `{"student": {input_ids, attention_mask}, "labels": (rows,), "has_teacher": (rows,), "read":
-    (rows,) numbers of the texts the teacher read, "ids"}` and either `"soft_labels"` (rows, classes) from a store or `"teacher"` {input_ids, attention_mask} for a live one.
+    (rows,) numbers of the texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (rows, classes)
+    from a store or `"teacher"` {input_ids, attention_mask} for a live one.
 
     Args:
         train: rows to learn from; with a column `teacher_rows` when there is a teacher.

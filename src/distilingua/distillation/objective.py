@@ -60,6 +60,7 @@ class Objective(nn.Module):
         """What terms read beside the logits (see `Layers`), and the names of those terms."""
         readers: dict[str, set[str]] = {}
         for name, term in self.terms.items():
+            assert isinstance(term, Term)
             for field in term.needs:
                 readers.setdefault(field, set()).add(name)
         return readers

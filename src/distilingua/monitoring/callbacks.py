@@ -6,6 +6,15 @@ import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class ProgressBar(RichProgressBar):
+    """Lightning's bar with an estimate of the time left, and the loss in place of the logger's version."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        loss = trainer.callback_metrics.get("train/loss")
+        return {} if loss is None else {"loss": f"{float(loss):.3f}"}
 
 
 class SentencesPerSecond(Callback):
