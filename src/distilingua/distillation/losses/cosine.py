@@ -1,0 +1,42 @@
+"""Angle between logits."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distilingua.distillation.losses.term import Temperature, Term
+from distilingua.distillation.signals import Signals
+
+
+def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """`1 - cos(student, teacher)` over the classes, for every position. There is no temperature: it cancels.
+
+    Of logits, not of probabilities: two confident distributions are nearly one-hot, so their cosine sees the first
+    class alone and its gradient vanishes. Logits are not centred first: with two classes, centred ones only have two
+    directions, and the gradient would be 0 everywhere.
+
+    Args:
+        student: logits, (positions, classes).
+        teacher: logits, (positions, classes).
+
+    Returns:
+        (positions,), between 0 and 2; 0 with a vanishing gradient where one is a positive multiple of the other.
+
+    Reference:
+        The cosine embedding loss that Sanh et al. (2019), DistilBERT, section 3, use on hidden states, here on logits.
+
+    Relations:
+        Free of scale: a small student may be less sure than its teacher and still lose nothing, where `logit_mse`
+        insists on the teacher's scale. So it does not teach how sure to be: combine it with `ce` or `kl`. `dist`
+        also compares the rows of a batch with one another.
+    """
+    return 1 - F.cosine_similarity(student, teacher, dim=-1)
+
+
+class Cosine(Term):
+    """`cosine_distance` over the positions that the teacher read; the objective's temperature does not touch it."""
+
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
+        assert signals.teacher is not None
+        return signals.mean(cosine_distance(signals.student, signals.teacher), signals.has_teacher)

@@ -1,0 +1,46 @@
+"""Distance between sorted probabilities: teacher and student need not share their classes."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from distilingua.distillation.losses.term import Temperature, Term
+from distilingua.distillation.signals import Signals
+
+
+def universal_logit(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
+    """`T · Σᵢ |pᵢ - qᵢ|` for every position: probabilities in falling order, the shorter list padded with zeros.
+
+    p and q are the softened teacher and student, `softmax(logits / T)`. The gradient of a difference of probabilities
+    shrinks with 1/T; the factor T keeps its scale (`kl`, which is quadratic in them, takes T²).
+
+    Args:
+        student: logits, (positions, classes).
+        teacher: logits, (positions, other classes).
+        temperature: T > 0, a number or (positions, 1).
+
+    Returns:
+        (positions,), between 0 and 2 · T; 0 with a vanishing gradient where both are equally sure.
+
+    Reference:
+        Boizard et al. (2024), Towards Cross-Tokenizer Distillation: the Universal Logit Distillation Loss for LLMs,
+        section 3: an optimal transport distance with equal costs, which sorting solves. The factor T is ours.
+
+    Relations:
+        For teacher and student with different label sets or vocabularies, where nothing else here applies. It teaches
+        how sure to be and not of what: always combine it with `ce`. Where the classes are the same, `kl` says more.
+    """
+    student = (student / temperature).softmax(-1).sort(-1, descending=True).values
+    teacher = (teacher / temperature).softmax(-1).sort(-1, descending=True).values
+    missing = teacher.shape[-1] - student.shape[-1]
+    student, teacher = F.pad(student, (0, max(missing, 0))), F.pad(teacher, (0, max(-missing, 0)))
+    return (temperature * (student - teacher).abs()).sum(-1)
+
+
+class UniversalLogit(Term):
+    """`universal_logit` over the positions that the teacher read."""
+
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
+        assert signals.teacher is not None
+        return signals.mean(universal_logit(signals.student, signals.teacher, temperature), signals.has_teacher)
