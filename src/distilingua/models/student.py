@@ -1,21 +1,40 @@
-"""Where a student comes from. A new kind is a class with these two methods and a YAML under `conf/student/`."""
+"""Where a student comes from. A new kind is a class with the methods of `Student` and a YAML under `conf/student/`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+import torch
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.artifacts import cached, folder_fingerprint, rows_fingerprint
 from distilingua.errors import UserError
+from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
+from distilingua.models.factorise import FactorisedEmbedding, check_rank, factorise
+from distilingua.models.source import TeacherSource
+from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings, trim_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
 
 
 class Student(Protocol):
+    prefix: str
+    """Goes in front of every text it reads."""
+
+    def check(self, max_length: int) -> None:
+        """Raises UserError for what cannot work with texts of this many pieces and is known before weights load."""
+
+    def origin(self) -> Any:
+        """What its first weights come from, for cache addresses; None for nowhere."""
+
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
         """The tokenizer; `rows` are the texts that training may see."""
 
@@ -34,6 +53,7 @@ class Scratch:
         dropout: probability, in embeddings, attention and layers.
         lowercase: whether case carries no meaning.
         architecture: any encoder type of transformers whose configuration has BERT's names.
+        prefix: goes in front of every text.
     """
 
     layers: int
@@ -45,6 +65,17 @@ class Scratch:
     dropout: float = 0.1
     lowercase: bool = True
     architecture: str = "bert"
+    prefix: str = ""
+
+    def check(self, max_length: int) -> None:
+        if max_length > self.positions:
+            raise UserError(
+                f"task.max_length={max_length} is more than the student's {self.positions} positions. "
+                f"Set student.positions={max_length}, or a smaller task.max_length."
+            )
+
+    def origin(self) -> Any:
+        return None
 
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
         recipe = {
@@ -60,11 +91,7 @@ class Scratch:
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
     def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        if task.max_length > self.positions:
-            raise UserError(
-                f"task.max_length={task.max_length} is more than the student's {self.positions} positions. "
-                f"Set student.positions={task.max_length}."
-            )
+        self.check(task.max_length)
         config = AutoConfig.for_model(
             self.architecture,
             vocab_size=len(tokenizer),
@@ -83,18 +110,141 @@ class Scratch:
 
 @dataclass
 class Pretrained:
-    """Any encoder of the hub, or a folder in its format, with its own tokenizer and a new head.
+    """Any encoder of the hub, or a folder in its format, whole or with up to three cuts, and a head for the task.
+
+    The cuts do not depend on one another: fewer layers, fewer pieces, a thinner embedding.
 
     Args:
-        path: repository or folder.
+        path: hub repository, folder, or `package:NAME/FOLDER` for a model that a Python package carries.
         revision: commit of the repository; pin it for runs you want to repeat.
+        layers: those to keep, see `chosen_layers`; null for all.
+        trim_vocabulary: keep only the pieces that the pair's texts use, and single characters, see `trim_tokenizer`.
+        embedding_rank: width of a factorised embedding, see `factorise`; null leaves it whole.
+        prefix: goes in front of every text; some encoders want one (E5: "query: ").
     """
 
     path: str
     revision: str | None = None
+    layers: str | Sequence[int] | None = None
+    trim_vocabulary: bool = False
+    embedding_rank: int | None = None
+    prefix: str = ""
+
+    def check(self, max_length: int) -> None:
+        try:
+            self._source.check()
+            folder = self._source.local
+        except UserError as error:  # the same rules as for a teacher, under another name
+            raise UserError(str(error).replace("teacher.path", "student.path")) from None
+        if folder is None:
+            chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
+            return
+        config = AutoConfig.from_pretrained(folder)
+        _check_plain(self.path, config)
+        chosen_layers(self.layers, config.num_hidden_layers)
+        if self.embedding_rank is not None:
+            check_rank(self.embedding_rank, config.vocab_size, config.hidden_size)
+        _check_length(max_length, config)
+
+    def origin(self) -> Any:
+        folder = self._source.local
+        return folder_fingerprint(folder) if folder is not None else [self.path, self.revision]
 
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
-        return AutoTokenizer.from_pretrained(self.path, revision=self.revision)
+        if not self.trim_vocabulary:
+            return self._tokenizer
+        recipe = {
+            "trimmed": self.origin(),
+            "texts": rows_fingerprint(rows, ["text", "text_pair"]),
+            "prefix": self.prefix,
+        }
+
+        def build(folder: Path) -> None:
+            texts = [self.prefix + text for text in rows["text"]] + [text for text in rows["text_pair"] if text]
+            trim_tokenizer(self._tokenizer, texts, folder)
+
+        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
     def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        return task.model_class.from_pretrained(self.path, revision=self.revision, **task.model_options)
+        model, report = task.model_class.from_pretrained(
+            self._source.location,
+            revision=self.revision,
+            dtype=torch.float32,  # it will be trained; some files hold half precision
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **task.model_options,
+        )
+        _check_plain(self.path, model.config)
+        _check_length(task.max_length, model.config, reserved_positions(model))
+        if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
+            model.config.pad_token_id = tokenizer.pad_token_id
+        new = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
+        total, pieces = model.config.num_hidden_layers, model.config.vocab_size
+        layers, place = chosen_layers(self.layers, total), layer_list(model)
+        sizes = [_bytes(model)]
+        if self.layers is not None:
+            model, missing = keep_layers(model, layers)
+            new = {*missing, *(after for before in new for after in places(before, str(place), layers))}
+        sizes.append(_bytes(model))
+        if self.trim_vocabulary:
+            trim_embeddings(model, kept_rows(tokenizer, self._tokenizer), tokenizer)
+        sizes.append(_bytes(model))
+        if self.embedding_rank is not None:
+            factorise(model, self.embedding_rank)
+        sizes.append(_bytes(model))
+        # in config.json, so that a saved student still knows
+        model.config.first_weights = {
+            "path": self.path,
+            "layers": layers,
+            "of_layers": total,
+            "of_pieces": pieces,
+            "new": sorted(new),
+            "saved_bytes": [before - after for before, after in pairwise(sizes)],
+        }
+        return model
+
+    @property
+    def _source(self) -> TeacherSource:
+        return TeacherSource(self.path, revision=self.revision)
+
+    @cached_property
+    def _tokenizer(self) -> PreTrainedTokenizerBase:
+        """The whole one."""
+        tokenizer = AutoTokenizer.from_pretrained(self._source.location, revision=self.revision)
+        if tokenizer.pad_token is None:  # decoders are trained without one
+            tokenizer.pad_token = tokenizer.eos_token
+        return tokenizer
+
+
+def load_student(folder: str | Path, task: TextClassification) -> PreTrainedModel:
+    """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
+    config = AutoConfig.from_pretrained(folder)
+    if getattr(config, "embedding_rank", None) is None:
+        return task.model_class.from_pretrained(folder)
+    model = task.model_class.from_config(config)
+    plain: nn.Embedding = model.get_input_embeddings()
+    thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, plain.embedding_dim, plain.padding_idx)
+    model.set_input_embeddings(thin.to(plain.weight))
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    return model.eval()
+
+
+def _check_plain(path: str, config: PreTrainedConfig) -> None:
+    if getattr(config, "embedding_rank", None) is not None:  # transformers would draw a random embedding
+        raise UserError(
+            f"student.path={path}: the model's embedding is factorised (rank {config.embedding_rank}), and a student "
+            f"starts from a plain one. Save it again after distilingua.models.factorise.unfactorise(model)."
+        )
+
+
+def _check_length(max_length: int, config: PreTrainedConfig, reserved: int = 0) -> None:
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and max_length > positions - reserved:
+        raise UserError(
+            f"task.max_length={max_length} is more than the student's {positions - reserved} positions. "
+            f"Set task.max_length={positions - reserved}, or choose another student.path."
+        )
+
+
+def _bytes(model: PreTrainedModel) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
