@@ -223,17 +223,20 @@ def test_columns_do_not_run_into_each_other() -> None:
 
 
 def test_the_code_that_shapes_an_artifact_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*artifacts.SHAPING_CODE, "monitoring"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "module.py").write_text("x = 1\n")
+    parts = [tmp_path / name for name in (*artifacts.SHAPING_CODE, "monitoring")]
+    files = [part if part.suffix else part / "module.py" for part in parts]
+    for file in files:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x = 1\n")
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
     before = artifacts.code_fingerprint()
-    (tmp_path / "monitoring" / "module.py").write_text("x = 2\n")
+    *shaping, monitoring = files
+    monitoring.write_text("x = 2\n")
     assert artifacts.code_fingerprint() == before
-    for name in artifacts.SHAPING_CODE:
-        (tmp_path / name / "module.py").write_text("x = 2\n")
+    for file in shaping:
+        file.write_text("x = 2\n")
         assert artifacts.code_fingerprint() != before
-        (tmp_path / name / "module.py").write_text("x = 1\n")
+        file.write_text("x = 1\n")
     assert artifacts.code_fingerprint() == before
 
 

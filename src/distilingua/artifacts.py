@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
-SHAPING_CODE = ("data", "tasks", "models", "distillation")  # the sub-packages whose code changes what is built
+SHAPING_CODE = ("data", "tasks", "models", "distillation", "stages.py", "fitting.py")  # changes what is built
 
 
 def fingerprint(recipe: Any) -> str:
@@ -52,25 +52,36 @@ def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
 def code_fingerprint() -> str:
     """The code that shapes an artifact, and the libraries under it: a teacher trained by older code is another one."""
     package = Path(__file__).parent
-    files = sorted(path for name in SHAPING_CODE for path in (package / name).rglob("*.py"))
+    parts = [package / name for name in SHAPING_CODE]
+    files = sorted(path for part in parts for path in ([part] if part.suffix else part.rglob("*.py")))
     return fingerprint([file_sha256(*files), {name: version(name) for name in LIBRARIES}])
 
 
-def cached(root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path], None]) -> Path:
+def cached(
+    root: Path, kind: str, recipe: Mapping[str, Any], build: Callable[[Path], None], resumable: bool = False
+) -> Path:
     """The folder that holds what `recipe` describes, built by `build(folder)` if no earlier run has done it.
 
     Several jobs may ask at once: one builds, the others wait for it. A build that dies leaves nothing behind that a
     later run could mistake for a whole one, because the folder gets its name only when it is finished.
+
+    Args:
+        resumable: `build` can go on in a folder that an interrupted build has left; else it always gets an empty one.
     """
     folder = root / kind / fingerprint(recipe)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
-            unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            if resumable:
+                unfinished = folder.with_name(f".{folder.name}-unfinished")
+                unfinished.mkdir(exist_ok=True)
+            else:
+                unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
                 build(unfinished)
                 (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=2, default=str, ensure_ascii=False))
                 unfinished.rename(folder)
             finally:
-                shutil.rmtree(unfinished, ignore_errors=True)
+                if not resumable:
+                    shutil.rmtree(unfinished, ignore_errors=True)
     return folder

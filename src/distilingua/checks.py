@@ -7,10 +7,11 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from distilingua.data.augmentation import make_augmentations
 from distilingua.data.protocol import Pair
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
-from distilingua.models.source import TeacherSource
+from distilingua.models.source import Ensemble, TeacherSource
 
 
 def check(cfg: DictConfig) -> None:
@@ -18,13 +19,15 @@ def check(cfg: DictConfig) -> None:
     pair: Pair = instantiate(cfg.pair)
     pair.check()
     instantiate(cfg.corpus).check(pair.languages)
-    source: TeacherSource = instantiate(cfg.teacher)
+    source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     source.check()
     if source.languages is not None and pair.source not in source.languages:
         raise UserError(
             f"teacher: it reads {', '.join(source.languages)}, not the source language {pair.source!r}. Choose a "
             f"teacher that does (teacher=xlmr_base), or name its languages: teacher.languages=[{pair.source}]."
         )
+    if pair.align == "block" and isinstance(source, Ensemble):
+        raise UserError("pair.align=block: several teachers each read one sentence. Set pair.align=sentence.")
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
     alpha = cfg.objective.get("alpha")
@@ -45,7 +48,26 @@ def check(cfg: DictConfig) -> None:
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(objective.needs))}), and a store "
             f"holds its logits alone. Set teacher.store=false, so that the teacher reads along."
         )
+    _check_augmentation(cfg, pair, source if objective.needs_teacher else None)
     _check_device(cfg)
+
+
+def _check_augmentation(cfg: DictConfig, pair: Pair, source: TeacherSource | Ensemble | None) -> None:
+    corpus = instantiate(cfg.corpus)
+    for name, augmentation in make_augmentations(cfg.augmentation, corpus, pair.languages).items():
+        if augmentation.keeps_meaning or source is None:
+            continue
+        if source.store:
+            raise UserError(
+                f"augmentation={name} may change what a sentence means, and a stored soft label is that of the "
+                f"unchanged one. Set teacher.store=false, or augmentation.{name}.keeps_meaning=true if it does not."
+            )
+        if source.languages is not None and set(pair.targets) - set(source.languages):
+            raise UserError(
+                f"augmentation={name} may change what a sentence means, and this teacher reads an aligned sentence in "
+                f"its place, which stays the same. Choose a teacher that reads the targets (teacher=xlmr_base), or "
+                f"set augmentation.{name}.keeps_meaning=true if it does not."
+            )
 
 
 def _check_device(cfg: DictConfig) -> None:

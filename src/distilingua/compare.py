@@ -40,7 +40,7 @@ def compare(folders: list[Path]) -> Group:
             ("seeds", "teacher", "direct", "student", "kept", "read right", "seconds"),
         )
         for column in table.columns:
-            column.min_width = 11 if column.header not in ("lang", "seeds") else 5  # the tables line up
+            column.min_width = 5 if column.header in ("lang", "seeds", "seconds") else 10  # the tables line up
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang]["accuracy"] for run in seeds if name in run["models"]]

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from datasets import Dataset
+from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.data.collate import pad
@@ -31,19 +32,75 @@ class Judgement:
 
 @dataclass
 class Reader:
-    """A model with what it needs to read text."""
+    """A model with what it needs to read text.
+
+    Args:
+        folder: where its files are, if anywhere.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     prefix: str = ""
+    folder: Path | None = None
+
+    def __post_init__(self) -> None:
+        tensors = list(self.model.parameters())
+        self.parameters = sum(p.numel() for p in tensors)  # now: int8 weights are no parameters any more
+        files = list(self.folder.glob("*.safetensors")) if self.folder is not None else []
+        in_memory = sum(p.numel() * p.element_size() for p in tensors)
+        self.bytes = sum(file.stat().st_size for file in files) or in_memory
+
+    def logits(self, rows: Dataset, task: TextClassification, title: str) -> Tensor:
+        """(rows, classes)."""
+        token_ids = tokenise(rows, task, self.tokenizer, self.prefix, cache=None)
+        return logits_of(self.model, task, token_ids, self.tokenizer.pad_token_id, title)
+
+    def answer(self, row: Mapping[str, list[str]], task: TextClassification) -> None:
+        """Reads one sentence, for the clock."""
+        inputs = pad(task.tokenise(row, self.tokenizer, self.prefix), self.tokenizer.pad_token_id)
+        task.logits(self.model(**{k: v.to(self.model.device) for k, v in inputs.items()})).argmax().item()
 
 
-def judge(reader: Reader, task: TextClassification, held_out: Mapping[str, Dataset], name: str) -> dict[str, Judgement]:
+@dataclass
+class Readers:
+    """Several models that answer as one: the weighted mean of the probabilities of those that read the language.
+
+    Args:
+        members: the models, and the languages each reads (None for all).
+        weights: of each.
+    """
+
+    members: list[tuple[Reader, list[str] | None]]
+    weights: list[float]
+
+    @property
+    def parameters(self) -> int:
+        return sum(reader.parameters for reader, _ in self.members)
+
+    @property
+    def bytes(self) -> int:
+        return sum(reader.bytes for reader, _ in self.members)
+
+    def logits(self, rows: Dataset, task: TextClassification, title: str) -> Tensor:
+        lang = rows["lang"][0]
+        reading = [n for n, (_, langs) in enumerate(self.members) if langs is None or lang in langs]
+        chosen = reading or list(range(len(self.members)))  # nobody reads it: what they make of it all the same
+        shares = torch.tensor([self.weights[n] for n in chosen])
+        answers = torch.stack([self.members[n][0].logits(rows, task, title).log_softmax(-1) for n in chosen])
+        return torch.logsumexp(answers + (shares / shares.sum()).log()[:, None, None], dim=0)
+
+    def answer(self, row: Mapping[str, list[str]], task: TextClassification) -> None:
+        for reader, _ in self.members:
+            reader.answer(row, task)
+
+
+def judge(
+    reader: Reader | Readers, task: TextClassification, held_out: Mapping[str, Dataset], name: str
+) -> dict[str, Judgement]:
     """Scores and predictions per language."""
     judgements = {}
     for lang, rows in held_out.items():
-        token_ids = tokenise(rows, task, reader.tokenizer, reader.prefix, cache=None)
-        logits = logits_of(reader.model, task, token_ids, reader.tokenizer.pad_token_id, f"Judging {name} on {lang}")
+        logits = reader.logits(rows, task, f"Judging {name} on {lang}")
         scores = task.metrics()(logits, task.targets(rows))
         judgements[lang] = Judgement(
             {metric: round(float(value), 4) for metric, value in scores.items()},
@@ -55,7 +112,7 @@ def judge(reader: Reader, task: TextClassification, held_out: Mapping[str, Datas
 
 
 def latency(
-    readers: Mapping[str, Reader], task: TextClassification, rows: Dataset, sentences: int = 40
+    readers: Mapping[str, Reader | Readers], task: TextClassification, rows: Dataset, sentences: int = 40
 ) -> dict[str, float]:
     """Median milliseconds per sentence, one sentence at a time, tokenising included.
 
@@ -68,22 +125,10 @@ def latency(
             row = sample[max(i, 0) : max(i, 0) + 1]
             for name, reader in readers.items():
                 start = time.perf_counter()
-                ids = task.tokenise(row, reader.tokenizer, reader.prefix)
-                inputs = {k: v.to(reader.model.device) for k, v in pad(ids, reader.tokenizer.pad_token_id).items()}
-                task.logits(reader.model(**inputs)).argmax().item()
+                reader.answer(row, task)
                 if i >= 0:
                     times[name].append(1000 * (time.perf_counter() - start))
     return {name: round(statistics.median(values), 2) for name, values in times.items()}
-
-
-def size(model: PreTrainedModel, folder: Path | None) -> dict[str, int]:
-    """Weights, and bytes of its safetensors files on disk (of its tensors, when it is not saved anywhere)."""
-    files = list(folder.glob("*.safetensors")) if folder is not None else []
-    in_memory = sum(p.numel() * p.element_size() for p in model.parameters())
-    return {
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "bytes": sum(file.stat().st_size for file in files) or in_memory,
-    }
 
 
 def retention(

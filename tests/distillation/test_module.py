@@ -22,8 +22,8 @@ from distilingua.evaluate import Reader
 from distilingua.fitting import fit
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
+from distilingua.stages import soft_label_source, student_fit
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.train import soft_label_source, student_fit
 
 
 class Parts:
@@ -35,7 +35,9 @@ class Parts:
         self.rows: Rows = load_rows(corpus, instantiate(cfg.cleaning), instantiate(cfg.pair), ["en"])
         self.task: TextClassification = instantiate(cfg.task, labels=self.rows.labels)
         self.source: TeacherSource = instantiate(cfg.teacher, _convert_="all")
-        self.teacher = Reader(load_model(self.source.location, self.task), load_tokenizer(self.source))
+        tokenizer = load_tokenizer(self.source)
+        model = load_model(self.source.location, self.task, tokenizer)
+        self.teacher = Reader(model, tokenizer, folder=Path(self.source.location))
 
     def module(self, store: bool, workers: int = 0) -> tuple[DistillationModule, MultilingualDataModule]:
         cfg = self.cfg.copy()
@@ -43,11 +45,11 @@ class Parts:
         self.source.store = store
         student = instantiate(cfg.student)
         tokenizer = student.tokenizer(self.rows.train, self.cache)
-        folder = Path(self.source.location)
-        sources = soft_label_source(self.teacher, folder, self.source, self.task, self.rows, self.cache)
         objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+        teachers = {"teacher": self.teacher}
+        sources = soft_label_source(teachers, self.source, self.task, self.rows, self.cache, objective.needs)
         return student_fit(
-            cfg, student, tokenizer, self.task, objective, self.rows.train, self.rows, self.cache, sources
+            cfg, student, tokenizer, self.task, objective, self.rows.train, self.rows, self.cache, sources, {}
         )
 
 

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -208,6 +208,10 @@ class SmartHome:
     def load(self, languages: list[str]) -> Dataset:
         self.check(languages)
         return dataset_from_rows(row for lang in languages for row in self._rows(lang))
+
+    def lexicon(self, languages: Sequence[str]) -> dict[str, list[str]]:
+        """What the rooms, devices and errands of the glossary are called: position n means the same everywhere."""
+        return {lang: [word for words in _glossary()[lang].values() for word in words] for lang in languages}
 
     def _rows(self, lang: str) -> Iterator[dict[str, Any]]:
         sampler = Sampler(lang, self.seed)

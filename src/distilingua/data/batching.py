@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -10,7 +11,7 @@ from torch.utils.data import Sampler
 BUCKET = 50  # batches that are sorted by length together: enough to save padding, few enough to stay random
 
 
-class BucketBatchSampler(Sampler[list[int]]):
+class BucketBatchSampler(Sampler[list[Any]]):
     """Batches of similar length in random order, with languages drawn by `p ∝ n^α`.
 
     An epoch has as many rows as the data. A language's share of them is `n^α / Σ n^α`: α = 1 leaves the proportions as
@@ -24,6 +25,7 @@ class BucketBatchSampler(Sampler[list[int]]):
         batch_size: rows per batch and process.
         alpha: see above, 0 to 1 (Conneau et al. 2020, section 3.1, where it is 0.3).
         seed: of the order.
+        tell_epoch: give `(row, epoch)` instead of the row alone: a worker process has no other way to know.
     """
 
     def __init__(
@@ -35,7 +37,9 @@ class BucketBatchSampler(Sampler[list[int]]):
         seed: int,
         processes: int = 1,
         rank: int = 0,
+        tell_epoch: bool = False,
     ) -> None:
+        self.tell_epoch = tell_epoch
         self.lengths = np.asarray(lengths)
         self.seed, self.processes, self.rank = seed, processes, rank
         by_language: dict[str, list[int]] = {}
@@ -74,6 +78,7 @@ class BucketBatchSampler(Sampler[list[int]]):
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Any]]:
         skip, self.skip = self.skip, 0
-        yield from self.plan(self.epoch)[self.rank :: self.processes][skip:]
+        for batch in self.plan(self.epoch)[self.rank :: self.processes][skip:]:
+            yield [(row, self.epoch) for row in batch] if self.tell_epoch else batch

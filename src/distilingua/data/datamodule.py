@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
+from distilingua.data.augmentation import Augmentation, AugmentedRows, Encode
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.collate import pad
 from distilingua.tasks.text_classification import TextClassification
@@ -38,6 +39,14 @@ def tokenise(
         desc="Tokenising",
     )
     return tokens["input_ids"][:]
+
+
+def encode_rows(
+    rows: Sequence[dict[str, Any]], task: TextClassification, tokenizer: PreTrainedTokenizerBase, prefix: str
+) -> list[list[int]]:
+    """Piece ids of rows that an augmentation has changed."""
+    columns = {name: [row[name] for row in rows] for name in ("text", "text_pair")}
+    return task.tokenise(columns, tokenizer, prefix)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -64,6 +73,8 @@ class MultilingualDataModule(LightningDataModule):
         soft_labels: looks stored logits up by row ids.
         teacher_tokens: row id -> piece ids for a live teacher.
         teacher_pad_id: its padding piece.
+        teacher_encode: rows to its pieces, for text that an augmentation has changed.
+        augmentations: by name, see `AugmentedRows`.
     """
 
     def __init__(
@@ -83,12 +94,15 @@ class MultilingualDataModule(LightningDataModule):
         soft_labels: Callable[[Sequence[str]], np.ndarray] | None = None,
         teacher_tokens: dict[str, list[int]] | None = None,
         teacher_pad_id: int = 0,
+        teacher_encode: Encode | None = None,
+        augmentations: Mapping[str, Augmentation] | None = None,
     ) -> None:
         super().__init__()
         self.train, self.dev, self.task, self.tokenizer = train, dev, task, tokenizer
         self.prefix, self.batch_size, self.eval_batch_size = prefix, batch_size, eval_batch_size
         self.language_alpha, self.seed, self.workers, self.cache = language_alpha, seed, workers, cache
         self.soft_labels, self.teacher_tokens, self.teacher_pad_id = soft_labels, teacher_tokens, teacher_pad_id
+        self.teacher_encode, self.augmentations = teacher_encode, dict(augmentations or {})
         self.languages = list(dev)
         self._resume_at = 0
 
@@ -100,25 +114,31 @@ class MultilingualDataModule(LightningDataModule):
     def _examples(self, rows: Dataset, token_ids: list[list[int]]) -> list[dict[str, Any]]:
         teacher_rows = rows["teacher_rows"][:] if "teacher_rows" in rows.column_names else [[]] * len(rows)
         labels = self.task.targets(rows)
+        columns = [rows[name][:] for name in ("id", "lang", "text", "text_pair")]
+        names = ("id", "lang", "text", "text_pair", "input_ids", "label", "teacher_rows")
         return [
-            {"id": i, "lang": lang, "input_ids": ids, "label": label, "teacher_rows": read}
-            for i, lang, ids, label, read in zip(rows["id"], rows["lang"], token_ids, labels, teacher_rows, strict=True)
+            dict(zip(names, values, strict=True))
+            for values in zip(*columns, token_ids, labels, teacher_rows, strict=True)
         ]
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        texts: dict[tuple[str, ...], int] = {}
         batch: dict[str, Any] = {
             "ids": [e["id"] for e in examples],
             "student": pad([e["input_ids"] for e in examples], self.tokenizer.pad_token_id),
             "labels": torch.stack([e["label"] for e in examples]),
             "has_teacher": torch.tensor([bool(e["teacher_rows"]) for e in examples]),
-            "read": torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples]),
         }
+        if self.soft_labels is not None or self.teacher_tokens is not None:
+            texts: dict[tuple[str, ...], int] = {}
+            batch["read"] = torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples])
         if self.soft_labels is not None:
             batch["soft_labels"] = torch.from_numpy(np.stack([self.soft_labels(e["teacher_rows"]) for e in examples]))
         elif self.teacher_tokens is not None:
             # a row the teacher does not read still needs something to pad: its answer is masked out
-            read = [self.teacher_tokens[e["teacher_rows"][0]] if e["teacher_rows"] else [0] for e in examples]
+            read = [
+                e.get("teacher_ids") or (self.teacher_tokens[e["teacher_rows"][0]] if e["teacher_rows"] else [0])
+                for e in examples
+            ]
             batch["teacher"] = pad(read, self.teacher_pad_id)
         return batch
 
@@ -132,10 +152,15 @@ class MultilingualDataModule(LightningDataModule):
             self.seed,
             processes=trainer.world_size if trainer else 1,
             rank=trainer.global_rank if trainer else 0,
+            tell_epoch=bool(self.augmentations),
         )
         sampler.skip = self._resume_at % len(sampler)  # a whole epoch: the next one starts at its beginning
+        rows: Any = self.train_rows  # a list is a map-style dataset
+        if self.augmentations:
+            encode = partial(encode_rows, task=self.task, tokenizer=self.tokenizer, prefix=self.prefix)
+            rows = AugmentedRows(rows, self.augmentations, encode, self.teacher_encode, self.seed)
         return DataLoader(
-            self.train_rows,  # type: ignore[arg-type]  # a list is a map-style dataset
+            rows,
             batch_sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,

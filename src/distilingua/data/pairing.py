@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,24 +37,64 @@ class PairingReport:
         )
 
 
-def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) -> tuple[Dataset, PairingReport]:
+Member = tuple[list[str] | None, bool]
+"""One of several teachers: its languages (None for all), and whether it answers for others through aligned text."""
+
+
+class Readings:
+    """Says which texts a teacher reads for a row: the row itself, or source text that means the same.
+
+    Args:
+        rows: `{id, lang, split, group, block}`; source rows whose label the teacher has not seen become partners.
+    """
+
+    def __init__(self, rows: Iterable[dict[str, Any]], pair: Pair) -> None:
+        self.pair, self.key = pair, "group" if pair.align == "sentence" else "block"
+        self.partners: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row["lang"] == pair.source and row["split"] != "train" and row[self.key]:
+                self.partners[row[self.key]].append(row["id"])
+        for ids in self.partners.values():
+            ids.sort()  # whatever the order of the rows
+
+    def __call__(self, row: dict[str, Any], languages: list[str] | None, members: Sequence[Member] = ()) -> list[str]:
+        """Ids of the texts; with several teachers one for each, "" where it has no answer. Empty without any answer."""
+        if members:
+            each = [self._one(row, *member) for member in members]
+            return [ids[0] if ids else "" for ids in each] if any(each) else []
+        return self._one(row, languages)
+
+    def _one(self, row: dict[str, Any], languages: list[str] | None, through_partner: bool = True) -> list[str]:
+        if languages is None or row["lang"] in languages:
+            return [row["id"]]
+        aligned = self.partners[row[self.key]] if through_partner else []
+        if aligned and self.pair.align == "sentence":
+            return [aligned[int(_lot(self.pair.seed, "partner", row["id"]) * len(aligned))]]
+        return aligned
+
+
+def pair_rows(
+    rows: Dataset, pair: Pair, teacher_languages: list[str] | None, members: Sequence[Member] = ()
+) -> tuple[Dataset, PairingReport]:
     """Training rows with the labels that may be seen and the ids of the texts the teacher reads in their place.
 
     Args:
         rows: clean rows of a corpus, any splits.
         pair: the experiment's rules.
         teacher_languages: what the teacher reads; None for all languages.
+        members: the teachers one by one, where there are several.
 
     Returns:
         The training rows, in corpus order, with `label` emptied where it may not be seen and a new column
         `teacher_rows`: ids of the rows whose text the teacher reads (the row itself, its aligned partner, or all of
-        its block; empty when there is none); and the count.
+        its block; empty when there is none; with several teachers one id for each, "" where it has no answer); and the
+        count.
 
     Raises:
         UserError: a teacher that does not read a target, and no row of that language has an aligned partner.
     """
     train = [
-        {name: row[name] for name in ("id", "lang", "split", "label", "group", "block")}
+        row
         for row in rows.select_columns(["id", "lang", "split", "label", "group", "block"])
         if row["split"] in ("train", "parallel")
     ]
@@ -61,7 +102,7 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
         for row in train:
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
                 row["split"] = "parallel"
-    partners = _partners(train, pair)
+    readings = Readings(train, pair)
     # what translation would carry over: the label of whatever source text a target text is aligned with
     carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
     shown = _shots(train, pair) if pair.protocol == "few_shot" else set()
@@ -70,15 +111,7 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
     without_partner: Counter[str] = Counter()
     for row in train:
         is_source = row["lang"] == pair.source
-        reads_itself = is_source or teacher_languages is None or row["lang"] in teacher_languages
-        aligned = partners[row["group"] if pair.align == "sentence" else row["block"]]
-        partner = aligned[int(_lot(pair.seed, "partner", row["id"]) * len(aligned))] if aligned else None
-        if reads_itself:
-            teacher_rows = [row["id"]]
-        elif partner and pair.align == "sentence":
-            teacher_rows = [partner]
-        else:
-            teacher_rows = aligned
+        teacher_rows = readings(row, teacher_languages, members)
         label = ""
         if pair.protocol == "translate_train" and not is_source:
             label = carried.get(row["group"], "")
@@ -88,14 +121,14 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
             without_partner[row["lang"]] += 1
             continue
         changes[row["id"]] = {"label": label, "teacher_rows": teacher_rows}
-    key = "group" if pair.align == "sentence" else "block"
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
             raise UserError(
-                f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this "
-                f"corpus is aligned with {pair.source!r} text (column `{key}`). Give aligned rows the same {key}, "
-                f"choose a teacher that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
+                f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this corpus "
+                f"is aligned with {pair.source!r} text (column `{readings.key}`). Give aligned rows the same "
+                f"{readings.key}, choose a teacher that reads {lang!r} (teacher=xlmr_base), or train without one "
+                f"(objective=direct)."
             )
     visible_rows = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])
     columns = {name: visible_rows[name][:] for name in visible_rows.column_names}
@@ -108,18 +141,6 @@ def pair_rows(rows: Dataset, pair: Pair, teacher_languages: list[str] | None) ->
         with_teacher=dict(Counter(lang for lang, t in zip(paired["lang"], paired["teacher_rows"], strict=True) if t)),
         without_partner=dict(without_partner),
     )
-
-
-def _partners(train: list[dict[str, Any]], pair: Pair) -> dict[str, list[str]]:
-    """Group or block -> ids of the source rows a target row may be paired with: text the teacher has no label for."""
-    key = "group" if pair.align == "sentence" else "block"
-    partners: dict[str, list[str]] = defaultdict(list)
-    for row in train:
-        if row["lang"] == pair.source and row["split"] == "parallel" and row[key]:
-            partners[row[key]].append(row["id"])
-    for ids in partners.values():
-        ids.sort()  # whatever the order of the rows
-    return partners
 
 
 def _shots(train: list[dict[str, Any]], pair: Pair) -> set[str]:

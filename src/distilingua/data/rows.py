@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from datasets import Dataset
+from datasets import Dataset, List, Value
 
 from distilingua.corpora.schema import Corpus
 from distilingua.data.cleaning import Cleaning, CleaningReport
-from distilingua.data.pairing import PairingReport, pair_rows
+from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 
@@ -20,7 +21,7 @@ class Rows:
 
     Args:
         train: what training may see, see `pair_rows`.
-        dev, test: per language, with labels, for judging only.
+        dev, test: per language, with labels, for judging only; dev with a column `teacher_rows` as in train.
         texts: clean rows of all splits, where the teacher's rows are found by id.
         labels: class names in the order of every model's logits.
         cleaning, pairing: what these steps did, in numbers.
@@ -35,7 +36,13 @@ class Rows:
     pairing: PairingReport
 
 
-def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages: list[str] | None) -> Rows:
+def load_rows(
+    corpus: Corpus,
+    cleaning: Cleaning,
+    pair: Pair,
+    teacher_languages: list[str] | None,
+    members: Sequence[Member] = (),
+) -> Rows:
     """Loads, cleans and pairs.
 
     Raises:
@@ -67,7 +74,7 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
                 f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
             )
-    train, pairing_report = pair_rows(texts, pair, teacher_languages)
+    train, pairing_report = pair_rows(texts, pair, teacher_languages, members)
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
@@ -75,4 +82,13 @@ def load_rows(corpus: Corpus, cleaning: Cleaning, pair: Pair, teacher_languages:
             for lang in pair.languages
         }
 
-    return Rows(train, held_out("dev"), held_out("test"), texts, labels, cleaning_report, pairing_report)
+    dev = held_out("dev")
+    unlabelled = texts.select_columns(["id", "lang", "split", "group", "block"])
+    readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair)
+    for lang, rows in dev.items():
+        dev[lang] = rows.add_column(
+            "teacher_rows",
+            [readings(row, teacher_languages, members) for row in rows.select_columns(unlabelled.column_names)],
+            feature=List(Value("string")),
+        )
+    return Rows(train, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)

@@ -9,7 +9,7 @@ import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from transformers import PreTrainedModel, get_scheduler
 
 from distilingua.distillation.objective import Objective
@@ -54,6 +54,8 @@ class DistillationModule(LightningModule):
             objective.connect(student.config, teacher.model.config)
         self.languages = list(languages)
         self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
+        self.agreement = nn.ModuleList(MeanMetric() for _ in self.languages)
+        self.last_agreement: dict[str, float] = {}
 
     @property
     def progress(self) -> Progress:
@@ -74,7 +76,7 @@ class DistillationModule(LightningModule):
             rows=len(batch["labels"]),
             student_layers=student_layers,
             teacher_layers=teacher_layers,
-            read=batch["read"],
+            read=batch.get("read"),
         )
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -83,18 +85,28 @@ class DistillationModule(LightningModule):
         self.log_dict({f"train/{k}": v for k, v in loss.logs.items()}, batch_size=signals.rows, sync_dist=True)
         return loss.total
 
-    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        logits = self.task.logits(self.student(**batch["student"]))
-        metrics = self.dev_metrics[dataloader_idx]
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        signals = self.signals(batch)
+        metrics, agreement = self.dev_metrics[dataloader_idx], self.agreement[dataloader_idx]
         assert isinstance(metrics, MetricCollection)
-        metrics.update(logits, batch["labels"])
-        return logits
+        assert isinstance(agreement, MeanMetric)
+        metrics.update(signals.student, signals.labels)
+        if signals.teacher is not None and signals.has_teacher.any():
+            same = signals.student.argmax(-1) == signals.teacher.argmax(-1)
+            agreement.update(same[signals.has_teacher].float())
 
     def on_validation_epoch_end(self) -> None:
-        for language, metrics in zip(self.languages, self.dev_metrics, strict=True):
+        """Scores per language, and how often the student decides as the teacher does, which needs no label."""
+        for language, metrics, agreement in zip(self.languages, self.dev_metrics, self.agreement, strict=True):
             assert isinstance(metrics, MetricCollection)
-            self.log_dict({f"dev/{language}/{k}": v for k, v in metrics.compute().items()})
+            assert isinstance(agreement, MeanMetric)
+            scores = metrics.compute()
+            if agreement.update_called:
+                scores["agreement"] = agreement.compute()
+                self.last_agreement[language] = round(float(scores["agreement"]), 4)
+            self.log_dict({f"dev/{language}/{name}": value for name, value in scores.items()})
             metrics.reset()
+            agreement.reset()
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256
 from distilingua.errors import UserError
 
+PRECISIONS = ("32", "bf16", "16", "int8")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -27,6 +28,9 @@ class TeacherSource:
         prefix: goes in front of every text; some encoders want one (E5: "query: ").
         fine_tune: training of the task on labelled source text; null for a teacher that knows the task already.
         store: compute its logits once and train from those, instead of asking it again in every epoch.
+        store_dtype: float32, or float16 for half the space and about three digits.
+        store_top_k: classes kept per position, with what the others weigh together; null keeps all.
+        precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
     """
 
     path: str
@@ -36,6 +40,19 @@ class TeacherSource:
     prefix: str = ""
     fine_tune: Mapping[str, Any] | None = None
     store: bool = True
+    store_dtype: str = "float32"
+    store_top_k: int | None = None
+    precision: str = "32"
+
+    @property
+    def members(self) -> dict[str, TeacherSource]:
+        """Itself: one teacher is an ensemble of one."""
+        return {"teacher": self}
+
+    @property
+    def panel(self) -> list[tuple[list[str] | None, bool]]:
+        """See `Ensemble.panel`; nothing to tell apart here."""
+        return []
 
     @property
     def location(self) -> str:
@@ -59,7 +76,15 @@ class TeacherSource:
         return folder if looks_local else None
 
     def check(self) -> None:
-        """Raises UserError for a folder without weights or with a wrong checksum; loads nothing."""
+        """Raises UserError for a folder without weights, a wrong checksum or an unknown option; loads nothing."""
+        for name, value, known in (
+            ("precision", str(self.precision), PRECISIONS),
+            ("store_dtype", self.store_dtype, ("float32", "float16")),
+        ):
+            if value not in known:
+                raise UserError(f"teacher.{name}={value} is not known. Choose one of: {', '.join(known)}.")
+        if self.store_top_k is not None and self.store_top_k < 1:
+            raise UserError(f"teacher.store_top_k={self.store_top_k}: keep at least 1 class, or null for all.")
         folder = self.local
         if folder is None:
             return
@@ -86,3 +111,52 @@ class TeacherSource:
             return None
         names = json.loads((self.local / "config.json").read_text("utf-8")).get("id2label") or {}
         return [names[key] for key in sorted(names, key=int)]
+
+
+@dataclass
+class Ensemble:
+    """Several teachers at once: the weighted mean of their probabilities, over those that answer for a row.
+
+    Each answers from a store of its own; a store is shared with runs that use its teacher alone.
+
+    Args:
+        teachers: name -> teacher.
+        weights: name -> weight, above 0; null weighs them alike.
+        experts: a teacher answers for its own languages only, and never through an aligned source sentence.
+    """
+
+    teachers: Mapping[str, TeacherSource]
+    weights: Mapping[str, float] | None = None
+    experts: bool = False
+    store: ClassVar[bool] = True
+
+    @property
+    def members(self) -> dict[str, TeacherSource]:
+        return dict(self.teachers)
+
+    @property
+    def panel(self) -> list[tuple[list[str] | None, bool]]:
+        """Per teacher: what it reads (None for all languages), and whether it answers for others through alignment."""
+        return [(teacher.languages, not self.experts) for teacher in self.teachers.values()]
+
+    @property
+    def languages(self) -> list[str] | None:
+        """What at least one of them reads; None for all languages."""
+        found = [teacher.languages for teacher in self.teachers.values()]
+        return None if None in found else sorted({lang for langs in found for lang in langs or ()})
+
+    def check(self) -> None:
+        if len(self.teachers) < 2:
+            raise UserError("teacher.teachers names fewer than two. Add one, or choose a single teacher.")
+        if self.weights is not None and (
+            set(self.weights) != set(self.teachers) or min(self.weights.values(), default=0) <= 0
+        ):
+            example = ",".join(f"{name}:1" for name in self.teachers)
+            raise UserError(
+                f"teacher.weights={dict(self.weights)}: every teacher needs a weight above 0. "
+                f"Try teacher.weights={{{example}}}."
+            )
+        for name, teacher in self.teachers.items():
+            if not teacher.store:
+                raise UserError(f"teacher.teachers.{name}.store=false: several teachers answer from stores. Set true.")
+            teacher.check()

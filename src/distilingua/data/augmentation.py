@@ -1,0 +1,256 @@
+"""Changes what the student reads, anew in every epoch. A new kind is a class with `change` and a YAML.
+
+The teacher's answer has to stay right for the changed text. A change that may alter the meaning therefore needs a live
+teacher that reads the changed text itself; `checks.py` refuses everything else.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import unicodedata
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from hydra.utils import instantiate
+from torch.utils.data import Dataset
+
+from distilingua.errors import UserError
+
+Lexicon = Mapping[str, Sequence[str]]
+"""Language -> words; position n of every language means the same."""
+
+
+Encode = Callable[[Sequence[dict[str, Any]]], list[list[int]]]
+"""Rows with `text` and `text_pair` to piece ids."""
+
+
+class Augmentation(ABC):
+    """One way to change a text.
+
+    Args:
+        probability: of changing a row at all, 0 to 1.
+        keeps_meaning: whether the soft label of the unchanged text still holds.
+    """
+
+    def __init__(self, probability: float, keeps_meaning: bool) -> None:
+        if not 0 <= probability <= 1:
+            raise UserError(f"augmentation: probability={probability} is outside [0, 1]. Try 0.5.")
+        self.probability, self.keeps_meaning = probability, keeps_meaning
+
+    def connect(self, corpus: Any, languages: Sequence[str]) -> None:  # noqa: B027  # most need nothing
+        """Called once, before training."""
+
+    def __call__(self, row: dict[str, Any], rng: Random) -> dict[str, Any]:
+        return self.change(row, rng) if rng.random() < self.probability else row
+
+    @abstractmethod
+    def change(self, row: dict[str, Any], rng: Random) -> dict[str, Any]:
+        """The row with another `text` (and `text_pair`, where there is one); `row` itself stays as it is."""
+
+
+class TextAugmentation(Augmentation):
+    """A change that treats both sentences of a pair alike."""
+
+    def change(self, row: dict[str, Any], rng: Random) -> dict[str, Any]:
+        return {
+            **row,
+            **{name: self.text(row[name], row["lang"], rng) for name in ("text", "text_pair") if row[name]},
+        }
+
+    @abstractmethod
+    def text(self, text: str, lang: str, rng: Random) -> str: ...
+
+
+def words_of(text: str) -> tuple[list[str], str]:
+    """Words and what joins them; the characters of a text that has no spaces."""
+    words = text.split()
+    return (words, " ") if len(words) > 1 else (list(text), "")
+
+
+class WordDropout(TextAugmentation):
+    """Leaves out every word with probability `rate`, never all of them (Iyyer et al. 2015, section 3)."""
+
+    def __init__(self, rate: float = 0.1, probability: float = 0.5, keeps_meaning: bool = False) -> None:
+        super().__init__(probability, keeps_meaning)
+        self.rate = rate
+
+    def text(self, text: str, lang: str, rng: Random) -> str:
+        words, joint = words_of(text)
+        kept = [word for word in words if rng.random() >= self.rate]
+        return joint.join(kept or [rng.choice(words)])
+
+
+class SpanDeletion(TextAugmentation):
+    """Leaves out one run of words, of at most `share` of the text and never all of it (Wu et al. 2020, CLEAR)."""
+
+    def __init__(self, share: float = 0.3, probability: float = 0.5, keeps_meaning: bool = False) -> None:
+        super().__init__(probability, keeps_meaning)
+        self.share = share
+
+    def text(self, text: str, lang: str, rng: Random) -> str:
+        words, joint = words_of(text)
+        longest = min(int(self.share * len(words)), len(words) - 1)
+        if longest < 1:
+            return text
+        length = rng.randint(1, longest)
+        start = rng.randint(0, len(words) - length)
+        return joint.join(words[:start] + words[start + length :])
+
+
+class CharacterNoise(TextAugmentation):
+    """Typing errors: a letter doubled, left out, or swapped with its neighbour, each with probability `rate` / 3.
+
+    First letters stay, and so do words of three letters or fewer (Belinkov and Bisk 2018, section 4).
+    """
+
+    def __init__(self, rate: float = 0.05, probability: float = 0.5, keeps_meaning: bool = True) -> None:
+        super().__init__(probability, keeps_meaning)
+        self.rate = rate
+
+    def text(self, text: str, lang: str, rng: Random) -> str:
+        return re.sub(r"\w{4,}", lambda word: self._mistype(word[0], rng), text)
+
+    def _mistype(self, word: str, rng: Random) -> str:
+        letters, at = list(word), 1
+        while at < len(letters):
+            lot = rng.random() / self.rate if self.rate else 1.0
+            if lot < 1 / 3:
+                letters.insert(at, letters[at])
+                at += 1
+            elif lot < 2 / 3:
+                del letters[at]
+            elif lot < 1 and at + 1 < len(letters):
+                letters[at : at + 2] = reversed(letters[at : at + 2])
+                at += 1
+            at += 1
+        return "".join(letters)
+
+
+class SwapPair(Augmentation):
+    """Exchanges the two sentences of a pair: right for paraphrases, wrong for inference, hence off by default there."""
+
+    def __init__(self, probability: float = 0.5, keeps_meaning: bool = False) -> None:
+        super().__init__(probability, keeps_meaning)
+
+    def change(self, row: dict[str, Any], rng: Random) -> dict[str, Any]:
+        return {**row, "text": row["text_pair"], "text_pair": row["text"]} if row["text_pair"] else row
+
+
+class CodeSwitching(TextAugmentation):
+    """Replaces words by those of another language of the pair, each with probability `rate` (Qin et al. 2020).
+
+    Args:
+        lexicon: a file of tab-separated words, languages in its first line, one meaning a line; null takes the
+            corpus' own aligned words.
+    """
+
+    def __init__(
+        self, rate: float = 0.5, probability: float = 0.5, keeps_meaning: bool = True, lexicon: str | None = None
+    ) -> None:
+        super().__init__(probability, keeps_meaning)
+        self.rate, self.lexicon = rate, lexicon
+        self.words: dict[str, dict[str, list[str]]] = {}
+        self.patterns: dict[str, re.Pattern[str]] = {}
+
+    def connect(self, corpus: Any, languages: Sequence[str]) -> None:
+        lexicon = self._aligned_words(corpus, languages)
+        missing = [lang for lang in languages if lang not in lexicon]
+        if missing:
+            raise UserError(
+                f"augmentation.code_switching: the lexicon has no words in {', '.join(missing)}; it has "
+                f"{', '.join(lexicon)}. Add a column, or leave code_switching out."
+            )
+        for lang in languages:
+            others: dict[str, list[str]] = {}
+            for n, word in enumerate(lexicon[lang]):
+                others.setdefault(word.casefold(), []).extend(lexicon[x][n] for x in languages if x != lang)
+            self.words[lang] = others
+            longest_first = sorted(others, key=len, reverse=True)
+            self.patterns[lang] = re.compile("|".join(map(_as_whole_word, longest_first)), re.IGNORECASE)
+
+    def _aligned_words(self, corpus: Any, languages: Sequence[str]) -> Lexicon:
+        if self.lexicon is not None:
+            if not Path(self.lexicon).is_file():
+                raise UserError(f"augmentation.code_switching.lexicon={self.lexicon}: no such file.")
+            with Path(self.lexicon).open(encoding="utf-8-sig") as file:
+                names, *lines = csv.reader(file, delimiter="\t")
+            return {name: [line[n] for line in lines if len(line) == len(names)] for n, name in enumerate(names)}
+        if not hasattr(corpus, "lexicon"):
+            raise UserError(
+                "augmentation.code_switching: this corpus brings no aligned words. Give a file: "
+                "augmentation.code_switching.lexicon=words.tsv, with languages in its first line and tabs between."
+            )
+        return corpus.lexicon(languages)
+
+    def text(self, text: str, lang: str, rng: Random) -> str:
+        def switch(word: re.Match[str]) -> str:
+            return rng.choice(self.words[lang][word[0].casefold()]) if rng.random() < self.rate else word[0]
+
+        return self.patterns[lang].sub(switch, text)
+
+
+def _as_whole_word(word: str) -> str:
+    """Not inside another word; scripts that write no spaces (and others whose letters have no case) match anywhere."""
+    spaced = unicodedata.category(word[0]) != "Lo"
+    return rf"(?<!\w){re.escape(word)}(?!\w)" if spaced else re.escape(word)
+
+
+class AugmentedRows(Dataset):
+    """Training examples whose text changes with the epoch; which change depends on seed, row and epoch alone.
+
+    Args:
+        examples: as the data module makes them, with `text` and `text_pair`.
+        augmentations: by name, applied in order.
+        encode: texts to the student's pieces.
+        encode_for_teacher: the same for a live teacher that reads the student's text; None for all others.
+        seed: of the changes.
+    """
+
+    def __init__(
+        self,
+        examples: list[dict[str, Any]],
+        augmentations: Mapping[str, Augmentation],
+        encode: Encode,
+        encode_for_teacher: Encode | None,
+        seed: int,
+    ) -> None:
+        self.examples, self.augmentations, self.seed = examples, augmentations, seed
+        self.encode, self.encode_for_teacher = encode, encode_for_teacher
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        """A batch: `(row, epoch)` of each example."""
+        changed = [self._change(self.examples[row], epoch) for row, epoch in indices]
+        for example, ids in zip(changed, self.encode(changed), strict=True):
+            example["input_ids"] = ids
+        anew = [e for e in changed if e["rescore"] and e["teacher_rows"] == [e["id"]]]
+        if anew and self.encode_for_teacher is not None:
+            for example, ids in zip(anew, self.encode_for_teacher(anew), strict=True):
+                example["teacher_ids"] = ids
+        return changed
+
+    def _change(self, example: dict[str, Any], epoch: int) -> dict[str, Any]:
+        row, rescore = dict(example), False
+        for name, augmentation in self.augmentations.items():
+            changed = augmentation(row, Random(f"{self.seed}/{example['id']}/{epoch}/{name}"))
+            rescore |= not augmentation.keeps_meaning and changed["text"] != row["text"]
+            row = changed
+        return {**row, "rescore": rescore}
+
+
+def make_augmentations(settings: Mapping[str, Any], corpus: Any, languages: Sequence[str]) -> dict[str, Augmentation]:
+    """By name, ready for use.
+
+    Args:
+        settings: `augmentation` of the configuration.
+    """
+    made: dict[str, Augmentation] = {name: instantiate(one) for name, one in settings.items()}
+    for augmentation in made.values():
+        augmentation.connect(corpus, languages)
+    return made

@@ -1,0 +1,47 @@
+"""The final scores of a run, in TensorBoard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from distilingua.evaluate import Judgement
+from distilingua.monitoring.tensorboard import log_judgements
+from distilingua.tasks.text_classification import TextClassification
+
+
+def log_results(
+    cfg: DictConfig, task: TextClassification, metrics: dict[str, Any], judgements: dict[str, dict[str, Judgement]]
+) -> None:
+    """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements."""
+    logger = instantiate(cfg.logger, version="student") if cfg.get("logger") else None
+    if logger is None:
+        return
+    languages = metrics["models"]["student"]["languages"]
+    scores = {f"test/{lang}/{name}": languages[lang][name] for lang in languages for name in ("accuracy", "f1")}
+    if metrics["retention"]:
+        scores |= {f"retention/{name}": metrics["retention"][name] for name in ("mean", "worst")}
+    logger.log_hyperparams(hyperparameters(cfg), scores)
+    log_judgements(logger, task.labels, judgements["student"], judgements.get("teacher"))
+    logger.finalize("success")
+
+
+def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """The settings that runs differ in, as plain values."""
+    choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
+    groups = ("task", "corpus", "teacher", "student", "objective", "schedule")
+    return {
+        **{group: choices[group] for group in groups if group in choices},
+        "pair": f"{cfg.pair.source}-{'+'.join(cfg.pair.targets)}",
+        "protocol": cfg.pair.protocol,
+        "align": cfg.pair.align,
+        "temperature": cfg.objective.temperature,
+        "alpha": cfg.objective.get("alpha", 0.0),
+        "lr": cfg.optimizer.lr,
+        "batch_size": cfg.training.batch_size,
+        "epochs": cfg.training.epochs,
+        "seed": cfg.seed,
+    }

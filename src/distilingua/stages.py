@@ -1,0 +1,265 @@
+"""The stages of the main job that build something: teachers, soft labels, the baseline, the student."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from hydra.utils import instantiate
+from lightning import seed_everything
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from distilingua.artifacts import cached, code_fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.console import console
+from distilingua.data.augmentation import Augmentation
+from distilingua.data.datamodule import MultilingualDataModule, encode_rows, tokenise, tokenizer_fingerprint
+from distilingua.data.protocol import Pair
+from distilingua.data.rows import Rows
+from distilingua.distillation.module import DistillationModule
+from distilingua.distillation.objective import Objective, hard_labels
+from distilingua.distillation.soft_labels import Panel, store_soft_labels
+from distilingua.errors import UserError
+from distilingua.evaluate import Reader, Readers
+from distilingua.fitting import fit
+from distilingua.models.source import Ensemble, TeacherSource
+from distilingua.models.student import Student
+from distilingua.models.teacher import FrozenTeacher, in_precision, load_model, load_tokenizer
+from distilingua.tasks.text_classification import TextClassification
+
+
+def teach(
+    cfg: DictConfig, name: str, source: TeacherSource, pair: Pair, task: TextClassification, rows: Rows, cache: Path
+) -> Reader:
+    """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
+    tokenizer = load_tokenizer(source)
+    if source.fine_tune is None:
+        order = source.label_order()
+        if order is not None and order != task.labels:
+            raise UserError(
+                f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
+                f"{', '.join(task.labels[:6])} … in this order. Soft labels would be misread. Give a teacher with the "
+                f"same labels, or let it learn them: teacher/fine_tune=default."
+            )
+        model = load_model(source.location, task, tokenizer, source.revision)
+        return Reader(model, tokenizer, source.prefix, source.local)
+    settings = source.fine_tune
+    lessons = labelled(rows.train).filter(lambda row: row["lang"] == pair.source)
+    recipe = {
+        "base": folder_fingerprint(source.local) if source.local else [source.location, source.revision],
+        "rows": rows_fingerprint(lessons, ["id", "text", "text_pair", "label"]),
+        "labels": task.labels,
+        "fine_tune": settings,
+        "prefix": source.prefix,
+        "max_length": task.max_length,
+        **training_recipe(cfg, lr=settings["lr"], weight_decay=settings["weight_decay"]),
+    }
+
+    def build(folder: Path) -> None:
+        console.print(f"Fine-tuning on {len(lessons)} labelled {pair.source!r} sentences; kept for later runs")
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        model = load_model(source.location, task, tokenizer, source.revision)
+        for part in settings["freeze"]:
+            part_of(model, part).requires_grad_(False)
+        data = MultilingualDataModule(
+            lessons.remove_columns("teacher_rows"),
+            {pair.source: rows.dev[pair.source].remove_columns("teacher_rows")},
+            task,
+            tokenizer,
+            prefix=source.prefix,
+            batch_size=settings["batch_size"],
+            seed=cfg.seed,
+            workers=cfg.training.workers,
+            cache=cache,
+        )
+        optimizer = instantiate(cfg.optimizer, lr=settings["lr"], weight_decay=settings["weight_decay"])
+        module = DistillationModule(
+            model, task, hard_labels(), optimizer, settings["lr_schedule"], languages=data.languages
+        )
+        fit(cfg, name, module, data, settings["epochs"], one_device=True)
+        model.save_pretrained(folder)
+
+    folder = cached(cache, "teachers", recipe, build)
+    return Reader(load_model(folder, task, tokenizer), tokenizer, source.prefix, folder)
+
+
+def part_of(model: PreTrainedModel, name: str) -> nn.Module:
+    """A part of the encoder by name; `embeddings` is there in every model, whatever its own name for it."""
+    if name == "embeddings" and not hasattr(model.base_model, name):
+        return model.get_input_embeddings()
+    return model.base_model.get_submodule(name)
+
+
+def soft_label_source(
+    teachers: Mapping[str, Reader],
+    source: TeacherSource | Ensemble,
+    task: TextClassification,
+    rows: Rows,
+    cache: Path,
+    wanted: Collection[str] = (),
+) -> dict[str, Any]:
+    """What a data module and a module need so that batches carry the teacher's answers: stores, or a live teacher.
+
+    Args:
+        teachers: by name, as `source.members`.
+        wanted: layers that the objective compares, see `LayerReader`.
+    """
+    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"]]
+    columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
+    stores = []
+    for (name, reader), column in zip(teachers.items(), columns, strict=True):
+        member = source.members[name]
+        ids = {i for i in column if i} if column is not None else {i for r in reads for i in r}
+        texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in ids])
+        token_ids = tokenise(texts, task, reader.tokenizer, reader.prefix, cache)
+        pad_id = reader.tokenizer.pad_token_id
+        frozen = FrozenTeacher(reader.model, wanted)
+        if not member.store:
+            tokens = dict(zip(texts["id"], token_ids, strict=True))
+            encode = partial(encode_rows, task=task, tokenizer=reader.tokenizer, prefix=reader.prefix)
+            live = {"teacher_tokens": tokens, "teacher_pad_id": pad_id, "teacher_encode": encode}
+            return {"data": live, "teacher": frozen}
+        recipe = {
+            "teacher": folder_fingerprint(reader.folder) if reader.folder else [member.location, member.revision],
+            "tokenizer": tokenizer_fingerprint(reader.tokenizer),
+            "prefix": reader.prefix,
+            "corpus": rows_fingerprint(texts, ["id", "text", "text_pair"]),
+            "max_length": task.max_length,
+            "precision": str(member.precision),
+        }
+        stores.append(
+            store_soft_labels(
+                cache, recipe, frozen, task, texts, token_ids, pad_id, member.store_dtype, member.store_top_k
+            )
+        )
+    answers = stores[0] if isinstance(source, TeacherSource) else Panel(stores, member_weights(source))
+    return {"data": {"soft_labels": answers}, "teacher": None}
+
+
+def member_weights(source: Ensemble) -> list[float]:
+    return [float(source.weights[name]) if source.weights else 1.0 for name in source.teachers]
+
+
+def in_chosen_precision(readers: Mapping[str, Reader], source: TeacherSource | Ensemble) -> Reader | Readers:
+    """The teachers as they are asked and judged."""
+    for name, reader in readers.items():
+        reader.model = in_precision(reader.model, str(source.members[name].precision))
+    if isinstance(source, TeacherSource):
+        return next(iter(readers.values()))
+    return Readers([(readers[n], member.languages) for n, member in source.members.items()], member_weights(source))
+
+
+def train_direct(
+    cfg: DictConfig,
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TextClassification,
+    rows: Rows,
+    cache: Path,
+    augmentations: Mapping[str, Augmentation],
+) -> Path:
+    """The folder of the baseline: the same student on the visible labels alone, without any teacher."""
+    lessons = labelled(rows.train)
+    recipe = {
+        "student": OmegaConf.to_container(cfg.student, resolve=True),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "rows": rows_fingerprint(lessons, ["id", "text", "text_pair", "label"]),
+        "labels": task.labels,
+        "max_length": task.max_length,
+        "training": OmegaConf.to_container(cfg.training, resolve=True),
+        "augmentation": OmegaConf.to_container(cfg.augmentation, resolve=True),
+        "lr_schedule": OmegaConf.to_container(cfg.lr_schedule, resolve=True),
+        **training_recipe(cfg),
+    }
+
+    def build(folder: Path) -> None:
+        module, data = student_fit(
+            cfg, student, tokenizer, task, hard_labels(), lessons, rows, cache, {}, augmentations
+        )
+        fit(cfg, "direct", module, data, cfg.training.epochs, one_device=True)
+        save(module, tokenizer, folder)
+
+    return cached(cache, "direct", recipe, build)
+
+
+def student_fit(
+    cfg: DictConfig,
+    student: Student,
+    tokenizer: PreTrainedTokenizerBase,
+    task: TextClassification,
+    objective: Objective,
+    lessons: Dataset,
+    rows: Rows,
+    cache: Path,
+    sources: dict[str, Any],
+    augmentations: Mapping[str, Augmentation],
+) -> tuple[DistillationModule, MultilingualDataModule]:
+    """A fresh student with its data; equal seeds give equal first weights, whatever ran before."""
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    model = student.model(task, tokenizer)
+    data = MultilingualDataModule(
+        lessons,
+        rows.dev,
+        task,
+        tokenizer,
+        batch_size=cfg.training.batch_size,
+        eval_batch_size=cfg.training.eval_batch_size,
+        language_alpha=cfg.training.language_alpha,
+        seed=cfg.seed,
+        workers=cfg.training.workers,
+        cache=cache,
+        augmentations=augmentations,
+        **sources.get("data", {}),
+    )
+    module = DistillationModule(
+        model,
+        task,
+        objective,
+        instantiate(cfg.optimizer),
+        cfg.lr_schedule,
+        teacher=sources.get("teacher"),
+        languages=data.languages,
+    )
+    return module, data
+
+
+def save(module: DistillationModule, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A plain transformers folder: weights, configuration and tokenizer."""
+    module.student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def read_right(
+    rows: Rows, task: TextClassification, soft_labels: Callable[[Sequence[str]], np.ndarray]
+) -> dict[str, float]:
+    """Per language, the share of training rows whose soft label names the true class.
+
+    It looks at labels that training may not see, and is reported only.
+    """
+    truth = dict(zip(rows.texts["id"], rows.texts["label"], strict=True))
+    right: dict[str, list[bool]] = {}
+    for row in rows.train.select_columns(["id", "lang", "teacher_rows"]):
+        if row["teacher_rows"] and truth[row["id"]]:
+            named = task.labels[int(soft_labels(row["teacher_rows"]).argmax())]
+            right.setdefault(row["lang"], []).append(named == truth[row["id"]])
+    return {lang: round(statistics.mean(hits), 4) for lang, hits in right.items()}
+
+
+def labelled(rows: Dataset) -> Dataset:
+    return rows.select([i for i, label in enumerate(rows["label"]) if label])
+
+
+def training_recipe(cfg: DictConfig, **optimizer: float) -> dict[str, Any]:
+    """What shapes every model this package trains, with what this model's own optimizer has of its own."""
+    return {
+        "seed": cfg.seed,
+        "optimizer": {**OmegaConf.to_container(cfg.optimizer, resolve=True), **optimizer},  # type: ignore[dict-item]
+        "trainer": {name: cfg.trainer[name] for name in ("precision", "gradient_clip_val", "accumulate_grad_batches")},
+        "code": code_fingerprint(),
+    }

@@ -1,0 +1,175 @@
+"""The store: interrupted and resumed, in half precision, by its likeliest classes; and several teachers as one."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForSequenceClassification
+
+from distilingua.distillation import soft_labels as store_module
+from distilingua.distillation.soft_labels import Panel, SoftLabels, dense, mean_logits, store_soft_labels, top_k
+from distilingua.errors import UserError
+from distilingua.models.teacher import FrozenTeacher
+from distilingua.tasks.text_classification import TextClassification
+
+LABELS = [f"class {n}" for n in range(9)]
+ROWS = 700  # six batches
+
+
+@pytest.fixture
+def teacher() -> FrozenTeacher:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=len(LABELS),
+        initializer_range=1.0,  # or every answer is alike
+    )
+    return FrozenTeacher(BertForSequenceClassification(config))
+
+
+@pytest.fixture
+def given() -> dict[str, Any]:
+    rng = np.random.default_rng(0)
+    token_ids = [rng.integers(1, 50, size=rng.integers(2, 12)).tolist() for _ in range(ROWS)]
+    return {
+        "task": TextClassification(LABELS),
+        "rows": Dataset.from_dict({"id": [f"row-{i}" for i in range(ROWS)]}),
+        "token_ids": token_ids,
+        "pad_id": 0,
+    }
+
+
+RECIPE = {"teacher": "t", "tokenizer": "k", "prefix": "", "corpus": "c", "max_length": 64}
+
+
+def make(cache: Path, teacher: FrozenTeacher, given: dict[str, Any], **options: Any) -> SoftLabels:
+    return store_soft_labels(cache, RECIPE, teacher, **given, **options)
+
+
+def test_an_interrupted_store_goes_on_where_it_stopped(
+    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SAVE_EVERY", 1)
+    whole = make(tmp_path / "whole", teacher, given)
+    read: list[int] = []
+
+    def stop_at_the_fourth(module: Any, inputs: Any, kwargs: Any) -> None:
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        read.append(len(kwargs["input_ids"]))
+
+    hook = teacher.model.register_forward_pre_hook(stop_at_the_fourth, with_kwargs=True)
+    with pytest.raises(KeyboardInterrupt):
+        make(tmp_path / "cut", teacher, given)
+    hook.remove()
+    assert not list((tmp_path / "cut" / "soft_labels").glob("[!.]*/logits.npy"))  # nothing that looks finished
+    read.clear()
+    hook = teacher.model.register_forward_pre_hook(
+        lambda module, inputs, kwargs: read.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    resumed = make(tmp_path / "cut", teacher, given)
+    hook.remove()
+    assert sum(read) == ROWS - 3 * 128
+    assert np.array_equal(np.asarray(resumed.logits), np.asarray(whole.logits))
+    assert not list((tmp_path / "cut" / "soft_labels").glob("*/progress.json"))
+
+
+def test_a_store_is_made_once_and_asks_nobody_again(
+    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any]
+) -> None:
+    first = make(tmp_path, teacher, given)
+    teacher.model.register_forward_pre_hook(lambda module, inputs: pytest.fail("asked again"))
+    assert np.array_equal(np.asarray(make(tmp_path, teacher, given).logits), np.asarray(first.logits))
+
+
+@pytest.mark.parametrize("name", list(RECIPE))
+def test_a_store_of_something_else_is_refused_by_name(
+    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], name: str
+) -> None:
+    make(tmp_path, teacher, given)
+    (folder,) = [path.parent for path in (tmp_path / "soft_labels").glob("*/recipe.json")]
+    with pytest.raises(UserError, match=f"made with another {name}\\."):
+        SoftLabels(folder, {**RECIPE, name: "other"})
+
+
+def test_half_precision_keeps_three_digits(tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any]) -> None:
+    full, half = make(tmp_path, teacher, given), make(tmp_path, teacher, given, dtype="float16")
+    assert half.logits.nbytes * 2 == full.logits.nbytes
+    for n in range(0, ROWS, 50):
+        assert half([f"row-{n}"]).dtype == np.float32
+        assert np.allclose(half([f"row-{n}"]), full([f"row-{n}"]), rtol=2e-3, atol=1e-3)
+
+
+def test_the_likeliest_classes_by_hand() -> None:
+    # probabilities 1/2, 1/4, 1/8, 1/8: two are kept, the others share the remaining quarter
+    logits = torch.tensor([[0.5, 0.25, 0.125, 0.125]], dtype=torch.float64).log() + 3.0
+    values, classes, rest = top_k(logits, 2)
+    assert classes.tolist() == [[0, 1]]
+    assert values.exp().tolist()[0] == pytest.approx([0.5, 0.25])
+    assert rest.exp().item() == pytest.approx(0.25)
+    rebuilt = dense(values[0].numpy(), classes[0].numpy(), rest[0].numpy(), 4)
+    assert np.exp(rebuilt).tolist() == pytest.approx([0.5, 0.25, 0.125, 0.125])
+
+
+@pytest.mark.parametrize("keep", [1, 4, 9, 50])
+def test_a_top_k_store_keeps_the_likeliest_and_reports_what_it_lost(
+    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], keep: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    full = make(tmp_path, teacher, given)
+    small = make(tmp_path, teacher, given, keep=keep)
+    kl = []
+    for n in range(ROWS):
+        p = torch.from_numpy(full([f"row-{n}"])).log_softmax(-1)
+        q = torch.from_numpy(small([f"row-{n}"]))
+        assert q.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
+        assert p.argmax() == q.argmax()
+        kl.append(float((p.exp() * (p - q)).sum()))
+    reported = float(capsys.readouterr().out.rpartition("KL from all of them ")[2].split()[0])
+    assert reported == pytest.approx(sum(kl) / ROWS, abs=2e-5)
+    assert reported > 0.01 if keep == 1 else reported < 0.2
+    assert reported < 1e-5 if keep >= 9 else reported > 1e-4
+
+
+def test_a_store_that_does_not_fit_is_refused_before_it_starts(
+    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = type("usage", (), {"free": 1000})
+    monkeypatch.setattr(store_module.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(UserError, match=r"the soft labels need .* Set teacher\.store_top_k=32"):
+        make(tmp_path, teacher, given)
+
+
+def test_means_of_probabilities_by_hand() -> None:
+    a, b = np.log(np.array([0.9, 0.1], dtype=np.float32)), np.log(np.array([0.5, 0.5], dtype=np.float32)) + 7
+    assert np.exp(mean_logits([a, b])).tolist() == pytest.approx([0.7, 0.3], abs=1e-6)
+    assert np.exp(mean_logits([a, b], [3.0, 1.0])).tolist() == pytest.approx([0.8, 0.2], abs=1e-6)
+
+
+def test_a_panel_asks_those_that_have_an_answer(tmp_path: Path) -> None:
+    def store(name: str, probabilities: dict[str, list[float]]) -> SoftLabels:
+        folder = tmp_path / name
+        folder.mkdir()
+        np.save(folder / "logits.npy", np.log(np.array(list(probabilities.values()), dtype=np.float32)))
+        (folder / "ids.json").write_text(json.dumps(list(probabilities)))
+        (folder / "recipe.json").write_text("{}")
+        return SoftLabels(folder, {})
+
+    english = store("english", {"en-1": [0.9, 0.1], "en-2": [0.2, 0.8]})
+    german = store("german", {"de-1": [0.5, 0.5]})
+    panel = Panel([english, german], [1.0, 3.0])
+    assert np.exp(panel(["en-1", "de-1"])).tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
+    assert np.exp(panel(["en-2", ""])).tolist() == pytest.approx([0.2, 0.8], abs=1e-6)
+    assert np.exp(panel(["", "de-1"])).tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert panel([]).tolist() == [0.0, 0.0]
+    assert math.isclose(float(np.exp(panel(["en-1", "de-1"])).sum()), 1.0, abs_tol=1e-6)
