@@ -425,7 +425,13 @@ def test_other_pieces_are_refused(name: str, change: Callable[[Layers], None]) -
 
 
 @piecewise
-def test_pieces_beyond_the_other_padding_are_refused(name: str) -> None:
-    """The student's third row has four pieces, more than any of the teacher's: as soon as it counts, they differ."""
+@pytest.mark.parametrize("longer_side", [0, 1])
+def test_pieces_beyond_the_other_padding_are_refused(name: str, longer_side: int) -> None:
+    """One side has read a fourth piece of the third row, after the three that both have."""
+    lengths = [[3, 2, 4, 1], [3, 2, 3, 1]]
+    ours, theirs = lengths[longer_side], lengths[1 - longer_side]
+    student, teacher = random_layers(ours, 2, 4, 7, grad=False), random_layers(theirs, 4, 4, 8, grad=False)
+    term = connected(TERMS[name]())
+    assert term(signals(student, teacher, READ), 1.0).isfinite()  # as long as that row does not count
     with pytest.raises(UserError, match="in 1 of 4 rows"):
-        connected(TERMS[name]())(batch(read=[True] * 4), 1.0)
+        term(signals(student, teacher, [True] * 4), 1.0)
