@@ -28,8 +28,10 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
     Relations:
         Free of scale: a small student may be less sure than its teacher and still lose nothing, where `logit_mse`
-        insists on the teacher's scale. So it does not teach how sure to be: combine it with `ce` or `kl`. `dist`
-        also compares the rows of a batch with one another.
+        insists on the teacher's scale. So it does not teach how sure to be: combine it with `ce` or `kl`. A constant
+        added to all logits turns the angle, so averages of several teachers or rows, and stores of the likeliest
+        classes, which hold log-probabilities, teach something else than one teacher's logits: prefer `dist` there,
+        which also compares the rows of a batch with one another.
     """
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
 

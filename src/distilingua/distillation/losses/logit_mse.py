@@ -24,7 +24,9 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     Relations:
         What `kl` becomes with T → ∞ for centred logits, up to a factor: every class counts alike, however unlikely.
         Its gradient never saturates, so it learns fast where `mse` (of probabilities) stands still. It also copies
-        what a softmax does not see: a constant added to all logits, which costs a little capacity.
+        what a softmax does not see: a constant added to all logits, which costs a little capacity. Averages of several
+        teachers or rows, and stores of the likeliest classes, hold log-probabilities, logits with another constant:
+        prefer `kl` there.
     """
     return (student - teacher).square().mean(-1)
 
