@@ -54,6 +54,11 @@ BAD_INPUT = [
     (["objective.alpha=1.5"], "objective.alpha=1.5 is outside [0, 1]"),
     (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
     (["objective.terms.kl.weight=-1"], "KL has weight -1"),
+    (["objective/terms=[dist,ce]"], "objective.terms.kl is weighed by this objective"),
+    (["objective=custom", "objective/terms=[hidden,ce]"], "Set teacher.store=false"),
+    (["augmentation=[word_dropout]"], "augmentation=word_dropout may change what a sentence means"),
+    (["student=layers", "student.layers=even:9"], "even:9"),
+    (["teacher.precision=fp4"], "teacher.precision=fp4 is not known"),
     (["schedule=two_stage", "schedule.soft.at=1.5"], "neither a fraction nor a number of steps"),
     (["task.max_length=500"], "task.max_length=500 is more than the student's 128 positions"),
     (["teacher=local", "teacher.path=/no/such/folder"], "no such folder"),
@@ -191,6 +196,44 @@ def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(
     nothing = run("compare", "nowhere", folder=tmp_path)
     assert nothing.returncode == 1
     assert "no metrics.json under nowhere" in nothing.stderr
+
+
+def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
+    """Promise 3: two gloo processes of batch b give the weights of one process that accumulates two batches of b.
+
+    With SGD: Adam divides gradients that are zero but for rounding by their own size, and makes rounding visible.
+    """
+    from safetensors.torch import load_file
+
+    settings = [
+        *files_overrides(files_corpus),
+        *("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]", "teacher.fine_tune=null"),
+        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "student.dropout=0"),
+        *("trainer.precision=32-true", "training.epochs=2"),
+        *("optimizer._target_=torch.optim.SGD", "optimizer.lr=0.3", "~optimizer.betas", "~optimizer.fused"),
+        f"paths.cache={tmp_path}/cache",
+    ]
+    rows = 0
+    weights = {}
+    for name, device in (
+        ("one", ["trainer.accumulate_grad_batches=2"]),
+        ("two", ["device=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]),
+    ):
+        if not rows:  # how many rows there are to train on decides which batch size both can share
+            shown = run("corpus", *settings, folder=tmp_path)
+            rows = sum(int(line.split()[2]) for line in shown.stdout.splitlines() if line.startswith((" en ", " de ")))
+        batch = next(b for b in range(8, 64) if (rows // b) % 2 == 0)
+        answer = run(
+            "train", *settings, *device, f"training.batch_size={batch}", f"hydra.run.dir={tmp_path}/{name}",
+            folder=tmp_path, seconds=300,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stderr
+        assert (tmp_path / name / "metrics.json").exists()
+        weights[name] = load_file(tmp_path / name / "student" / "model.safetensors")
+    assert rows > 100
+    for key, value in weights["one"].items():
+        assert value.allclose(weights["two"][key], atol=1e-5), key
+    assert len(list((tmp_path / "cache/soft_labels").glob("*/logits.npy"))) == 1  # written once, read by both processes
 
 
 def test_resume_says_what_it_needs(tmp_path: Path) -> None:

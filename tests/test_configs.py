@@ -14,7 +14,10 @@ from distilingua.cli import conf_folder
 from distilingua.train import train
 
 CONF = conf_folder()
-GROUPS = ("task", "corpus", "pair", "teacher", "student", "objective", "schedule", "device", "optimizer", "callbacks")
+GROUPS = (
+    *("task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule", "augmentation"),
+    *("device", "optimizer", "callbacks"),
+)
 
 
 def choices(group: str) -> list[str]:
@@ -27,7 +30,9 @@ EXPERIMENTS = choices("experiment")
 
 @pytest.mark.parametrize(("group", "choice"), EVERY_CHOICE)
 def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) -> None:  # type: ignore[no-untyped-def]
-    needed = ["teacher.path=models/mine"] if (group, choice) == ("teacher", "local") else []
+    needed = {("teacher", "local"): ["teacher.path=models/mine"]}.get((group, choice), [])
+    if group == "objective/terms":
+        needed = ["objective=custom"]
     cfg = compose_run(f"{group}={choice}", *needed)
     OmegaConf.resolve(cfg)
     assert not OmegaConf.missing_keys(cfg)
@@ -35,7 +40,8 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
     instantiate(cfg.teacher, _convert_="all")
     instantiate(cfg.corpus)
     instantiate(cfg.student)
-    instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    assert group != "objective/terms" or set(objective.terms) == {choice}
     instantiate(cfg.task, labels=["a", "b"])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from distilingua.data.augmentation import make_augmentations
 from distilingua.data.protocol import Pair
@@ -35,12 +35,15 @@ def check(cfg: DictConfig) -> None:
         raise UserError(
             f"objective.alpha={alpha} is outside [0, 1]. It is the soft labels' share of the loss; try 0.9."
         )
-    positions = cfg.student.get("positions")
-    if positions is not None and cfg.task.max_length > positions:
-        raise UserError(
-            f"task.max_length={cfg.task.max_length} is more than the student's {positions} positions. "
-            f"Set student.positions={cfg.task.max_length}, or a smaller task.max_length."
-        )
+    if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
+        raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
+    instantiate(cfg.student).check(cfg.task.max_length)
+    for name, term in cfg.objective.terms.items():
+        if "_target_" not in term:
+            raise UserError(
+                f"objective.terms.{name} is weighed by this objective, and objective/terms leaves it out. Add {name} to "
+                f"objective/terms=[…], or choose objective=custom, which weighs nothing by itself."
+            )
     objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     if objective.needs and source.store:
         names = ", ".join(sorted(set.union(*objective.needs.values())))

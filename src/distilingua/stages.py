@@ -168,6 +168,7 @@ def train_direct(
     lessons = labelled(rows.train)
     recipe = {
         "student": OmegaConf.to_container(cfg.student, resolve=True),
+        "origin": student.origin(),
         "tokenizer": tokenizer_fingerprint(tokenizer),
         "rows": rows_fingerprint(lessons, ["id", "text", "text_pair", "label"]),
         "labels": task.labels,
@@ -208,6 +209,7 @@ def student_fit(
         rows.dev,
         task,
         tokenizer,
+        prefix=student.prefix,
         batch_size=cfg.training.batch_size,
         eval_batch_size=cfg.training.eval_batch_size,
         language_alpha=cfg.training.language_alpha,

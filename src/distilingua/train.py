@@ -20,6 +20,7 @@ from distilingua.data.rows import load_rows
 from distilingua.distillation.objective import Objective
 from distilingua.evaluate import Reader, Readers, judge, latency, retention
 from distilingua.fitting import fit
+from distilingua.models.anatomy import anatomy
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student, load_student
 from distilingua.monitoring.results import log_results
@@ -68,7 +69,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     with clock("direct"):
         direct = train_direct(cfg, student, tokenizer, task, rows, cache, augmentations)
-        readers["direct"] = Reader(load_student(direct, task), tokenizer, folder=direct)
+        readers["direct"] = Reader(load_student(direct, task), tokenizer, student.prefix, direct)
 
     agreement: dict[str, float] = {}
     with clock("student"):
@@ -78,12 +79,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             module, data = student_fit(
                 cfg, student, tokenizer, task, objective, rows.train, rows, cache, sources, augmentations
             )
+            console.print(anatomy(module.student))
             trainer = fit(cfg, "student", module, data, cfg.training.epochs)
             if not trainer.is_global_zero:
                 return {}
             save(module, tokenizer, folder)
             agreement = module.last_agreement
-        readers["student"] = Reader(load_student(folder, task), tokenizer, folder=folder)
+        readers["student"] = Reader(load_student(folder, task), tokenizer, student.prefix, folder)
 
     with clock("evaluation"):
         judgements = {name: judge(reader, task, rows.test, name) for name, reader in readers.items()}

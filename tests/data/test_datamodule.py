@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
-from distilingua.data.datamodule import MultilingualDataModule, tokenise
+from distilingua.data.datamodule import MultilingualDataModule, tokenise, tokenizer_fingerprint
 from distilingua.data.pairing import pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
@@ -307,6 +307,13 @@ def test_text_is_tokenised_once(
     second = module(rows, counting, student_tokenizer, cache=tmp_path)
     assert Counting.texts == once
     assert [e["input_ids"] for e in second.train_rows] == [e["input_ids"] for e in first.train_rows]
+
+
+def test_a_tokenizer_stays_the_same_by_being_used(student_tokenizer: PreTrainedTokenizerBase) -> None:
+    before = tokenizer_fingerprint(student_tokenizer)
+    student_tokenizer(["a lamp", "a song and a lamp"], truncation=True, max_length=3, padding=True)
+    assert tokenizer_fingerprint(student_tokenizer) == before
+    assert tokenizer_fingerprint(train_tokenizer(["another text"], 60)) != before
 
 
 def test_without_a_cache_nothing_is_kept(rows: Rows, counting: TextClassification, student_tokenizer: Any) -> None:

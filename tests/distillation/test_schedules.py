@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,8 @@ from distilingua.distillation.schedules import (
     Switch,
 )
 from distilingua.errors import UserError
+
+ALL = torch.ones(50, dtype=torch.bool)  # the teacher read every row
 
 
 def at(schedule: Schedule, *steps: int, total: int = 100) -> list[float]:
@@ -96,10 +99,10 @@ def test_flsw_by_hand() -> None:
     student = torch.tensor([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
     teacher = torch.tensor([[3.0, 0.0], [0.0, 1.0], [3.0, 4.0]], dtype=torch.float64)
     # cosines 1, 0 and 3/5, so w is 0, 1 and 2/5 with a mean of 7/15
-    temperature = FLSW()(2.0, student, teacher)
+    temperature = FLSW()(2.0, student, teacher, ALL[:3])
     assert temperature.flatten().tolist() == pytest.approx([2 + 7 / 15, 2 + 7 / 15 - 1, 2 + 7 / 15 - 2 / 5])
     # squared: 0, 1 and 4/25 with a mean of 29/75, spread half as far
-    temperature = FLSW(beta=0.5, gamma=2.0)(2.0, student, teacher)
+    temperature = FLSW(beta=0.5, gamma=2.0)(2.0, student, teacher, ALL[:3])
     by_hand = [2 + 0.5 * (29 / 75 - w) for w in (0, 1, 4 / 25)]
     assert temperature.flatten().tolist() == pytest.approx(by_hand)
 
@@ -110,7 +113,32 @@ def test_cwsm_by_hand() -> None:
     expected = [4 + 2 * (surer - unsure) / 2, 4 + 2 * (unsure - surer) / 2]
     teachers = torch.zeros(2, 2, dtype=torch.float64), torch.eye(2, dtype=torch.float64)
     for teacher in teachers:  # which it does not look at
-        assert CWSM(beta=2.0)(4.0, student, teacher).flatten().tolist() == pytest.approx(expected)
+        assert CWSM(beta=2.0)(4.0, student, teacher, ALL[:2]).flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("make", [FLSW, CWSM])
+def test_rows_the_teacher_did_not_read_do_not_move_the_others(make: type[FLSW | CWSM]) -> None:
+    torch.manual_seed(0)
+    student, teacher, read = torch.randn(6, 4), torch.randn(6, 4), torch.tensor([True, True, False, True, False, True])
+    alone = make()(3.0, student[read], teacher[read], ALL[:4])
+    assert torch.allclose(make()(3.0, student, teacher, read)[read], alone)
+    nobody = make()(3.0, student, teacher, torch.zeros(6, dtype=torch.bool))
+    assert torch.isfinite(nobody).all()
+
+
+@pytest.mark.parametrize(
+    ("schedules", "message"),
+    [
+        ({"temperature": Linear(1.0, 0.0)}, r"schedule\.temperature reaches 0\. .* a temperature above 0"),
+        ({"temperature": Linear(1.0, -1.0)}, r"schedule\.temperature reaches -1"),
+        ({"soft": Cosine(1.0, -0.5)}, r"schedule\.soft reaches -0\.5"),
+        ({"terms": {"kl": Constant(-1.0)}}, r"schedule\.kl reaches -1"),
+    ],
+)
+def test_weights_stay_at_0_or_above_and_temperatures_above(schedules: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Schedules(**{"hard": Constant(), "soft": Constant(), "temperature": Constant(), **schedules})
+    Schedules(Linear(1.0, 0.0), Constant(), Constant())  # a weight may fade out
 
 
 adaptives = pytest.mark.parametrize("make", [FLSW, CWSM])
@@ -120,7 +148,7 @@ adaptives = pytest.mark.parametrize("make", [FLSW, CWSM])
 def test_adaptive_temperatures_are_one_per_row_without_a_gradient(make: type[FLSW | CWSM]) -> None:
     torch.manual_seed(0)
     student, teacher = torch.randn(6, 4, requires_grad=True), torch.randn(6, 4)
-    temperature = make()(3.0, student, teacher)
+    temperature = make()(3.0, student, teacher, ALL[:6])
     assert temperature.shape == (6, 1)
     assert not temperature.requires_grad
     assert temperature.std() > 0.01
@@ -133,10 +161,10 @@ def test_adaptive_temperatures_stay_above_a_tenth(make: type[FLSW | CWSM], tempe
     torch.manual_seed(0)
     student, teacher = torch.randn(50, 4), torch.randn(50, 4)
     adaptive: Adaptive = make(beta=1000.0)
-    assert adaptive(temperature, student, teacher).min().item() == pytest.approx(LEAST * temperature)
+    assert adaptive(temperature, student, teacher, ALL).min().item() == pytest.approx(LEAST * temperature)
 
 
 @adaptives
 def test_one_row_keeps_the_scheduled_temperature(make: type[FLSW | CWSM]) -> None:
     student, teacher = torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, -1.0]])
-    assert make()(3.0, student, teacher).tolist() == [[3.0]]
+    assert make()(3.0, student, teacher, ALL[:1]).tolist() == [[3.0]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -50,8 +51,12 @@ def encode_rows(
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What shapes its pieces. Truncation and padding are left out: they are the traces of its last call."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    return fingerprint(backend.to_str() if backend is not None else sorted(tokenizer.get_vocab().items()))
+    if backend is None:
+        return fingerprint(sorted(tokenizer.get_vocab().items()))
+    state = json.loads(backend.to_str())
+    return fingerprint({name: part for name, part in state.items() if name not in ("truncation", "padding")})
 
 
 class MultilingualDataModule(LightningDataModule):

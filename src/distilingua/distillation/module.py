@@ -104,7 +104,7 @@ class DistillationModule(LightningModule):
             if agreement.update_called:
                 scores["agreement"] = agreement.compute()
                 self.last_agreement[language] = round(float(scores["agreement"]), 4)
-            self.log_dict({f"dev/{language}/{name}": value for name, value in scores.items()})
+            self.log_dict({f"dev/{language}/{name}": value for name, value in scores.items()}, sync_dist=True)
             metrics.reset()
             agreement.reset()
 

@@ -74,7 +74,9 @@ class Objective(nn.Module):
     def forward(self, signals: Signals, progress: Progress) -> Loss:
         temperature: Temperature = self.temperature * self.schedules.temperature(progress)
         if self.schedules.adaptive is not None and signals.teacher is not None:
-            temperature = self.schedules.adaptive(float(temperature), signals.student, signals.teacher)
+            temperature = self.schedules.adaptive(
+                float(temperature), signals.student, signals.teacher, signals.has_teacher
+            )
         total = torch.zeros((), device=signals.student.device)
         logs: dict[str, float | Tensor] = {
             "temperature": temperature.mean() if isinstance(temperature, Tensor) else temperature

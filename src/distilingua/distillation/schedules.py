@@ -111,11 +111,23 @@ class Switch(Steps):
 
 
 class Adaptive(Protocol):
-    def __call__(self, temperature: float, student: Tensor, teacher: Tensor) -> Tensor:
-        """A temperature for every position, (positions, 1), above 0, from both models' logits (positions, classes)."""
+    def __call__(self, temperature: float, student: Tensor, teacher: Tensor, read: Tensor) -> Tensor:
+        """A temperature for every position, (positions, 1), above 0.
+
+        Args:
+            temperature: the scheduled one.
+            student, teacher: logits, (positions, classes).
+            read: whether the teacher read the position, (positions,) bool; others do not count for means.
+        """
 
 
 LEAST = 0.1  # of the scheduled temperature: below it a softmax is as good as an argmax
+
+
+def _around(temperature: float, w: Tensor, read: Tensor, beta: float) -> Tensor:
+    """`T + β·(mean(w) - w)`, (positions, 1), from w of (positions,); the mean over what the teacher read."""
+    mean = w[read].mean() if read.any() else w.mean()
+    return (temperature + beta * (mean - w)).clamp_min(LEAST * temperature)[:, None]
 
 
 @dataclass
@@ -131,9 +143,9 @@ class FLSW:
     gamma: float = 1.0
 
     @torch.no_grad()
-    def __call__(self, temperature: float, student: Tensor, teacher: Tensor) -> Tensor:
+    def __call__(self, temperature: float, student: Tensor, teacher: Tensor, read: Tensor) -> Tensor:
         w = (1 - F.cosine_similarity(student, teacher, dim=-1)).clamp_min(0) ** self.gamma
-        return (temperature + self.beta * (w.mean() - w)).clamp_min(LEAST * temperature)[:, None]
+        return _around(temperature, w, read, self.beta)
 
 
 @dataclass
@@ -146,9 +158,9 @@ class CWSM:
     beta: float = 1.0
 
     @torch.no_grad()
-    def __call__(self, temperature: float, student: Tensor, teacher: Tensor) -> Tensor:
+    def __call__(self, temperature: float, student: Tensor, teacher: Tensor, read: Tensor) -> Tensor:
         w = 1 / (student.softmax(-1).amax(-1) + 1e-3)
-        return (temperature + self.beta * (w.mean() - w)).clamp_min(LEAST * temperature)[:, None]
+        return _around(temperature, w, read, self.beta)
 
 
 class Schedules:
@@ -169,6 +181,12 @@ class Schedules:
     ) -> None:
         self.hard, self.soft, self.temperature, self.terms = hard, soft, temperature, dict(terms or {})
         self.adaptive = adaptive
+        for name, schedule in {"hard": hard, "soft": soft, "temperature": temperature, **self.terms}.items():
+            least = min(schedule(Progress(step, 100)) for step in range(101))
+            if least < 0 or (name == "temperature" and least == 0):
+                raise UserError(
+                    f"schedule.{name} reaches {least:g}. Weights stay at 0 or above, a temperature above 0: try 0.1."
+                )
 
     def weight(self, name: str, soft: bool) -> Schedule:
         return self.terms.get(name) or (self.soft if soft else self.hard)

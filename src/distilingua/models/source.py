@@ -97,6 +97,11 @@ class TeacherSource:
             )
         if not (folder / "config.json").is_file():
             raise UserError(f"teacher.path={self.path}: the folder has no config.json, so its shape is unknown.")
+        if "embedding_rank" in json.loads((folder / "config.json").read_text("utf-8")):
+            raise UserError(
+                f"teacher.path={self.path}: its embedding is factorised, which transformers would replace by a random "
+                f"one. Multiply it back first: distilingua.models.factorise.unfactorise."
+            )
         if self.sha256:
             found = file_sha256(folder / "model.safetensors")
             if found != self.sha256:
