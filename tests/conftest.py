@@ -75,6 +75,10 @@ def teacher_folder(tmp_path: Path) -> Path:
     return folder
 
 
+ONE_LAYER = (
+    *("student.layers=1", "student.hidden_size=64", "student.heads=2", "student.feed_forward=128"),
+    "student.vocabulary=200",
+)
 Compose = Callable[..., DictConfig]
 
 
@@ -94,7 +98,7 @@ def compose_run(tmp_path: Path) -> Compose:
 def tiny_run(compose_run: Compose, files_corpus: Path, teacher_folder: Path) -> Compose:
     """A whole run that takes a few seconds: the files corpus, the two-layer teacher, a student of one layer."""
 
-    def composed(*overrides: str) -> DictConfig:
+    def composed(*overrides: str, student: tuple[str, ...] = ONE_LAYER) -> DictConfig:
         return compose_run(
             "corpus=files",
             f"corpus.path='{files_corpus}/{{lang}}/{{split}}.jsonl'",
@@ -107,11 +111,7 @@ def tiny_run(compose_run: Compose, files_corpus: Path, teacher_folder: Path) -> 
             "teacher.fine_tune.epochs=12",
             "teacher.fine_tune.lr=2e-3",
             "teacher.fine_tune.batch_size=16",
-            "student.layers=1",
-            "student.hidden_size=64",
-            "student.heads=2",
-            "student.feed_forward=128",
-            "student.vocabulary=200",
+            *student,
             "training.epochs=12",
             "training.batch_size=16",
             "optimizer.lr=2e-3",

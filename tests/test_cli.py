@@ -55,7 +55,7 @@ BAD_INPUT = [
     (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
     (["objective.terms.kl.weight=-1"], "KL has weight -1"),
     (["objective/terms=[dist,ce]"], "objective.terms.kl is weighed by this objective"),
-    (["objective=custom", "objective/terms=[hidden,ce]"], "Set teacher.store=false"),
+    (["objective=custom", "objective/terms=[hidden,ce]", "teacher.store=true"], "teacher.store=false, so that it"),
     (["augmentation=[word_dropout]"], "augmentation=word_dropout may change what a sentence means"),
     (["student=layers", "student.layers=even:9"], "even:9"),
     (["teacher.precision=fp4"], "teacher.precision=fp4 is not known"),

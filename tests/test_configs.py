@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+import statistics
 from pathlib import Path
 
 import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.checks import check
 from distilingua.cli import conf_folder
 from distilingua.train import train
+from tests.conftest import ONE_LAYER
 
 CONF = conf_folder()
 GROUPS = (
@@ -45,6 +49,53 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
     instantiate(cfg.task, labels=["a", "b"])
 
 
+@pytest.mark.parametrize("term", choices("objective/terms"))
+def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-untyped-def]
+    """Those that compare piece by piece need a student that reads what the teacher reads, in the same pieces."""
+    same_pieces = term in ("attention", "minilm")
+    options = ["teacher.languages=null", "optimizer.lr=5e-4"] if same_pieces else []
+    student = ("student=layers", "student.layers=first:1") if same_pieces else ONE_LAYER
+    terms = sorted({term, "ce"})
+    cfg = tiny_run(
+        "objective=custom",
+        f"objective/terms=[{','.join(terms)}]",
+        "training.epochs=3",
+        "trainer.log_every_n_steps=1",
+        *options,
+        student=student,
+    )
+    check(cfg)
+    metrics = train(cfg)
+    events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
+    if term != "ce":  # without a soft term there is no student apart from the baseline
+        losses = [event.value for event in events.Scalars(f"train/loss/{term}")]
+        assert all(math.isfinite(loss) for loss in losses)
+        third = len(losses) // 3
+        assert statistics.mean(losses[-third:]) < statistics.mean(losses[:third])
+        assert metrics["retention"]["worst"] > 0
+
+
+@pytest.mark.parametrize("schedule", choices("schedule"))
+def test_every_schedule_trains(tiny_run, schedule: str) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run(f"schedule={schedule}", "training.epochs=1", "trainer.log_every_n_steps=1")
+    check(cfg)
+    train(cfg)
+    events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
+    moved = {
+        name: len({round(event.value, 6) for event in events.Scalars(f"train/{name}")}) > 1
+        for name in ("temperature", "weight/kl", "weight/ce")
+    }
+    if schedule in ("flsw", "cwsm"):  # around the scheduled temperature, which stays
+        most = [event.value for event in events.Scalars("train/temperature/most")]
+        assert max(most) > 1.001
+        del moved["temperature"]
+    temperature = schedule in ("cosine", "step")
+    weights = {"linear": (True, True), "two_stage": (True, False)}.get(schedule, (False, False))
+    assert moved.pop("temperature", temperature) == temperature
+    assert moved == {"weight/kl": weights[0], "weight/ce": weights[1]}
+    assert cfg.objective.temperature == 1.0
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs(tiny_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
     """At tiny scale, on the files corpus: what the experiment itself chooses stays, unless it needs other languages."""
@@ -61,7 +112,7 @@ def test_every_experiment_runs(tiny_run, experiment: str) -> None:  # type: igno
 def test_every_experiment_opens_with_its_command(experiment: str) -> None:
     lines = (CONF / "experiment" / f"{experiment}.yaml").read_text().splitlines()
     assert lines[0] == "# @package _global_"
-    assert lines[1].startswith(f"# distilingua train experiment={experiment}")
+    assert lines[1].replace(" -m", "").startswith(f"# distilingua train experiment={experiment}")
 
 
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda p: str(p.relative_to(CONF)))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.data.augmentation import make_augmentations
+from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
@@ -18,7 +20,8 @@ def check(cfg: DictConfig) -> None:
     """Raises UserError for the first thing that cannot work; takes a second or two and writes nothing."""
     pair: Pair = instantiate(cfg.pair)
     pair.check()
-    instantiate(cfg.corpus).check(pair.languages)
+    corpus = instantiate(cfg.corpus)
+    corpus.check(pair.languages)
     source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     source.check()
     if source.languages is not None and pair.source not in source.languages:
@@ -28,8 +31,6 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and isinstance(source, Ensemble):
         raise UserError("pair.align=block: several teachers each read one sentence. Set pair.align=sentence.")
-    if pair.align == "block" and not source.store:
-        raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
     alpha = cfg.objective.get("alpha")
     if alpha is not None and not 0 <= alpha <= 1:
         raise UserError(
@@ -41,24 +42,35 @@ def check(cfg: DictConfig) -> None:
     for name, term in cfg.objective.terms.items():
         if "_target_" not in term:
             raise UserError(
-                f"objective.terms.{name} is weighed by this objective, and objective/terms leaves it out. Add {name} to "
-                f"objective/terms=[…], or choose objective=custom, which weighs nothing by itself."
+                f"objective.terms.{name} is weighed by this objective, and objective/terms leaves it out. Add it "
+                f"there (objective/terms=[{name},…]), or choose objective=custom, which weighs nothing by itself."
             )
     objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
+    source.settle(live=needs_live_teacher(objective, augmentations))
     if objective.needs and source.store:
         names = ", ".join(sorted(set.union(*objective.needs.values())))
         raise UserError(
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(objective.needs))}), and a store "
-            f"holds its logits alone. Set teacher.store=false, so that the teacher reads along."
+            f"holds logits alone. Choose one teacher with teacher.store=false, so that it reads along."
         )
-    _check_augmentation(cfg, pair, source if objective.needs_teacher else None)
+    if pair.align == "block" and not source.store:
+        raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
+    if objective.needs_teacher:
+        _check_augmentation(augmentations, pair, source)
     _check_device(cfg)
 
 
-def _check_augmentation(cfg: DictConfig, pair: Pair, source: TeacherSource | Ensemble | None) -> None:
-    corpus = instantiate(cfg.corpus)
-    for name, augmentation in make_augmentations(cfg.augmentation, corpus, pair.languages).items():
-        if augmentation.keeps_meaning or source is None:
+def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:
+    """Whether stored logits are not enough: layers are compared, or the text changes together with its meaning."""
+    return bool(objective.needs) or any(not one.keeps_meaning for one in augmentations.values())
+
+
+def _check_augmentation(
+    augmentations: Mapping[str, Augmentation], pair: Pair, source: TeacherSource | Ensemble
+) -> None:
+    for name, augmentation in augmentations.items():
+        if augmentation.keeps_meaning:
             continue
         if source.store:
             raise UserError(

@@ -120,7 +120,7 @@ def soft_label_source(
         token_ids = tokenise(texts, task, reader.tokenizer, reader.prefix, cache)
         pad_id = reader.tokenizer.pad_token_id
         frozen = FrozenTeacher(reader.model, wanted)
-        if not member.store:
+        if member.store is False:
             tokens = dict(zip(texts["id"], token_ids, strict=True))
             encode = partial(encode_rows, task=task, tokenizer=reader.tokenizer, prefix=reader.prefix)
             live = {"teacher_tokens": tokens, "teacher_pad_id": pad_id, "teacher_encode": encode}

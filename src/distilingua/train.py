@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
+from distilingua.checks import needs_live_teacher
 from distilingua.console import console, quieten, results_table, show_data
 from distilingua.corpora.schema import Corpus
 from distilingua.data.augmentation import make_augmentations
@@ -47,14 +48,15 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     student: Student = instantiate(cfg.student)
+    corpus: Corpus = instantiate(cfg.corpus)
+    augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
+    source.settle(live=needs_live_teacher(objective, augmentations))
     readers: dict[str, Reader | Readers] = {}
 
     with clock("data"):
         reads = source.languages if objective.needs_teacher else None
         panel = source.panel if objective.needs_teacher else []
-        corpus: Corpus = instantiate(cfg.corpus)
         rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, panel)
-        augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
         task: TextClassification = instantiate(cfg.task, labels=rows.labels)
         tokenizer = student.tokenizer(rows.train, cache)
         show_data(rows)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Temperature, Term
@@ -15,10 +15,14 @@ from distilingua.distillation.schedules import Constant, Progress, Schedules
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
 
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
+
 
 @dataclass
 class Loss:
-    """The total, and everything worth plotting: `loss/TERM` (unweighted), `weight/TERM`, `temperature`."""
+    """The total, and everything worth plotting: `loss/TERM` (unweighted), `weight/TERM`, `temperature`
+    (and the least and most of it, where every position has its own)."""
 
     total: Tensor
     logs: dict[str, float | Tensor]
@@ -78,9 +82,10 @@ class Objective(nn.Module):
                 float(temperature), signals.student, signals.teacher, signals.has_teacher
             )
         total = torch.zeros((), device=signals.student.device)
-        logs: dict[str, float | Tensor] = {
-            "temperature": temperature.mean() if isinstance(temperature, Tensor) else temperature
-        }
+        logs: dict[str, float | Tensor] = {"temperature": temperature}
+        if isinstance(temperature, Tensor):
+            read = temperature[signals.has_teacher] if signals.has_teacher.any() else temperature
+            logs = {"temperature": read.mean(), "temperature/least": read.min(), "temperature/most": read.max()}
         for name, term in self.terms.items():
             assert isinstance(term, Term)
             weight = term.weight * self.schedules.weight(name, term.soft)(progress)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
 
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 RULE = re.compile(r"(first|last|even):([1-9]\d*)")
 

@@ -27,7 +27,8 @@ class TeacherSource:
         revision: commit of a hub repository.
         prefix: goes in front of every text; some encoders want one (E5: "query: ").
         fine_tune: training of the task on labelled source text; null for a teacher that knows the task already.
-        store: compute its logits once and train from those, instead of asking it again in every epoch.
+        store: compute its logits once and train from those, instead of asking it again in every epoch; null does so
+            unless something needs more of it than its logits, see `settle`.
         store_dtype: float32, or float16 for half the space and about three digits.
         store_top_k: classes kept per position, with what the others weigh together; null keeps all.
         precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
@@ -39,7 +40,7 @@ class TeacherSource:
     revision: str | None = None
     prefix: str = ""
     fine_tune: Mapping[str, Any] | None = None
-    store: bool = True
+    store: bool | None = None
     store_dtype: str = "float32"
     store_top_k: int | None = None
     precision: str = "32"
@@ -53,6 +54,15 @@ class TeacherSource:
     def panel(self) -> list[tuple[list[str] | None, bool]]:
         """See `Ensemble.panel`; nothing to tell apart here."""
         return []
+
+    def settle(self, live: bool) -> None:
+        """Decides `store` where the user has not.
+
+        Args:
+            live: whether a term compares its layers, or an augmentation changes what it has to read.
+        """
+        if self.store is None:
+            self.store = not live
 
     @property
     def location(self) -> str:
@@ -150,6 +160,9 @@ class Ensemble:
         found = [teacher.languages for teacher in self.teachers.values()]
         return None if None in found else sorted({lang for langs in found for lang in langs or ()})
 
+    def settle(self, live: bool) -> None:
+        """Several teachers answer from stores."""
+
     def check(self) -> None:
         if len(self.teachers) < 2:
             raise UserError("teacher.teachers names fewer than two. Add one, or choose a single teacher.")
@@ -162,6 +175,6 @@ class Ensemble:
                 f"Try teacher.weights={{{example}}}."
             )
         for name, teacher in self.teachers.items():
-            if not teacher.store:
+            if teacher.store is False:
                 raise UserError(f"teacher.teachers.{name}.store=false: several teachers answer from stores. Set true.")
             teacher.check()

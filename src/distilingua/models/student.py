@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from datasets import Dataset
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.artifacts import cached, folder_fingerprint, rows_fingerprint
 from distilingua.errors import UserError
@@ -21,8 +19,12 @@ from distilingua.models.depth import chosen_layers, keep_layers, layer_list, pla
 from distilingua.models.factorise import FactorisedEmbedding, check_rank, factorise
 from distilingua.models.source import TeacherSource
 from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings, trim_tokenizer
-from distilingua.models.vocabulary import train_tokenizer
-from distilingua.tasks.text_classification import TextClassification
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from distilingua.tasks.text_classification import TextClassification
 
 
 class Student(Protocol):
@@ -78,6 +80,10 @@ class Scratch:
         return None
 
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        from distilingua.models.vocabulary import train_tokenizer
+
         recipe = {
             "texts": rows_fingerprint(rows, ["text", "text_pair"]),
             "size": self.vocabulary,
@@ -91,6 +97,8 @@ class Scratch:
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
     def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from transformers import AutoConfig
+
         self.check(task.max_length)
         config = AutoConfig.for_model(
             self.architecture,
@@ -139,6 +147,8 @@ class Pretrained:
         if folder is None:
             chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
             return
+        from transformers import AutoConfig
+
         config = AutoConfig.from_pretrained(folder)
         _check_plain(self.path, config)
         chosen_layers(self.layers, config.num_hidden_layers)
@@ -151,6 +161,8 @@ class Pretrained:
         return folder_fingerprint(folder) if folder is not None else [self.path, self.revision]
 
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
         if not self.trim_vocabulary:
             return self._tokenizer
         recipe = {
@@ -210,6 +222,8 @@ class Pretrained:
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """The whole one."""
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(self._source.location, revision=self.revision)
         if tokenizer.pad_token is None:  # decoders are trained without one
             tokenizer.pad_token = tokenizer.eos_token
@@ -218,6 +232,8 @@ class Pretrained:
 
 def load_student(folder: str | Path, task: TextClassification) -> PreTrainedModel:
     """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
+    from transformers import AutoConfig
+
     config = AutoConfig.from_pretrained(folder)
     if getattr(config, "embedding_rank", None) is None:
         return task.model_class.from_pretrained(folder)

@@ -10,14 +10,16 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KINDS = ("Unigram", "WordPiece", "BPE")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte of a character that has no piece

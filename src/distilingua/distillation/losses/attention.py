@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.layers import (
     SAME_PIECES,
@@ -20,6 +19,9 @@ from distilingua.distillation.losses.layers import (
 )
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:

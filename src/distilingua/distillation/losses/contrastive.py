@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.layers import pooled, projection
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 
 def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float) -> Tensor:

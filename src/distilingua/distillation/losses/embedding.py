@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.hidden import vector_distance
 from distilingua.distillation.losses.layers import pooled, projection
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 
 class SentenceEmbedding(Term):

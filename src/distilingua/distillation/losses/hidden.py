@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.layers import (
     SAME_PIECES,
@@ -24,6 +23,9 @@ from distilingua.distillation.losses.layers import (
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 
 def vector_distance(student: Tensor, teacher: Tensor, distance: Literal["mse", "cosine"]) -> Tensor:

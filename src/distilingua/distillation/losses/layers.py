@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 LayerMap = Mapping[int, int] | Literal["even"] | None
 """Student layer -> teacher layer, counted from 1, or from the end with -1 for the last; 0 is the embeddings' output.

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
-from transformers import PretrainedConfig
 
 from distilingua.distillation.losses.kl import kl_divergence
 from distilingua.distillation.losses.layers import (
@@ -21,6 +20,9 @@ from distilingua.distillation.losses.layers import (
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 
 def relation(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from transformers import PretrainedConfig
 
 Temperature = float | Tensor
 """T > 0: one number, or one per position as (positions, 1)."""
