@@ -37,6 +37,9 @@ def test_the_tree_and_links_name_what_is_there() -> None:
 
 
 def test_every_group_and_choice_is_listed() -> None:
-    for group in ("task", "corpus", "pair", "teacher", "student", "objective", "schedule", "device", "experiment"):
+    for group in (
+        *("task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
+        *("augmentation", "device", "experiment"),
+    ):
         for path in (conf_folder() / group).glob("*.yaml"):
             assert path.stem == "base" or f"`{path.stem}`" in README, f"{group}={path.stem}"

@@ -35,12 +35,12 @@ def compare(folders: list[Path]) -> Group:
     tables = []
     for setting, seeds in runs.items():
         table = plain_table(
-            " ".join(part for part in setting.split() if part not in common),
+            f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}",
             ("lang",),
-            ("seeds", "teacher", "direct", "student", "kept", "read right", "seconds"),
+            ("teacher", "direct", "student", "kept", "read right", "sec"),
         )
         for column in table.columns:
-            column.min_width = 5 if column.header in ("lang", "seeds", "seconds") else 10  # the tables line up
+            column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang]["accuracy"] for run in seeds if name in run["models"]]
@@ -48,7 +48,6 @@ def compare(folders: list[Path]) -> Group:
             }
             table.add_row(
                 lang,
-                str(len(seeds)),
                 *(_spread(values) for values in scores.values()),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),

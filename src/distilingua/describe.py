@@ -7,12 +7,11 @@ from collections import Counter, defaultdict
 from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.table import Table
 
-from distilingua.console import console, quieten, show_data
+from distilingua.console import console, plain_table, quieten, show_data
 from distilingua.corpora.schema import Corpus
 from distilingua.data.protocol import Pair
-from distilingua.data.rows import load_rows
+from distilingua.data.rows import Rows, load_rows
 
 
 def describe(cfg: DictConfig) -> None:
@@ -21,22 +20,35 @@ def describe(cfg: DictConfig) -> None:
     corpus: Corpus = instantiate(cfg.corpus)
     pair: Pair = instantiate(cfg.pair)
     objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
-    reads = instantiate(cfg.teacher).languages if objective.needs_teacher else None
+    reads = instantiate(cfg.teacher, _convert_="all").languages if objective.needs_teacher else None
     rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads)
     show_data(rows)
     caps = ambiguity_caps(corpus.load(pair.languages))
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
-    shown = Table(title=f"{len(rows.labels)} labels; a training sentence of each", title_justify="left")
-    for column in ("label", *pair.languages):
-        shown.add_column(column)
+    console.print("Test rows of a label that no training text of their language has, once paired:")
+    console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
+    languages = pair.languages[:2]  # more do not fit beside each other
+    shown = plain_table(f"{len(rows.labels)} labels; a training sentence of each", ("label",), ())
+    for lang in languages:
+        shown.add_column(lang)
     examples: dict[tuple[str, str], str] = {}
     for row in rows.texts.select_columns(["lang", "split", "label", "text"]):
         if row["split"] in ("train", "parallel"):
             examples.setdefault((row["label"], row["lang"]), row["text"])
     for label in rows.labels:
-        shown.add_row(label, *(examples.get((label, lang), "none") for lang in pair.languages))
+        shown.add_row(label, *(examples.get((label, lang), "none") for lang in languages))
     console.print(shown)
+
+
+def untaught(rows: Rows) -> dict[str, float]:
+    """Per language, the share of test rows whose label occurs in no training row of that language."""
+    truth = dict(zip(rows.texts["id"], rows.texts["label"], strict=True))
+    taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"], rows.train["id"], strict=True)}
+    return {
+        lang: sum((lang, label) not in taught for label in test["label"]) / len(test)
+        for lang, test in rows.test.items()
+    }
 
 
 def ambiguity_caps(rows: Dataset) -> dict[str, float]:

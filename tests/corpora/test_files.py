@@ -282,7 +282,13 @@ def test_unknown_suffix(tmp_path: Path) -> None:
     assert ".csv, .tsv, .jsonl, .json, .parquet" in message
 
 
-@pytest.mark.parametrize("path", ["data/{split}.csv", "data/{lang}.csv", "data/train.csv"])
+@pytest.mark.parametrize("suffix", WRITERS)
+def test_a_folder_is_enough_where_files_have_the_usual_names(tmp_path: Path, suffix: str) -> None:
+    pattern = lay_out(tmp_path, RECORDS, suffix)
+    assert load(str(tmp_path)) == load(pattern)
+
+
+@pytest.mark.parametrize("path", ["data/{split}.csv", "data/{lang}.csv"])
 def test_path_without_a_field(path: str) -> None:
     message = refused(path)
     assert f"corpus.path={path} must contain {{lang}} and {{split}}" in message

@@ -23,7 +23,7 @@ class Files:
     """One file per language and split.
 
     Args:
-        path: of the files, with `{lang}` and `{split}` in it: `data/{lang}/{split}.csv`.
+        path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
         columns: see `dataset_from_table`.
         splits: our split -> what stands for `{split}` in the path.
         labels: class names by number, where the labels are plain numbers.
@@ -35,13 +35,18 @@ class Files:
     labels: list[str] | None = None
 
     def _file(self, lang: str, split: str) -> Path:
-        return Path(self.path.replace("{lang}", lang).replace("{split}", self.splits[split]))
+        if "{lang}" in self.path:
+            return Path(self.path.replace("{lang}", lang).replace("{split}", self.splits[split]))
+        stem = Path(self.path) / lang / self.splits[split]
+        found = [stem.with_name(stem.name + suffix) for suffix in READERS]
+        return next((file for file in found if file.is_file()), found[0])
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a file that is missing, empty, of an unknown kind, or short of a column."""
-        if "{lang}" not in self.path or "{split}" not in self.path:
+        if ("{lang}" in self.path) != ("{split}" in self.path):
             raise UserError(
-                f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv."
+                f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv, or be "
+                f"a folder with a folder for every language."
             )
         for lang in languages:
             for split in self.splits:
