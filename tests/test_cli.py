@@ -236,6 +236,33 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
     assert len(list((tmp_path / "cache/soft_labels").glob("*/logits.npy"))) == 1  # written once, read by both processes
 
 
+def test_a_killed_run_resumes_to_the_same_weights(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
+    """Promise 6, with SIGKILL in the middle of the student's training: bit for bit on one device."""
+    settings = [
+        *files_overrides(files_corpus),
+        *("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]", "teacher.fine_tune=null"),
+        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=8"),
+        "training.batch_size=8",
+        f"paths.cache={tmp_path}/cache",
+    ]
+    whole = run("train", *settings, f"hydra.run.dir={tmp_path}/whole", folder=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    command = [DISTILINGUA, "train", *settings, f"hydra.run.dir={tmp_path}/killed"]
+    job = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    last = tmp_path / "killed" / "checkpoints" / "student" / "last.ckpt"
+    deadline = time.monotonic() + 120
+    while not last.exists() and job.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    job.kill()
+    job.wait()
+    assert last.exists()
+    assert not (tmp_path / "killed" / "metrics.json").exists()  # it died before its end
+    resumed = run("resume", f"{tmp_path}/killed", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    weights = [(tmp_path / name / "student" / "model.safetensors").read_bytes() for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+
+
 def test_resume_says_what_it_needs(tmp_path: Path) -> None:
     assert "no run under outputs/" in run("resume", folder=tmp_path).stderr
     assert "is not the folder of a run" in run("resume", str(tmp_path), folder=tmp_path).stderr

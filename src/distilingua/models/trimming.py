@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,8 @@ SPECIAL_IDS = tuple(f"{name}_token_id" for name in ("pad", "unk", "bos", "eos", 
 def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], folder: Path) -> None:
     """Writes a tokenizer that splits `texts` as `tokenizer` does and has no more pieces than that takes.
 
-    It also keeps special tokens and every single character or byte, so that any other text still has pieces, and the
-    pieces keep their order.
+    It also keeps special tokens, every byte, and every single character of the texts' scripts, so that other text in
+    them still has pieces. The pieces keep their order.
 
     Args:
         texts: as the model will read them, prefix included.
@@ -50,7 +51,9 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], fol
     recipe["truncation"] = recipe["padding"] = None  # left over from the last call
     whole = Tokenizer.from_str(json.dumps(recipe))
     added = {token["content"] for token in recipe["added_tokens"]}
-    keep = added | set(tokenizer.all_special_tokens) | {p for p in _pieces(model) if _is_character(p, model)}
+    scripts = {"", *(_script(c) for text in texts for c in text)}
+    keep = added | set(tokenizer.all_special_tokens)
+    keep |= {piece for piece in _pieces(model) if _is_character(piece, model, scripts)}
     keep |= _needed(whole, model, texts)
 
     old = whole.get_vocab(with_added_tokens=True)
@@ -143,9 +146,21 @@ def _pieces(model: dict[str, Any]) -> Iterable[str]:
     return [piece for piece, _ in model["vocab"]] if model["type"] == "Unigram" else model["vocab"]
 
 
-def _is_character(piece: str, model: dict[str, Any]) -> bool:
+def _is_character(piece: str, model: dict[str, Any], scripts: set[str]) -> bool:
+    """A byte, or a character of one of these scripts."""
     core = piece.removeprefix(model.get("continuing_subword_prefix") or "")
-    return len(core.removesuffix(model.get("end_of_word_suffix") or "")) == 1 or BYTE.fullmatch(piece) is not None
+    core = core.removesuffix(model.get("end_of_word_suffix") or "")
+    if BYTE.fullmatch(piece) is not None:
+        return True
+    # BPE often spells bytes as letters of its own choice
+    return len(core) == 1 and (model["type"] == "BPE" or _script(core) in scripts)
+
+
+def _script(character: str) -> str:
+    """LATIN, CJK, CYRILLIC …: Unicode names begin with it. The same for all that is no letter, such as digits."""
+    if unicodedata.category(character)[0] not in "LM":
+        return ""
+    return unicodedata.name(character, "?").split()[0]
 
 
 def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
