@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.data.collate import pad
 from distilingua.data.datamodule import tokenise
 from distilingua.models.inference import logits_of
+from distilingua.models.teacher import in_precision
 from distilingua.tasks.text_classification import TextClassification
 
 
@@ -32,23 +34,40 @@ class Judgement:
 
 @dataclass
 class Reader:
-    """A model with what it needs to read text.
+    """A model with what it needs to read text. The model loads when it is first asked for.
 
     Args:
+        load: gives the model.
         folder: where its files are, if anywhere.
+        precision: what it computes in, see `in_precision`.
     """
 
-    model: PreTrainedModel
+    load: Callable[[], PreTrainedModel]
     tokenizer: PreTrainedTokenizerBase
     prefix: str = ""
     folder: Path | None = None
+    precision: str = "32"
 
-    def __post_init__(self) -> None:
-        tensors = list(self.model.parameters())
-        self.parameters = sum(p.numel() for p in tensors)  # now: int8 weights are no parameters any more
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, int, int]:
+        model = self.load()
+        tensors = list(model.parameters())  # counted here: int8 weights are no parameters any more
+        sizes = sum(p.numel() for p in tensors), sum(p.numel() * p.element_size() for p in tensors)
+        return in_precision(model, self.precision), *sizes
+
+    @property
+    def model(self) -> PreTrainedModel:
+        return self._loaded[0]
+
+    @property
+    def parameters(self) -> int:
+        return self._loaded[1]
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights on disk; of its tensors, when it is saved nowhere."""
         files = list(self.folder.glob("*.safetensors")) if self.folder is not None else []
-        in_memory = sum(p.numel() * p.element_size() for p in tensors)
-        self.bytes = sum(file.stat().st_size for file in files) or in_memory
+        return sum(file.stat().st_size for file in files) or self._loaded[2]
 
     def logits(self, rows: Dataset, task: TextClassification, title: str) -> Tensor:
         """(rows, classes)."""

@@ -30,7 +30,7 @@ from distilingua.evaluate import Reader, Readers
 from distilingua.fitting import fit
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student
-from distilingua.models.teacher import FrozenTeacher, in_precision, load_model, load_tokenizer
+from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
 from distilingua.tasks.text_classification import TextClassification
 
 
@@ -47,8 +47,8 @@ def teach(
                 f"{', '.join(task.labels[:6])} … in this order. Soft labels would be misread. Give a teacher with the "
                 f"same labels, or let it learn them: teacher/fine_tune=default."
             )
-        model = load_model(source.location, task, tokenizer, source.revision)
-        return Reader(model, tokenizer, source.prefix, source.local)
+        load = partial(load_model, source.location, task, tokenizer, source.revision)
+        return Reader(load, tokenizer, source.prefix, source.local, str(source.precision))
     settings = source.fine_tune
     lessons = labelled(rows.train).filter(lambda row: row["lang"] == pair.source)
     recipe = {
@@ -86,7 +86,8 @@ def teach(
         model.save_pretrained(folder)
 
     folder = cached(cache, "teachers", recipe, build)
-    return Reader(load_model(folder, task, tokenizer), tokenizer, source.prefix, folder)
+    load = partial(load_model, folder, task, tokenizer)
+    return Reader(load, tokenizer, source.prefix, folder, str(source.precision))
 
 
 def part_of(model: PreTrainedModel, name: str) -> nn.Module:
@@ -119,12 +120,11 @@ def soft_label_source(
         texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in ids])
         token_ids = tokenise(texts, task, reader.tokenizer, reader.prefix, cache)
         pad_id = reader.tokenizer.pad_token_id
-        frozen = FrozenTeacher(reader.model, wanted)
         if member.store is False:
             tokens = dict(zip(texts["id"], token_ids, strict=True))
             encode = partial(encode_rows, task=task, tokenizer=reader.tokenizer, prefix=reader.prefix)
             live = {"teacher_tokens": tokens, "teacher_pad_id": pad_id, "teacher_encode": encode}
-            return {"data": live, "teacher": frozen}
+            return {"data": live, "teacher": FrozenTeacher(reader.model, wanted)}
         recipe = {
             "teacher": folder_fingerprint(reader.folder) if reader.folder else [member.location, member.revision],
             "tokenizer": tokenizer_fingerprint(reader.tokenizer),
@@ -135,7 +135,7 @@ def soft_label_source(
         }
         stores.append(
             store_soft_labels(
-                cache, recipe, frozen, task, texts, token_ids, pad_id, member.store_dtype, member.store_top_k
+                cache, recipe, reader, task, texts, token_ids, pad_id, member.store_dtype, member.store_top_k
             )
         )
     answers = stores[0] if isinstance(source, TeacherSource) else Panel(stores, member_weights(source))
@@ -146,10 +146,8 @@ def member_weights(source: Ensemble) -> list[float]:
     return [float(source.weights[name]) if source.weights else 1.0 for name in source.teachers]
 
 
-def in_chosen_precision(readers: Mapping[str, Reader], source: TeacherSource | Ensemble) -> Reader | Readers:
-    """The teachers as they are asked and judged."""
-    for name, reader in readers.items():
-        reader.model = in_precision(reader.model, str(source.members[name].precision))
+def as_one(readers: Mapping[str, Reader], source: TeacherSource | Ensemble) -> Reader | Readers:
+    """The teachers as they are judged."""
     if isinstance(source, TeacherSource):
         return next(iter(readers.values()))
     return Readers([(readers[n], member.languages) for n, member in source.members.items()], member_weights(source))

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student, load_student
 from distilingua.monitoring.results import log_results
 from distilingua.stages import (
-    in_chosen_precision,
+    as_one,
     read_right,
     save,
     soft_label_source,
@@ -65,13 +66,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     if objective.needs_teacher:
         with clock("teacher"):
             teachers = {name: teach(cfg, name, one, pair, task, rows, cache) for name, one in source.members.items()}
-            readers["teacher"] = in_chosen_precision(teachers, source)
+            readers["teacher"] = as_one(teachers, source)
         with clock("soft_labels"):
             sources = soft_label_source(teachers, source, task, rows, cache, objective.needs)
 
     with clock("direct"):
         direct = train_direct(cfg, student, tokenizer, task, rows, cache, augmentations)
-        readers["direct"] = Reader(load_student(direct, task), tokenizer, student.prefix, direct)
+        readers["direct"] = Reader(partial(load_student, direct, task), tokenizer, student.prefix, direct)
 
     agreement: dict[str, float] = {}
     with clock("student"):
@@ -87,7 +88,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 return {}
             save(module, tokenizer, folder)
             agreement = module.last_agreement
-        readers["student"] = Reader(load_student(folder, task), tokenizer, student.prefix, folder)
+        readers["student"] = Reader(partial(load_student, folder, task), tokenizer, student.prefix, folder)
 
     with clock("evaluation"):
         judgements = {name: judge(reader, task, rows.test, name) for name, reader in readers.items()}

@@ -6,19 +6,19 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from datasets import Dataset
 from numpy.lib.format import open_memmap
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from distilingua.artifacts import cached
 from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.models.inference import logit_batches
-from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.text_classification import TextClassification
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
@@ -120,10 +120,15 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, classes, rest
 
 
+class HasModel(Protocol):
+    @property
+    def model(self) -> PreTrainedModel: ...
+
+
 def store_soft_labels(
     cache: Path,
     recipe: Mapping[str, Any],
-    teacher: FrozenTeacher,
+    teacher: HasModel,
     task: TextClassification,
     rows: Dataset,
     token_ids: Sequence[list[int]],
@@ -137,6 +142,7 @@ def store_soft_labels(
 
     Args:
         recipe: everything that shapes the logits.
+        teacher: whose `model` is asked for only when there is something to compute.
         rows: texts the teacher reads, each once.
         token_ids: the same texts in the teacher's pieces.
         dtype: float32 or float16, on disk.

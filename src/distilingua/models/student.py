@@ -126,7 +126,7 @@ class Pretrained:
         path: hub repository, folder, or `package:NAME/FOLDER` for a model that a Python package carries.
         revision: commit of the repository; pin it for runs you want to repeat.
         layers: those to keep, see `chosen_layers`; null for all.
-        trim_vocabulary: keep only the pieces that the pair's texts use, and the characters of their scripts, see `trim_tokenizer`.
+        trim_vocabulary: keep only the pieces that the pair's texts use, see `trim_tokenizer`.
         embedding_rank: width of a factorised embedding, see `factorise`; null leaves it whole.
         prefix: goes in front of every text; some encoders want one (E5: "query: ").
     """
