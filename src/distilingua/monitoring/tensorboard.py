@@ -33,12 +33,12 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
 
 
 def disagreement_table(teacher: Judgement, student: Judgement, rows: int = 40) -> str:
-    """Markdown: sentences on which teacher and student differ, with the truth."""
+    """Markdown: sentences on which teacher and student differ, with the truth; evenly drawn where there are many."""
+    columns = zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True)
+    different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
+    shown = different[:: -(-len(different) // rows) or 1]
     lines = ["| text | teacher | student | truth |", "| --- | --- | --- | --- |"]
-    for text, t, s, truth in zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True):
-        if t != s and len(lines) < rows + 2:
-            safe = text.replace("|", "\\|")
-            lines.append(f"| {safe} | {t} | {s} | {truth} |")
+    lines += ["| {} | {} | {} | {} |".format(text.replace("|", "\\|"), *names) for text, *names in shown]
     return "\n".join(lines)
 
 
