@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch import Tensor
-from torchmetrics import MetricCollection
+from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
 from torchmetrics.classification import (
     MulticlassAccuracy,
     MulticlassF1Score,
@@ -19,21 +20,43 @@ from transformers import AutoModelForSequenceClassification, PreTrainedTokenizer
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.errors import UserError
 
 
 class TextClassification:
     """What a model reads, which logits count, and how it is judged.
 
     Args:
-        labels: class names; their order is the order of the logits.
+        labels: class names, each once.
         name: what the labels say, for titles.
         max_length: pieces per sentence; what goes beyond is cut off.
+        ordinal: the classes are steps of a scale, so a prediction can be wrong by one step or by several: adds `mae`.
+        order: class names in the order of the logits, and of the scale; null takes the order of `labels`, or under
+            `ordinal` that of the numbers they begin with, if all do ("2 stars" before "10 stars").
+
+    Raises:
+        UserError: `order` does not name every class once.
     """
 
     model_class = AutoModelForSequenceClassification
 
-    def __init__(self, labels: Sequence[str], name: str = "text", max_length: int = 64) -> None:
-        self.labels, self.name, self.max_length = list(labels), name, max_length
+    def __init__(
+        self,
+        labels: Sequence[str],
+        name: str = "text",
+        max_length: int = 64,
+        ordinal: bool = False,
+        order: Sequence[str] | None = None,
+    ) -> None:
+        self.name, self.max_length, self.ordinal = name, max_length, ordinal
+        self.labels = by_number(labels) if ordinal else list(labels)
+        if order is not None:
+            if sorted(order) != sorted(labels):
+                raise UserError(
+                    f"task.order={','.join(order)}: the labels are {', '.join(self.labels)}. Name each of them once, "
+                    f"e.g. task.order=[{','.join(self.labels)}]."
+                )
+            self.labels = list(order)
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     @property
@@ -66,13 +89,39 @@ class TextClassification:
         return [self.labels[i] for i in logits.argmax(-1).tolist()]
 
     def metrics(self) -> MetricCollection:
-        """Accuracy over sentences; precision, recall and F1 as means over the classes that occur."""
+        """Accuracy over sentences; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""
         n = len(self.labels)
-        return MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(n, average="micro"),
-                "precision": MulticlassPrecision(n, average="macro"),
-                "recall": MulticlassRecall(n, average="macro"),
-                "f1": MulticlassF1Score(n, average="macro"),
-            }
-        )
+        metrics: dict[str, Metric | MetricCollection] = {
+            "accuracy": MulticlassAccuracy(n, average="micro"),
+            "precision": MulticlassPrecision(n, average="macro"),
+            "recall": MulticlassRecall(n, average="macro"),
+            "f1": MulticlassF1Score(n, average="macro"),
+        }
+        if self.ordinal:
+            metrics["mae"] = OrdinalError()
+        return MetricCollection(metrics)
+
+
+class OrdinalError(MeanAbsoluteError):
+    """Mean absolute error in steps of the scale, between the likeliest class and the true one; 0 is perfect.
+
+    Relations:
+        Accuracy counts every error alike. This tells a critic who gives four stars for five from one who gives one.
+        Equal steps are an assumption: nobody knows that two stars are as far from three as four from five.
+    """
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """
+        Args:
+            logits: (positions, classes), classes in the order of the scale.
+            labels: class indices, (positions,).
+        """
+        super().update(logits.argmax(-1).float(), labels.float())
+
+
+def by_number(labels: Sequence[str]) -> list[str]:
+    """Labels by the numbers they begin with, "2" before "10"; unchanged where one of them begins with none."""
+    numbers = {label: re.match(r"[+-]?\d+(?:\.\d+)?", label) for label in labels}
+    if not all(numbers.values()):
+        return list(labels)
+    return sorted(labels, key=lambda label: float(numbers[label][0]))  # type: ignore[index]

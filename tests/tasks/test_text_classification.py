@@ -1,0 +1,156 @@
+"""What the models read, and how they are judged: against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.errors import UserError
+from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.text_classification import TextClassification
+
+STARS = ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
+
+
+def logits(predicted: list[int], classes: int) -> torch.Tensor:
+    """The likeliest class of each row, by a margin that differs from row to row."""
+    return torch.nn.functional.one_hot(torch.tensor(predicted), classes) * torch.arange(
+        1.0, len(predicted) + 1
+    ).unsqueeze(1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> PreTrainedTokenizerBase:
+    return train_tokenizer(["a man sleeps", "somebody is awake", "query: the rain in spain"] * 20, 200)
+
+
+def scores(task: TextClassification, predicted: list[int], truth: list[int]) -> dict[str, float]:
+    found = task.metrics()(logits(predicted, len(task.labels)), torch.tensor(truth))
+    return {name: float(value) for name, value in found.items()}
+
+
+def test_metrics_by_hand() -> None:
+    """
+    truth      a a a b b c        a: 2 of 3 found, 2 of 2 named right;   P 1    R 2/3  F 4/5
+    predicted  a a b b c c        b: 1 of 2 found, 1 of 2 named right;   P 1/2  R 1/2  F 1/2
+                                  c: 1 of 1 found, 1 of 2 named right;   P 1/2  R 1    F 2/3
+    """
+    found = scores(TextClassification(["a", "b", "c"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
+    assert found == pytest.approx(
+        {
+            "accuracy": 4 / 6,
+            "precision": (1 + 1 / 2 + 1 / 2) / 3,
+            "recall": (2 / 3 + 1 / 2 + 1) / 3,
+            "f1": (4 / 5 + 1 / 2 + 2 / 3) / 3,
+        },
+        abs=1e-6,
+    )
+
+
+def test_a_class_that_neither_occurs_nor_is_predicted_lowers_no_mean() -> None:
+    found = scores(TextClassification(["a", "b", "c", "never"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
+    assert found["f1"] == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3, abs=1e-6)
+
+
+def test_mae_counts_steps_and_adds_up_over_batches() -> None:
+    """Off by 0, 1, 4, 2 and 0, 3 steps: 10 steps over 6 rows. Half of the batches would have a mean of 7/4 and 3/2."""
+    task = TextClassification(STARS, ordinal=True)
+    assert scores(task, [0, 1, 4, 2], [0, 0, 0, 4])["mae"] == pytest.approx(7 / 4)
+    metrics = task.metrics()
+    metrics.update(logits([0, 1, 4, 2], 5), torch.tensor([0, 0, 0, 4]))
+    metrics.update(logits([3, 0], 5), torch.tensor([3, 3]))
+    assert float(metrics.compute()["mae"]) == pytest.approx(10 / 6)
+    metrics.reset()
+    metrics.update(logits([1], 5), torch.tensor([2]))
+    assert float(metrics.compute()["mae"]) == 1.0
+
+
+def test_accuracy_cannot_tell_a_near_miss_from_a_far_one_and_mae_can() -> None:
+    task = TextClassification(STARS, ordinal=True)
+    near, far = scores(task, [1, 3], [0, 4]), scores(task, [4, 0], [0, 4])
+    assert near["accuracy"] == far["accuracy"] == 0.0
+    assert (near["mae"], far["mae"]) == (1.0, 4.0)
+
+
+def test_mae_is_for_ordered_classes_only() -> None:
+    assert set(TextClassification(STARS).metrics()) == {"accuracy", "precision", "recall", "f1"}
+    assert set(TextClassification(STARS, ordinal=True).metrics()) == {"accuracy", "precision", "recall", "f1", "mae"}
+
+
+def test_labels_keep_their_order_unless_something_else_is_said() -> None:
+    shuffled = ["10 stars", "2 stars", "1 star"]
+    assert TextClassification(shuffled).labels == shuffled
+    assert TextClassification(shuffled, ordinal=True).labels == ["1 star", "2 stars", "10 stars"]
+    assert TextClassification(["1", "-1", "0", "-0.5"], ordinal=True).labels == ["-1", "-0.5", "0", "1"]
+    assert TextClassification(["2", "fair", "10"], ordinal=True).labels == ["2", "fair", "10"]
+    assert TextClassification(["bad", "fair", "good"], order=["good", "bad", "fair"]).labels == ["good", "bad", "fair"]
+
+
+def test_the_order_is_that_of_logits_targets_and_configurations() -> None:
+    task = TextClassification(["bad", "fair", "awful"], ordinal=True, order=["awful", "bad", "fair"])
+    assert task.model_options == {
+        "id2label": {0: "awful", 1: "bad", 2: "fair"},
+        "label2id": {"awful": 0, "bad": 1, "fair": 2},
+    }
+    assert task.targets(Dataset.from_dict({"label": ["fair", "awful"]})).tolist() == [2, 0]
+    assert task.decode(torch.tensor([[0.0, 0.1, 3.0], [-1.0, -2.0, -3.0]])) == ["fair", "awful"]
+
+
+@pytest.mark.parametrize("order", [["bad"], ["bad", "good", "great"], ["bad", "bad"]])
+def test_an_order_names_every_label_once(order: list[str]) -> None:
+    with pytest.raises(UserError) as caught:
+        TextClassification(["bad", "good"], order=order)
+    assert f"task.order={','.join(order)}: the labels are bad, good" in str(caught.value)
+    assert "task.order=[bad,good]" in str(caught.value)
+
+
+def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
+    task = TextClassification(["a", "b"])
+    targets = task.targets(Dataset.from_dict({"label": ["b", "", "a"]}))
+    assert targets.tolist() == [1, HIDDEN, 0]
+    assert targets.dtype == torch.long
+    student = torch.tensor([[0.0, 0.0], [9.0, -9.0], [0.0, 0.0]])
+    assert torch.nn.functional.cross_entropy(student, targets).item() == pytest.approx(math.log(2))
+
+
+def test_a_pair_is_one_sequence_with_a_separator_between(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = {"text": ["a man sleeps"], "text_pair": ["somebody is awake"]}
+    (ids,) = TextClassification(["a", "b"]).tokenise(rows, tokenizer, prefix="")
+    first, second = (tokenizer(rows[name][0], add_special_tokens=False)["input_ids"] for name in ("text", "text_pair"))
+    assert ids == [tokenizer.cls_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.sep_token_id]
+
+
+def test_a_single_text_has_no_second_separator(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = {"text": ["a man sleeps", "somebody is awake"], "text_pair": ["", ""]}
+    for ids in TextClassification(["a", "b"]).tokenise(rows, tokenizer, prefix=""):
+        assert ids.count(tokenizer.sep_token_id) == 1
+        assert ids[-1] == tokenizer.sep_token_id
+
+
+def test_prefix_goes_in_front_of_the_first_text_only(tokenizer: PreTrainedTokenizerBase) -> None:
+    task = TextClassification(["a", "b"])
+    rows = {"text": ["the rain"], "text_pair": ["in spain"]}
+    written = {"text": ["query: the rain"], "text_pair": ["in spain"]}
+    assert task.tokenise(rows, tokenizer, prefix="query: ") == task.tokenise(written, tokenizer, prefix="")
+
+
+def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer: PreTrainedTokenizerBase) -> None:
+    rows = {"text": ["a man sleeps " * 20], "text_pair": ["somebody is awake " * 20]}
+    (ids,) = TextClassification(["a", "b"], max_length=16).tokenise(rows, tokenizer, prefix="")
+    assert len(ids) == 16
+    middle = ids.index(tokenizer.sep_token_id)
+    assert 1 < middle < 14
+    assert ids[-1] == tokenizer.sep_token_id
+
+
+def test_logits_are_in_full_precision() -> None:
+    output = SequenceClassifierOutput(logits=torch.tensor([[0.5, 1.5]], dtype=torch.bfloat16))
+    found = TextClassification(["a", "b"]).logits(output)
+    assert found.dtype == torch.float32
+    assert found.tolist() == [[0.5, 1.5]]
