@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,7 @@ class Files:
 
     Args:
         path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
+            `package:NAME/FOLDER` for files that a Python package carries.
         columns: see `dataset_from_table`.
         splits: our split -> what stands for `{split}` in the path.
         labels: class names by number, where the labels are plain numbers.
@@ -35,9 +37,10 @@ class Files:
     labels: list[str] | None = None
 
     def _file(self, lang: str, split: str) -> Path:
-        if "{lang}" in self.path:
-            return Path(self.path.replace("{lang}", lang).replace("{split}", self.splits[split]))
-        stem = Path(self.path) / lang / self.splits[split]
+        path = _location(self.path)
+        if "{lang}" in path:
+            return Path(path.replace("{lang}", lang).replace("{split}", self.splits[split]))
+        stem = Path(path) / lang / self.splits[split]
         found = [stem.with_name(stem.name + suffix) for suffix in READERS]
         return next((file for file in found if file.is_file()), found[0])
 
@@ -75,6 +78,20 @@ class Files:
                 table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         return concatenate_datasets(parts)
+
+
+def _location(path: str) -> str:
+    """The path with a package replaced by its folder, as for `teacher.path`. Imports nothing of that package."""
+    if not path.startswith("package:"):
+        return path
+    package, _, rest = path.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"corpus.path={path}: the Python package {package!r} is not installed. "
+            f"Run `pip install {package.replace('_', '-')}`."
+        )
+    return str(Path(spec.submodule_search_locations[0]) / rest)
 
 
 def _header(file: Path) -> list[str]:
