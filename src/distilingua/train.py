@@ -6,36 +6,14 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.checks import needs_live_teacher
 from distilingua.console import console, quieten, results_table, show_data
-from distilingua.corpora.schema import Corpus
-from distilingua.data.augmentation import make_augmentations
-from distilingua.data.protocol import Pair
-from distilingua.data.rows import load_rows
-from distilingua.distillation.objective import Objective
-from distilingua.evaluate import Reader, Readers, judge, latency, retention
-from distilingua.fitting import fit
-from distilingua.models.anatomy import anatomy
-from distilingua.models.source import Ensemble, TeacherSource
-from distilingua.models.student import Student, load_student
+from distilingua.evaluate import Judgement, Reader, Readers, judge, latency, retention
 from distilingua.monitoring.results import log_results
-from distilingua.stages import (
-    as_one,
-    read_right,
-    save,
-    soft_label_source,
-    student_fit,
-    teach,
-    train_direct,
-)
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.stages import Answers, Job, as_one, ask, distil, prepare, read_right, teach, train_direct
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -44,83 +22,71 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped.
     """
     quieten()
-    run, cache, clock = Path(cfg.paths.run), Path(cfg.paths.cache), Clock()
-    pair: Pair = instantiate(cfg.pair)
-    source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
-    objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
-    student: Student = instantiate(cfg.student)
-    corpus: Corpus = instantiate(cfg.corpus)
-    augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
-    source.settle(live=needs_live_teacher(objective, augmentations))
-    readers: dict[str, Reader | Readers] = {}
+    clock = Clock()
+    models: dict[str, Reader | Readers] = {}
+    answers: Answers = {}
+    agreement: dict[str, float] = {}
 
     with clock("data"):
-        reads = source.languages if objective.needs_teacher else None
-        panel = source.panel if objective.needs_teacher else []
-        rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, panel)
-        task: TextClassification = instantiate(cfg.task, labels=rows.labels)
-        tokenizer = student.tokenizer(rows.train, cache)
-        show_data(rows)
-
-    sources: dict[str, Any] = {}
-    if objective.needs_teacher:
+        job = prepare(cfg)
+        show_data(job.rows)
+    if job.objective.needs_teacher:
         with clock("teacher"):
-            teachers = {name: teach(cfg, name, one, pair, task, rows, cache) for name, one in source.members.items()}
-            readers["teacher"] = as_one(teachers, source)
+            teachers = {name: teach(job, name, source) for name, source in job.source.members.items()}
+            models["teacher"] = as_one(teachers, job.source)
         with clock("soft_labels"):
-            sources = soft_label_source(teachers, source, task, rows, cache, objective.needs)
-
+            answers = ask(job, teachers)
     with clock("direct"):
-        direct = train_direct(cfg, student, tokenizer, task, rows, cache, augmentations)
-        readers["direct"] = Reader(partial(load_student, direct, task), tokenizer, student.prefix, direct)
-
-    agreement: dict[str, float] = {}
-    with clock("student"):
-        folder = direct  # without a teacher, the student is the baseline
-        if objective.needs_teacher:
-            folder = run / "student"
-            module, data = student_fit(
-                cfg, student, tokenizer, task, objective, rows.train, rows, cache, sources, augmentations
-            )
-            console.print(anatomy(module.student))
-            trainer = fit(cfg, "student", module, data, cfg.training.epochs)
-            if not trainer.is_global_zero:
+        models["direct"] = student = train_direct(job)  # without a teacher, the student is the baseline
+    if job.objective.needs_teacher:
+        with clock("student"):
+            distilled = distil(job, answers)
+            if distilled is None:
                 return {}
-            save(module, tokenizer, folder)
-            agreement = module.last_agreement
-        readers["student"] = Reader(partial(load_student, folder, task), tokenizer, student.prefix, folder)
-
+            student, agreement = distilled
+    models["student"] = student
     with clock("evaluation"):
-        judgements = {name: judge(reader, task, rows.test, name) for name, reader in readers.items()}
-        dev = judge(readers["student"], task, {pair.source: rows.dev[pair.source]}, "student")[pair.source].scores
-        milliseconds = latency(readers, task, rows.test[pair.source])
+        judgements = {name: judge(model, job.task, job.rows.test, name) for name, model in models.items()}
+        source_dev = judge(student, job.task, {job.pair.source: job.rows.dev[job.pair.source]}, "student")
+        milliseconds = latency(models, job.task, job.rows.test[job.pair.source])
 
-    metrics = {
-        "task": task.name,
-        "pair": pair.name,
-        "protocol": pair.protocol,
-        "seed": cfg.seed,
+    metrics = summary(job, models, judgements, milliseconds)
+    metrics["soft_labels"] = read_right(job, answers)
+    metrics["dev"] = {"accuracy": source_dev[job.pair.source].scores["accuracy"], "agreement": agreement}
+    metrics["seconds"] = clock.seconds
+    (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
+    log_results(cfg, job.task, metrics, judgements)
+    console.print(results_table(metrics))
+    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.")
+    return metrics
+
+
+def summary(
+    job: Job,
+    models: dict[str, Reader | Readers],
+    judgements: dict[str, dict[str, Judgement]],
+    milliseconds: dict[str, float],
+) -> dict[str, Any]:
+    """The part of `metrics.json` that compares the models."""
+    kept = {}
+    if "teacher" in models:
+        kept = retention(judgements["teacher"], judgements["student"], job.pair.source, job.source.languages)
+    return {
+        "task": job.task.name,
+        "pair": job.pair.name,
+        "protocol": job.pair.protocol,
+        "seed": job.cfg.seed,
         "models": {
             name: {
-                "parameters": reader.parameters,
-                "bytes": reader.bytes,
+                "parameters": model.parameters,
+                "bytes": model.bytes,
                 "latency_ms": milliseconds[name],
                 "languages": {lang: judgement.scores for lang, judgement in judgements[name].items()},
             }
-            for name, reader in readers.items()
+            for name, model in models.items()
         },
-        "retention": {},
-        "soft_labels": read_right(rows, task, sources["data"]["soft_labels"]) if source.store and sources else {},
-        "dev": {"accuracy": dev["accuracy"], "agreement": agreement},
-        "seconds": clock.seconds,
+        "retention": kept,
     }
-    if "teacher" in judgements:
-        metrics["retention"] = retention(judgements["teacher"], judgements["student"], pair.source, source.languages)
-    (run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
-    log_results(cfg, task, metrics, judgements)
-    console.print(results_table(metrics))
-    console.print(f"Written to {run / 'metrics.json'}; the student is in {folder}.")
-    return metrics
 
 
 class Clock:

@@ -20,6 +20,7 @@ from distilingua.errors import UserError
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
 HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
+PAIRS = {name: ("en", "de" if "de" in cfg.languages else "sw") for name, cfg in HUB.items()}
 ROWS = {"train": 5, "validation": 3, "test": 4}
 Table = Callable[[str, str, int], Dataset]  # (language, their split, rows) -> what one file of theirs holds
 
@@ -83,18 +84,63 @@ def amazon_reviews(lang: str, split: str, n: int) -> Dataset:
     )
 
 
+def tweet_sentiment(lang: str, split: str, n: int) -> Dataset:
+    """Numbers written as text, as the public copy is said to have them."""
+    return Dataset.from_dict(
+        {
+            "text": [f"@user {lang} tweet {split} {i}" for i in range(n)],
+            "label": [str(i % 3) for i in range(n)],
+        }
+    )
+
+
+def pawsx(lang: str, split: str, n: int) -> Dataset:
+    """Ids count from 1 in every split."""
+    return Dataset.from_dict(
+        {
+            "id": list(range(1, n + 1)),
+            "sentence1": [f"{lang} first {split} {i}" for i in range(n)],
+            "sentence2": [f"{lang} second {split} {i}" for i in range(n)],
+            "label": [i % 2 for i in range(n)],
+        },
+        features=Features(
+            {
+                "id": Value("int32"),
+                "sentence1": Value("string"),
+                "sentence2": Value("string"),
+                "label": ClassLabel(names=["0", "1"]),
+            }
+        ),
+    )
+
+
+def masakhanews(lang: str, split: str, n: int) -> Dataset:
+    topics = ["business", "health", "sports"]
+    return Dataset.from_dict(
+        {
+            "category": [topics[i % 3] for i in range(n)],
+            "headline": [f"{lang} headline {split} {i}" for i in range(n)],
+            "text": [f"{lang} article {split} {i}. " * 300 for i in range(n)],
+            "url": [f"https://example.org/{lang}/{split}/{i}" for i in range(n)],
+        }
+    )
+
+
 LOOK_ALIKES: dict[str, Table] = {
     "xnli": xnli,
     "massive": massive,
     "sib200": sib200,
     "amazon_reviews": amazon_reviews,
+    "tweet_sentiment": tweet_sentiment,
+    "pawsx": pawsx,
+    "masakhanews": masakhanews,
 }
 
 
 def lay_out(folder: Path, name: str, table: Table | None = None) -> Path:
-    """The files of a look-alike for English and German, and the README that declares them, as on the hub."""
+    """The files of a look-alike for English and a target, and the README that declares them, as on the hub."""
     configs = []
-    for lang in ("en", "de"):
+    for lang in PAIRS[name]:
         config = HUB[name].languages[lang]
         files = []
         for split, n in ROWS.items():
@@ -113,7 +159,7 @@ def corpus(name: str, folder: Path, **overrides: Any) -> Hub:
 
 
 def load(name: str, folder: Path, **overrides: Any) -> list[dict[str, str]]:
-    return corpus(name, lay_out(folder, name), **overrides).load(["en", "de"]).to_list()
+    return corpus(name, lay_out(folder, name), **overrides).load(list(PAIRS[name])).to_list()
 
 
 def test_every_hub_corpus_has_a_look_alike() -> None:
@@ -125,7 +171,7 @@ def test_all_rows_of_all_splits_arrive_in_the_schema(name: str, tmp_path: Path) 
     rows = load(name, tmp_path / name)
     assert list(rows[0]) == list(COLUMNS)
     found = [(row["lang"], row["split"]) for row in rows]
-    for lang in ("en", "de"):
+    for lang in PAIRS[name]:
         assert {split: found.count((lang, split)) for split in ("train", "dev", "test")} == {
             "train": ROWS["train"],
             "dev": ROWS["validation"],
@@ -186,10 +232,46 @@ def test_amazon_reviews_name_the_stars_and_align_nothing(tmp_path: Path) -> None
     assert rows[0]["id"] == "en-train-en_train_0000000"
 
 
+def test_tweet_sentiment_keeps_numbers_that_are_text_and_names_those_that_are_not(tmp_path: Path) -> None:
+    assert [row["label"] for row in load("tweet_sentiment", tmp_path / "text")[:4]] == ["0", "1", "2", "0"]
+
+    def numbered(lang: str, split: str, n: int) -> Dataset:
+        return tweet_sentiment(lang, split, n).cast_column("label", Value("int64"))
+
+    rows = corpus("tweet_sentiment", lay_out(tmp_path / "numbers", "tweet_sentiment", numbered)).load(["de"])
+    assert rows["label"][:4] == ["negative", "neutral", "positive", "negative"]
+    assert set(rows["group"]) == {""}
+
+
+def test_pawsx_is_a_pair_of_sentences_aligned_by_id(tmp_path: Path) -> None:
+    rows = load("pawsx", tmp_path)
+    german = sum(ROWS.values())
+    assert rows[1] == {
+        "id": "en-train-2",
+        "lang": "en",
+        "split": "train",
+        "text": "en first train 1",
+        "text_pair": "en second train 1",
+        "label": "1",
+        "group": "train-2",
+        "block": "",
+    }
+    assert [row["group"] for row in rows[:german]] == [row["group"] for row in rows[german:]]
+    assert len({row["group"] for row in rows}) == german  # the same id in another split is another pair
+
+
+def test_masakhanews_reads_headlines_and_can_read_articles(tmp_path: Path) -> None:
+    rows = load("masakhanews", tmp_path / "headlines")
+    assert (rows[1]["text"], rows[1]["text_pair"], rows[1]["label"]) == ("en headline train 1", "", "health")
+    assert {row["group"] for row in rows} == {""}
+    articles = load("masakhanews", tmp_path / "articles", columns={"text": "text"})
+    assert articles[1]["text"].startswith("en article train 1. en article")
+
+
 @pytest.mark.parametrize("name", HUB)
 def test_limit_is_per_language_and_split(name: str, tmp_path: Path) -> None:
     found = [(row["lang"], row["split"]) for row in load(name, tmp_path, limit=4)]
-    for lang in ("en", "de"):
+    for lang in PAIRS[name]:
         assert [found.count((lang, split)) for split in ("train", "dev", "test")] == [4, 3, 4]
 
 
@@ -200,7 +282,7 @@ def test_unknown_language_is_refused_before_anything_is_read(name: str) -> None:
     message = str(caught.value)
     assert "/nowhere has no language 'tlh'" in message
     assert "Choose from: " in message
-    assert " de," in message
+    assert f" {PAIRS[name][1]}," in message
     assert "+corpus.languages.tlh=CONFIGURATION" in message
 
 
@@ -219,7 +301,7 @@ def test_missing_column_names_the_ones_there_are(name: str, tmp_path: Path) -> N
         return LOOK_ALIKES[name](lang, split, n).rename_column(wanted, "gold")
 
     with pytest.raises(UserError) as caught:
-        corpus(name, lay_out(tmp_path, name, renamed)).load(["en", "de"])
+        corpus(name, lay_out(tmp_path, name, renamed)).load(list(PAIRS[name]))
     message = str(caught.value)
     assert f"{tmp_path} ({HUB[name].languages.en}) has no column {wanted!r}" in message
     assert "gold" in message

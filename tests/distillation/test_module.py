@@ -10,48 +10,34 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from hydra.utils import instantiate
 from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from distilingua.corpora.schema import Corpus
 from distilingua.data.datamodule import MultilingualDataModule, tokenise
-from distilingua.data.rows import Rows, load_rows
 from distilingua.distillation.module import DistillationModule
 from distilingua.evaluate import Reader
 from distilingua.fitting import fit
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.stages import soft_label_source, student_fit
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.stages import ask, prepare, student_fit
 
 
 class Parts:
     """What `train` puts together, so that a test can look at the pieces."""
 
     def __init__(self, cfg: DictConfig) -> None:
-        self.cfg, self.cache = cfg, Path(cfg.paths.cache)
-        corpus: Corpus = instantiate(cfg.corpus)
-        self.rows: Rows = load_rows(corpus, instantiate(cfg.cleaning), instantiate(cfg.pair), ["en"])
-        self.task: TextClassification = instantiate(cfg.task, labels=self.rows.labels)
-        self.source: TeacherSource = instantiate(cfg.teacher, _convert_="all")
+        self.job = prepare(cfg)
+        assert isinstance(self.job.source, TeacherSource)
+        self.source = self.job.source
         tokenizer = load_tokenizer(self.source)
-        load = partial(load_model, self.source.location, self.task, tokenizer)
+        load = partial(load_model, self.source.location, self.job.task, tokenizer)
         self.teacher = Reader(load, tokenizer, folder=Path(self.source.location))
 
-    def module(self, store: bool, workers: int = 0) -> tuple[DistillationModule, MultilingualDataModule]:
-        cfg = self.cfg.copy()
-        cfg.training.workers = workers
+    def module(self, store: bool) -> tuple[DistillationModule, MultilingualDataModule]:
         self.source.store = store
-        student = instantiate(cfg.student)
-        tokenizer = student.tokenizer(self.rows.train, self.cache)
-        objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
-        teachers = {"teacher": self.teacher}
-        sources = soft_label_source(teachers, self.source, self.task, self.rows, self.cache, objective.needs)
-        return student_fit(
-            cfg, student, tokenizer, self.task, objective, self.rows.train, self.rows, self.cache, sources, {}
-        )
+        answers = ask(self.job, {"teacher": self.teacher})
+        return student_fit(self.job, self.job.objective, self.job.rows.train, answers)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -220,13 +206,13 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None: 
     _, data = parts.module(store=True)
     data.setup("fit")
     assert data.soft_labels is not None
-    rows: Dataset = parts.rows.texts
+    rows: Dataset = parts.job.rows.texts
     texts = dict(zip(rows["id"], rows["text"], strict=True))
     shuffled = data.train_rows[::-7]
     batch = data.collate(shuffled)
     for example, stored in zip(shuffled, batch["soft_labels"], strict=True):
         (read,) = example["teacher_rows"]
         alone = Dataset.from_dict({"text": [texts[read]], "text_pair": [""]})
-        ids = tokenise(alone, parts.task, parts.teacher.tokenizer, "", None)
+        ids = tokenise(alone, parts.job.task, parts.teacher.tokenizer, "", None)
         live = parts.teacher.model(torch.tensor(ids)).logits[0]
         assert torch.allclose(stored, live, atol=1e-5)
