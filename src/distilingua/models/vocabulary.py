@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -25,6 +26,12 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
+    # its threads add up scores in any order: without the last digits, every run gets the same pieces and ids
+    state = json.loads(tokenizer.to_str())
+    special, learnt = state["model"]["vocab"][: len(SPECIAL)], state["model"]["vocab"][len(SPECIAL) :]
+    learnt = sorted(((piece, round(score, 6)) for piece, score in learnt), key=lambda entry: (-entry[1], entry[0]))
+    state["model"]["vocab"] = [*special, *learnt]
+    tokenizer = Tokenizer.from_str(json.dumps(state))
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
