@@ -26,10 +26,14 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
     tokenizer.decoder = decoders.Metaspace()
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
-    # its threads add up scores in any order: without the last digits, every run gets the same pieces and ids
     state = json.loads(tokenizer.to_str())
     special, learnt = state["model"]["vocab"][: len(SPECIAL)], state["model"]["vocab"][len(SPECIAL) :]
-    learnt = sorted(((piece, round(score, 6)) for piece, score in learnt), key=lambda entry: (-entry[1], entry[0]))
+    # Every run shall get the same pieces and ids. The trainer's threads add up scores in any order, so the last digits
+    # go; and characters too rare for a score of their own get the lowest one, in steps of 0.0001, in any order.
+    least = min(score for _, score in learnt)
+    rare = least + 1e-4 * sum(len(piece) == 1 for piece, _ in learnt)
+    scores = {piece: least if len(piece) == 1 and score < rare else score for piece, score in learnt}
+    learnt = sorted(((piece, round(score, 6)) for piece, score in scores.items()), key=lambda x: (-x[1], x[0]))
     state["model"]["vocab"] = [*special, *learnt]
     tokenizer = Tokenizer.from_str(json.dumps(state))
     ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
