@@ -475,6 +475,19 @@ def test_unlabelled_target_text_is_welcome() -> None:
     assert rows.pairing.rows["de"] == 38
 
 
+@pytest.mark.parametrize("split", ["dev", "test"])
+def test_rows_without_a_label_are_not_judged(split: str) -> None:
+    some, none = corpus(), corpus()
+    for n, (r, s) in enumerate(zip(some.rows, none.rows, strict=True)):
+        if (r["lang"], r["split"]) == ("de", split):
+            r["label"] = "" if n % 2 else r["label"]
+            s["label"] = ""
+    found = load_rows(some, Cleaning(), Pair("en", ["de"]), None)
+    assert len({"dev": found.dev, "test": found.test}[split]["de"]) == 3
+    with pytest.raises(UserError, match=f"no {split} rows with a label for 'de' are left"):
+        load_rows(none, Cleaning(), Pair("en", ["de"]), None)
+
+
 @pytest.mark.parametrize(("lang", "split"), [("en", "train"), ("en", "dev"), ("de", "train"), ("de", "test")])
 def test_an_empty_split(lang: str, split: str) -> None:
     short = corpus()
@@ -484,5 +497,6 @@ def test_an_empty_split(lang: str, split: str) -> None:
     with pytest.raises(UserError) as caught:
         load_rows(short, Cleaning(), Pair("en", ["de"]), None)
     message = str(caught.value)
-    assert f"no {split} rows for {lang!r} are left after cleaning" in message
+    labelled = "" if split == "train" else " with a label"
+    assert f"no {split} rows{labelled} for {lang!r} are left after cleaning" in message
     assert f"{lang}: 50 rows, dropped empty {30 if split == 'train' else 6}" in message

@@ -58,13 +58,14 @@ def load_rows(
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
     marks = list(zip(langs, splits, names, strict=True))
     labels = sorted({name for lang, split, name in marks if (lang, split) == (pair.source, "train") and name})
-    counts = Counter(zip(langs, splits, strict=True))
+    # what is judged needs a label; what is only trained on does not
+    counts = Counter((lang, split) for lang, split, name in marks if name or split == "train")
     for lang in pair.languages:
         for split in ("train", "dev", "test"):
             if not counts[lang, split]:
                 raise UserError(
-                    f"corpus: no {split} rows for {lang!r} are left after cleaning ({cleaning_report}). "
-                    f"Every language needs train, dev and test."
+                    f"corpus: no {split} rows{'' if split == 'train' else ' with a label'} for {lang!r} are left after "
+                    f"cleaning ({cleaning_report}). Every language needs train, dev and test, the latter two labelled."
                 )
     for lang in pair.languages:
         unknown = sorted({name for here, _, name in marks if here == lang and name} - set(labels))
@@ -78,7 +79,7 @@ def load_rows(
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
-            lang: texts.select([i for i, here in enumerate(zip(langs, splits, strict=True)) if here == (lang, split)])
+            lang: texts.select([i for i, mark in enumerate(marks) if mark[:2] == (lang, split) and mark[2]])
             for lang in pair.languages
         }
 
