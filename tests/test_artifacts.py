@@ -226,7 +226,7 @@ def test_the_code_that_shapes_an_artifact_is_part_of_it(tmp_path: Path, monkeypa
     parts = [tmp_path / name for name in (*artifacts.SHAPING_CODE, "monitoring")]
     files = [part if part.suffix else part / "module.py" for part in parts]
     for file in files:
-        file.parent.mkdir(exist_ok=True)
+        file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("x = 1\n")
     monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
     before = artifacts.code_fingerprint()

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
-SHAPING_CODE = ("data", "tasks", "models", "distillation", "stages.py", "fitting.py")  # changes what is built
+SHAPING_CODE = (  # what changes a teacher or a baseline; terms other than cross-entropy do not
+    *("data", "tasks", "models", "stages.py", "fitting.py", "distillation/losses/ce.py", "distillation/losses/term.py"),
+    *(f"distillation/{name}.py" for name in ("module", "objective", "schedules", "signals")),
+)
 
 
 def fingerprint(recipe: Any) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -31,11 +34,7 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and isinstance(source, Ensemble):
         raise UserError("pair.align=block: several teachers each read one sentence. Set pair.align=sentence.")
-    alpha = cfg.objective.get("alpha")
-    if alpha is not None and not 0 <= alpha <= 1:
-        raise UserError(
-            f"objective.alpha={alpha} is outside [0, 1]. It is the soft labels' share of the loss; try 0.9."
-        )
+    _check_numbers(cfg)
     if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
         raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
     instantiate(cfg.student).check(cfg.task.max_length)
@@ -59,6 +58,28 @@ def check(cfg: DictConfig) -> None:
     if objective.needs_teacher:
         _check_augmentation(augmentations, pair, source)
     _check_device(cfg)
+
+
+def _check_numbers(cfg: DictConfig) -> None:
+    """Values that would end in a traceback once everything has loaded."""
+    whole: dict[str, Any] = {f"training.{n}": 1 for n in ("epochs", "batch_size", "eval_batch_size")}
+    for name, least in {**whole, "training.workers": 0, "seed": 0}.items():
+        value = OmegaConf.select(cfg, name)
+        if not isinstance(value, int) or value < least:
+            raise UserError(f"{name}={value}: expected a whole number of at least {least}.")
+    above_zero = {"optimizer.lr": "1e-3", "objective.temperature": "1"}
+    for name, example in above_zero.items():
+        value = OmegaConf.select(cfg, name)
+        if not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"{name}={value}: expected a number above 0, such as {example}.")
+    for name in ("objective.alpha", "training.language_alpha", "lr_schedule.warmup"):
+        value = OmegaConf.select(cfg, name)
+        if value is not None and (not isinstance(value, int | float) or not 0 <= value <= 1):
+            raise UserError(f"{name}={value} is outside [0, 1]: expected a share, such as 0.1.")
+    folder = Path(str(OmegaConf.select(cfg, "paths.cache")))
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise UserError(f"paths.cache={folder} cannot be written. Name another folder: paths.cache=FOLDER.")
 
 
 def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:

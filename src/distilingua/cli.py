@@ -49,8 +49,10 @@ def run(command: str, overrides: list[str]) -> None:
 
 def check_writable(overrides: list[str]) -> None:
     """Hydra makes the run's folder before anything else, and would answer with a traceback."""
-    given = [o.split("=", 1)[1] for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    given = [o.split("=", 1)[1].strip("'") for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
     for name in given or ["outputs"]:
+        if "${" in name:
+            continue
         folder = Path(name).absolute()
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):

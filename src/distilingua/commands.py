@@ -12,7 +12,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
 from distilingua.checks import check
 from distilingua.cli import conf_folder, run
@@ -53,8 +53,13 @@ def readable_errors(unused: Path | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, InstantiationException) as raised:
-        error = raised if isinstance(raised, UserError) else raised.__cause__
+    except (UserError, InstantiationException, MissingMandatoryValue) as raised:
+        error: BaseException | None = raised
+        if isinstance(raised, MissingMandatoryValue):
+            key = str(raised).rpartition(": ")[2].splitlines()[0]
+            error = UserError(f"{key} is not set, and this choice of files needs it. Add {key}=…")
+        elif isinstance(raised, InstantiationException):
+            error = raised.__cause__
         if not isinstance(error, UserError):
             raise
         if unused and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in unused.iterdir()):
@@ -73,10 +78,13 @@ def resume(arguments: list[str]) -> None:
         if not runs:
             sys.exit("distilingua resume: no run under outputs/. Name its folder: distilingua resume RUN.")
         folder = runs[-1].parents[1]
-    overrides = folder / ".hydra" / "overrides.yaml"
+    # the copy beside the checkpoints is that of the run itself; Hydra's own is that of the last try in this folder
+    kept = folder / "checkpoints" / "overrides.yaml"
+    overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    run("train", [*OmegaConf.load(overrides), f"hydra.run.dir={folder}", *arguments[1:]])
+    # quoted: folders are named after overrides, with the signs of overrides in them
+    run("train", [*OmegaConf.load(overrides), f"hydra.run.dir='{folder}'", *arguments[1:]])
 
 
 def compare(arguments: list[str]) -> None:

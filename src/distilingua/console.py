@@ -15,7 +15,7 @@ from rich.table import Table
 
 from distilingua.data.rows import Rows
 
-console = Console()
+console = Console(markup=False, highlight=False)  # text of users may hold anything, "[/b]" included
 
 
 def show_data(rows: Rows) -> None:

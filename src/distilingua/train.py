@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.text import Text
 
 from distilingua.console import console, quieten, results_table, show_data
 from distilingua.evaluate import Judgement, Reader, Readers, judge, latency, retention
+from distilingua.fitting import check_settings, keep_settings
 from distilingua.monitoring.results import log_results
 from distilingua.stages import Answers, Job, as_one, ask, distil, prepare, read_right, teach, train_direct
 
@@ -22,6 +24,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped.
     """
     quieten()
+    check_settings(cfg)
     clock = Clock()
     models: dict[str, Reader | Readers] = {}
     answers: Answers = {}
@@ -30,6 +33,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with clock("data"):
         job = prepare(cfg)
         show_data(job.rows)
+        keep_settings(cfg)
     if job.objective.needs_teacher:
         with clock("teacher"):
             teachers = {name: teach(job, name, source) for name, source in job.source.members.items()}
@@ -57,7 +61,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
     log_results(cfg, job.task, metrics, judgements)
     console.print(results_table(metrics))
-    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.")
+    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.", soft_wrap=True)
     return metrics
 
 
@@ -97,7 +101,7 @@ class Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        console.rule(f"[bold]{stage.replace('_', ' ')}", align="left")
+        console.rule(Text(stage.replace("_", " "), "bold"), align="left")
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 1)

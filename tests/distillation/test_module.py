@@ -151,6 +151,8 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: 
     with pytest.raises(RuntimeError if crash else SystemExit, match="crash" if crash else "distilingua resume"):
         fit(stopping, "student", module, data, epochs=3)
     assert not same(expected, weights(module.student))
+    saved = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)["global_step"]
+    assert saved == (steps // 3 if crash else steps // 2)
 
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)

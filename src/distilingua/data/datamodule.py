@@ -170,6 +170,7 @@ class MultilingualDataModule(LightningDataModule):
             collate_fn=self.collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
+            generator=torch.Generator(),  # or every pass would draw from the state that dropout goes on from
         )
 
     def state_dict(self) -> dict[str, int]:
@@ -185,9 +186,9 @@ class MultilingualDataModule(LightningDataModule):
         return [self.held_out_loader(rows) for rows in self.dev_rows.values()]
 
     def held_out_loader(self, examples: list[dict[str, Any]]) -> DataLoader:
-        plain = MultilingualDataModule.collate
         return DataLoader(
             examples,  # type: ignore[arg-type]
             batch_size=self.eval_batch_size,
-            collate_fn=partial(plain, self),
+            collate_fn=self.collate,
+            generator=torch.Generator(),
         )

@@ -45,6 +45,8 @@ class Pair:
         return f"{self.source}-{'+'.join(self.targets)}"
 
     def check(self) -> None:
+        if isinstance(self.targets, str):
+            raise UserError(f"pair.targets={self.targets} is one word. Give a list: pair.targets=[{self.targets}].")
         if not self.targets:
             raise UserError("pair.targets is empty. Give at least one language, e.g. pair.targets=[de].")
         if self.source in self.targets:

@@ -31,6 +31,7 @@ class TeacherSource:
             unless something needs more of it than its logits, see `settle`.
         store_dtype: float32, or float16 for half the space and about three digits.
         store_top_k: classes kept per position, with what the others weigh together; null keeps all.
+        folder: whether `path` is a folder whatever it looks like, and never a hub repository.
         precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
     """
 
@@ -44,6 +45,7 @@ class TeacherSource:
     store_dtype: str = "float32"
     store_top_k: int | None = None
     precision: str = "32"
+    folder: bool = False
 
     @property
     def members(self) -> dict[str, TeacherSource]:
@@ -82,7 +84,7 @@ class TeacherSource:
     def local(self) -> Path | None:
         """Its folder; None when it lives on the hub."""
         folder = Path(self.location).expanduser()
-        looks_local = self.path.startswith(("package:", "/", "./", "../", "~")) or folder.is_dir()
+        looks_local = self.folder or self.path.startswith(("package:", "/", "./", "../", "~")) or folder.is_dir()
         return folder if looks_local else None
 
     def check(self) -> None:

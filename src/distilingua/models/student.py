@@ -70,6 +70,11 @@ class Scratch:
     prefix: str = ""
 
     def check(self, max_length: int) -> None:
+        if self.hidden_size % self.heads:
+            raise UserError(
+                f"student.hidden_size={self.hidden_size} is no multiple of student.heads={self.heads}. "
+                f"Set student.hidden_size={self.hidden_size // self.heads * self.heads or self.heads}."
+            )
         if max_length > self.positions:
             raise UserError(
                 f"task.max_length={max_length} is more than the student's {self.positions} positions. "

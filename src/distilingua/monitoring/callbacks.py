@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
 from typing import Any
 
@@ -15,6 +17,32 @@ class ProgressBar(RichProgressBar):
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         loss = trainer.callback_metrics.get("train/loss")
         return {} if loss is None else {"loss": f"{float(loss):.3f}"}
+
+
+class StopBetweenBatches(Callback):
+    """Ctrl-C waits for the end of the optimizer step, so that what is saved then resumes to the same weights.
+
+    A second Ctrl-C does not wait.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._asked = False
+        self._usual = signal.getsignal(signal.SIGINT)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._ask)
+
+    def _ask(self, number: int, frame: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._asked and batch_idx % trainer.accumulate_grad_batches == 0:
+            raise KeyboardInterrupt
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, self._usual)
 
 
 class SentencesPerSecond(Callback):
