@@ -33,6 +33,41 @@ def fit(
         name: of the model, in TensorBoard and among the checkpoints.
         one_device: for what one process builds while others wait for it, see `artifacts.cached`.
     """
+    run = Path(cfg.paths.run)
+    checkpoints = run / "checkpoints" / name
+    callbacks = [
+        instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
+        for key, callback in cfg.callbacks.items()
+    ]
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        max_epochs=epochs,
+        precision=precision(cfg.trainer.precision),
+        logger=instantiate(cfg.logger, version=name) if cfg.get("logger") else False,
+        callbacks=callbacks,
+        default_root_dir=str(run),
+        **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
+    )
+    last = checkpoints / "last.ckpt"
+    try:
+        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit:  # how Lightning ends on Ctrl-C, after its callbacks have saved
+        sys.exit(f"\nInterrupted. Go on with: distilingua resume '{run}'")
+    return trainer
+
+
+def settings_of(cfg: DictConfig) -> dict[str, Any]:
+    """What shapes a run, as plain values."""
+    everything: Any = OmegaConf.to_container(cfg, resolve=True)
+    return {name: value for name, value in everything.items() if name not in ("paths", "logger", "callbacks")}
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """A run never goes on with other settings than its own.
+
+    Raises:
+        UserError: the folder holds checkpoints of a run with other settings.
+    """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "settings.yaml"
     if file.exists() and yaml.safe_load(file.read_text("utf-8")) != settings_of(cfg):
