@@ -168,7 +168,7 @@ def test_a_factorised_folder_is_no_beginning(encoder: Encoder, task: TextClassif
     folder = encoder("bert", "unigram")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "embedding_rank": 4}))
-    with pytest.raises(UserError, match=r"embedding is factorised \(rank 4\).*unfactorise"):
+    with pytest.raises(UserError, match=r"embedding is factorised.*unfactorise"):
         Pretrained(str(folder)).check(task.max_length)
 
 
