@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distilingua.corpora.hub import _require_columns
 from distilingua.corpora.schema import dataset_from_table
 from distilingua.errors import UserError
+from distilingua.locations import location
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -37,7 +37,7 @@ class Files:
     labels: list[str] | None = None
 
     def _file(self, lang: str, split: str) -> Path:
-        path = _location(self.path)
+        path = location(self.path, "corpus.path")
         if "{lang}" in path:
             return Path(path.replace("{lang}", lang).replace("{split}", self.splits[split]))
         stem = Path(path) / lang / self.splits[split]
@@ -78,20 +78,6 @@ class Files:
                 table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         return concatenate_datasets(parts)
-
-
-def _location(path: str) -> str:
-    """The path with a package replaced by its folder, as for `teacher.path`. Imports nothing of that package."""
-    if not path.startswith("package:"):
-        return path
-    package, _, rest = path.removeprefix("package:").partition("/")
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise UserError(
-            f"corpus.path={path}: the Python package {package!r} is not installed. "
-            f"Run `pip install {package.replace('_', '-')}`."
-        )
-    return str(Path(spec.submodule_search_locations[0]) / rest)
 
 
 def _header(file: Path) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256
 from distilingua.errors import UserError
+from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
@@ -69,16 +69,7 @@ class TeacherSource:
     @property
     def location(self) -> str:
         """`path` with a package replaced by its folder. Imports nothing of that package."""
-        if not self.path.startswith("package:"):
-            return self.path
-        package, _, folder = self.path.removeprefix("package:").partition("/")
-        spec = importlib.util.find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise UserError(
-                f"teacher.path={self.path}: the Python package {package!r} is not installed. "
-                f"Run `pip install {package.replace('_', '-')}`."
-            )
-        return str(Path(spec.submodule_search_locations[0]) / folder)
+        return location(self.path, "teacher.path")
 
     @property
     def local(self) -> Path | None:

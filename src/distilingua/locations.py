@@ -1,0 +1,29 @@
+"""Where `package:NAME/FOLDER` is."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from distilingua.errors import UserError
+
+
+def location(path: str, option: str) -> str:
+    """The path with a package replaced by its folder. Imports nothing of that package.
+
+    Args:
+        option: what the user set, for the message.
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    if not path.startswith("package:"):
+        return path
+    package, _, folder = path.removeprefix("package:").partition("/")
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError(
+            f"{option}={path}: the Python package {package!r} is not installed. "
+            f"Run `pip install {package.replace('_', '-')}`."
+        )
+    return str(Path(spec.submodule_search_locations[0]) / folder)
