@@ -1,0 +1,239 @@
+"""What a task is: everything that differs between classifying a sentence and transcribing speech."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
+from torchmetrics import MetricCollection
+
+from distilingua.data.collate import pad
+from distilingua.distillation.losses.ce import HIDDEN, CrossEntropy
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Layers, Signals
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Encoded = dict[str, Any]
+"""One row as a model reads it: `input_ids`, and `at` where its answers are not one for the whole text."""
+
+Example = Mapping[str, Any]
+"""One row of the data module: the columns of the corpus, the fields of `Encoded`, `labels` and `teacher_rows`."""
+
+ABSENT, PADDING = -1, -2  # in `at`: a position this model does not see (cut off); no position at all
+
+
+class Task(ABC):
+    """What a model reads, which of its logits count, the hard loss, the metrics, and how an answer is decoded.
+
+    Everything is a distribution over classes at some positions of a row. A sentence has one position, a word or a
+    decoder step is one, so is a frame of sound. Teacher and student may read with different tokenizers: they meet at
+    positions, so a row has the same number of them whoever reads it.
+
+    Subclasses set what is listed under "To set", and override what differs from one class per position.
+    """
+
+    # --- to set -------------------------------------------------------------------------------------------------------
+    labels: list[str]
+    """Names of the classes, in the order of the logits; empty where classes have no names."""
+    name: str
+    """In titles and in metrics.json."""
+    max_length: int
+    """Pieces a model reads at most."""
+    model_class: ClassVar[Any]
+    """An AutoModel of transformers."""
+    shown: ClassVar[Mapping[str, str]]
+    """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
+    reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    """Columns that shape what `encode` returns."""
+    points_into: ClassVar[tuple[str, ...]] = ()
+    """Columns that labels point into by word or by character: cleaning leaves them as they are."""
+    generates: ClassVar[bool] = False
+    """Whether its answers are sequences of the model's own length, which cannot be averaged."""
+
+    @property
+    def score(self) -> str:
+        """The main metric."""
+        return next(iter(self.shown))
+
+    # --- labels -------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def classes(labels: Iterable[str]) -> list[str]:
+        """Names of the classes that occur in these labels, as a corpus spells labels; "" is no label."""
+        return sorted({label for label in labels if label})
+
+    @staticmethod
+    def stratum(label: str) -> str:
+        """What `few_shot` shows n labels of: of every class here; of everything alike where this is constant."""
+        return label
+
+    def problem(self, row: Mapping[str, str]) -> str | None:
+        """What is wrong with a row's label, in words; None for nothing."""
+        return None
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """For `from_pretrained` and configurations: the head this task needs."""
+        return {"id2label": dict(enumerate(self.labels)), "label2id": {x: i for i, x in enumerate(self.labels)}}
+
+    @property
+    def recipe(self) -> Any:
+        """What shapes `encode`, beside text and tokenizer; for cache addresses."""
+        return self.max_length
+
+    @abstractmethod
+    def encode(
+        self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str
+    ) -> list[Encoded]:
+        """Rows as a model reads them, cut to `max_length`.
+
+        Args:
+            rows: the columns `reads`.
+            prefix: goes in front of the text; some models want one (E5: "query: ").
+        """
+
+    def length(self, encoded: Encoded) -> int:
+        """By which rows of a batch are alike."""
+        return len(encoded["input_ids"])
+
+    def positions(self, encoded: Encoded) -> int:
+        """How many positions the row has."""
+        return len(encoded["at"]) if "at" in encoded else 1
+
+    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """What the model is called with, and where in its output the positions are: (rows, most positions)."""
+        at = None
+        if "at" in encoded[0]:
+            at = torch.nn.utils.rnn.pad_sequence(
+                [torch.as_tensor(e["at"], dtype=torch.long) for e in encoded], batch_first=True, padding_value=PADDING
+            )
+        return pad([e["input_ids"] for e in encoded], pad_id), at
+
+    def width(self, model: PreTrainedModel) -> int:
+        """Logits per position."""
+        return len(self.labels)
+
+    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+        """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off."""
+        logits = output.logits.float()
+        if at is None:
+            return logits
+        rows, columns = (at != PADDING).nonzero(as_tuple=True)
+        index = at[rows, columns]
+        return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+        """Per row the class index of every position, (positions,); `HIDDEN` where the label is not shown."""
+
+    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
+        """Labels of a batch, as the hard term reads them: (positions,)."""
+        return torch.cat(list(targets))
+
+    def hard(self) -> Term:
+        """The hard loss, for teachers, and for students without one."""
+        return CrossEntropy()
+
+    def learn(self, labels: Iterable[str]) -> None:  # noqa: B027  # most need nothing
+        """Sees the visible labels once, before anything trains."""
+
+    class_weights: Tensor | None = None
+    """What the hard loss weighs each class by, (classes,)."""
+
+    def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
+        """The teacher's answer to another text (an aligned one) as an answer to this row: (positions, classes).
+
+        Args:
+            cells: its logits for the text it read, (positions of that text, classes).
+            read: that text's `text`, `text_pair` and `spans`.
+            row: the row that is learnt from.
+        """
+        return cells
+
+    def signals(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        batch: Mapping[str, Any],
+        student_layers: Layers | None = None,
+        teacher_layers: Layers | None = None,
+    ) -> Signals:
+        """What the objective sees of a batch.
+
+        Args:
+            student, teacher: `cells` of the batch.
+            batch: as the data module makes it.
+        """
+        counts, labels, rows_read = batch["counts"], batch["labels"], batch["has_teacher"]
+        row = torch.repeat_interleave(counts)
+        seen = ~student.isnan().any(-1)
+        has_teacher = rows_read[row] & seen
+        if teacher is not None:
+            has_teacher = has_teacher & ~teacher.isnan().any(-1)
+            teacher = teacher.nan_to_num()
+        if len(labels) == len(row):
+            labels = labels.masked_fill(~(seen if labels.ndim == 1 else seen[:, None]), HIDDEN)
+        return Signals(
+            student=student.nan_to_num(),
+            teacher=teacher,
+            labels=labels,
+            has_teacher=has_teacher,
+            rows=len(counts),
+            row=row,
+            class_weights=self.class_weights.to(student.device) if self.class_weights is not None else None,
+            rows_read=rows_read,
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            read=batch.get("read"),
+        )
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def metrics(self) -> MetricCollection:
+        """Takes `(signals.student, signals.labels, row=signals.row)`."""
+
+    def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Whether both decide alike, (positions,) bool."""
+        return student.argmax(-1) == teacher.argmax(-1)
+
+    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
+        """A model's answer to every row of a batch: its cells, (positions, classes) each."""
+        cells = self.cells(model(**inputs), at)
+        return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
+
+    @abstractmethod
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        """An answer as a label, spelt as a corpus spells it."""
+
+    def judge(
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+    ) -> tuple[dict[str, float], list[str]]:
+        """Scores, and what was answered to every row.
+
+        Args:
+            answers: per row, see `answer`.
+            rows: with their labels.
+            encoded: the rows as the model that is judged has read them.
+            tokenizer: that model's.
+        """
+        found = self.signals(
+            torch.cat(list(answers)),
+            None,
+            {
+                "labels": self.collate_labels(self.targets(rows, encoded)),
+                "counts": torch.tensor([self.positions(e) for e in encoded]),
+                "has_teacher": torch.zeros(len(rows), dtype=torch.bool),
+            },
+        )
+        scores = self.metrics()(found.student, found.labels, row=found.row)
+        columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
+        told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
+        return {name: float(value) for name, value in scores.items()}, told
