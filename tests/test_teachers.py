@@ -53,14 +53,14 @@ def decoder_folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def answers(model: PreTrainedModel, task: TextClassification, ids: list[list[int]], pad_id: int) -> torch.Tensor:
     with torch.no_grad():
-        return task.logits(model.eval()(**pad(ids, pad_id)))
+        return task.cells(model.eval()(**pad(ids, pad_id)), None)
 
 
 def test_a_decoder_answers_the_same_in_a_padded_batch(decoder_folder: Path) -> None:
     task = TextClassification(LABELS)
     tokenizer = load_tokenizer(TeacherSource(str(decoder_folder)))
     model = load_model(decoder_folder, task, tokenizer)
-    ids = task.tokenise({"text": TEXTS, "text_pair": [""] * 4}, tokenizer, "")
+    ids = [row["input_ids"] for row in task.encode({"text": TEXTS, "text_pair": [""] * 4}, tokenizer, "")]
     together = answers(model, task, ids, tokenizer.pad_token_id)
     for n, one in enumerate(ids):
         assert torch.allclose(answers(model, task, [one], tokenizer.pad_token_id)[0], together[n], atol=1e-5)
@@ -82,7 +82,7 @@ def test_a_cheaper_precision_decides_alike(teacher_folder: Path, precision: str,
     source.check()
     tokenizer = load_tokenizer(source)
     exact = load_model(teacher_folder, task, tokenizer)
-    ids = task.tokenise({"text": TEXTS, "text_pair": [""] * 4}, tokenizer, "")
+    ids = [row["input_ids"] for row in task.encode({"text": TEXTS, "text_pair": [""] * 4}, tokenizer, "")]
     expected = answers(exact, task, ids, tokenizer.pad_token_id)
     found = answers(in_precision(exact, precision), task, ids, tokenizer.pad_token_id)
     assert found.dtype == torch.float32

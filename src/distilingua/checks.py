@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.data.augmentation import Augmentation, make_augmentations
@@ -38,6 +38,11 @@ def check(cfg: DictConfig) -> None:
     if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
         raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
     instantiate(cfg.student).check(cfg.task.max_length)
+    task: Any = get_class(cfg.task._target_)
+    if pair.align == "block" and task.points_into:
+        raise UserError("pair.align=block: this task's labels point into one text. Set pair.align=sentence.")
+    if isinstance(source, Ensemble) and task.generates:
+        raise UserError("teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher.")
     for name, term in cfg.objective.terms.items():
         if "_target_" not in term:
             raise UserError(
@@ -55,6 +60,16 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
+    if augmentations and task.points_into:
+        raise UserError(
+            f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "
+            f"Leave it out: augmentation=[]."
+        )
+    if task.points_into and not source.store and source.languages is not None and objective.needs_teacher:
+        raise UserError(
+            "teacher: its answers to aligned source text are carried over from a store, word by word. Set "
+            "teacher.store=true and leave out terms that compare layers, or choose a teacher that reads the targets."
+        )
     if objective.needs_teacher:
         _check_augmentation(augmentations, pair, source)
     _check_device(cfg)

@@ -29,9 +29,9 @@ def train(cfg: DictConfig) -> float:
         check(cfg)
         from distilingua.train import train as train_job
 
-        dev = train_job(cfg).get("dev", {"accuracy": 0.0, "agreement": {}})
+        dev = train_job(cfg).get("dev", {"score": 0.0, "agreement": {}})
         agreement = dev["agreement"].values()
-        return min(agreement) if cfg.training.select == "agreement" and agreement else dev["accuracy"]
+        return min(agreement) if cfg.training.select == "agreement" and agreement else dev["score"]
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")

@@ -15,7 +15,7 @@ from distilingua.errors import UserError
 
 
 def compare(folders: list[Path]) -> Group:
-    """A table per setting, a row per language: accuracies in percent as mean ± standard deviation over seeds.
+    """A table per setting, a row per language: the main score in percent as mean ± standard deviation over seeds.
 
     `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class.
 
@@ -34,6 +34,7 @@ def compare(folders: list[Path]) -> Group:
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
     tables = []
     for setting, seeds in runs.items():
+        score = next(iter(seeds[0]["shown"]))
         table = plain_table(
             f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}",
             ("lang",),
@@ -43,7 +44,7 @@ def compare(folders: list[Path]) -> Group:
             column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
-                name: [run["models"][name]["languages"][lang]["accuracy"] for run in seeds if name in run["models"]]
+                name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
                 for name in ("teacher", "direct", "student")
             }
             table.add_row(

@@ -55,7 +55,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
     """Per language and model: scores in percent; for the student retention; per model size and speed."""
     names = {"teacher": "teacher", "direct": "direct transfer", "student": "distilled"}
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}"
-    table = plain_table(title, ("lang", "model"), ("acc", "prec", "rec", "F1", "kept", "weights", "MB", "ms"))
+    table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
     models = metrics["models"]
     for lang in models["student"]["languages"]:
         for name, model in models.items():
@@ -64,7 +64,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
             table.add_row(
                 lang,
                 names[name],
-                *(f"{100 * scores[metric]:.1f}" for metric in ("accuracy", "precision", "recall", "f1")),
+                *(f"{100 * scores[metric]:.1f}" for metric in metrics["shown"]),
                 f"{100 * kept:.1f}" if kept is not None else "",
                 f"{model['parameters'] / 1e6:.2f}M",
                 f"{model['bytes'] / 1e6:.1f}",

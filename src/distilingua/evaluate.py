@@ -15,11 +15,11 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilingua.data.collate import pad
 from distilingua.data.datamodule import tokenise
-from distilingua.models.inference import logits_of
+from distilingua.distillation.soft_labels import mean_logits
+from distilingua.models.inference import answers_of
 from distilingua.models.teacher import in_precision
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Encoded, Task
 
 
 @dataclass
@@ -69,15 +69,15 @@ class Reader:
         files = list(self.folder.glob("*.safetensors")) if self.folder is not None else []
         return sum(file.stat().st_size for file in files) or self._loaded[2]
 
-    def logits(self, rows: Dataset, task: TextClassification, title: str) -> Tensor:
-        """(rows, classes)."""
-        token_ids = tokenise(rows, task, self.tokenizer, self.prefix, cache=None)
-        return logits_of(self.model, task, token_ids, self.tokenizer.pad_token_id, title)
+    def answers(self, rows: Dataset, task: Task, title: str) -> tuple[list[Tensor], list[Encoded]]:
+        """Its answer to every row, see `Task.answer`, and the rows as it read them."""
+        encoded = tokenise(rows, task, self.tokenizer, self.prefix, cache=None)
+        return answers_of(self.model, task, encoded, self.tokenizer.pad_token_id, title), encoded
 
-    def answer(self, row: Mapping[str, list[str]], task: TextClassification) -> None:
-        """Reads one sentence, for the clock."""
-        inputs = pad(task.tokenise(row, self.tokenizer, self.prefix), self.tokenizer.pad_token_id)
-        task.logits(self.model(**{k: v.to(self.model.device) for k, v in inputs.items()})).argmax().item()
+    def answer(self, row: Mapping[str, list[str]], task: Task) -> None:
+        """Reads one row, for the clock."""
+        inputs, at = task.collate(task.encode(row, self.tokenizer, self.prefix), self.tokenizer.pad_token_id)
+        task.answer(self.model, {k: v.to(self.model.device) for k, v in inputs.items()}, at)[0].cpu()
 
 
 @dataclass
@@ -100,38 +100,41 @@ class Readers:
     def bytes(self) -> int:
         return sum(reader.bytes for reader, _ in self.members)
 
-    def logits(self, rows: Dataset, task: TextClassification, title: str) -> Tensor:
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.members[0][0].tokenizer
+
+    def answers(self, rows: Dataset, task: Task, title: str) -> tuple[list[Tensor], list[Encoded]]:
         lang = rows["lang"][0]
         reading = [n for n, (_, langs) in enumerate(self.members) if langs is None or lang in langs]
         chosen = reading or list(range(len(self.members)))  # nobody reads it: what they make of it all the same
-        shares = torch.tensor([self.weights[n] for n in chosen])
-        answers = torch.stack([self.members[n][0].logits(rows, task, title).log_softmax(-1) for n in chosen])
-        return torch.logsumexp(answers + (shares / shares.sum()).log()[:, None, None], dim=0)
+        weights = [self.weights[n] for n in chosen]
+        each, encoded = zip(*(self.members[n][0].answers(rows, task, title) for n in chosen), strict=True)
+        means = [mean_logits([cells.numpy() for cells in row], weights) for row in zip(*each, strict=True)]
+        return [torch.from_numpy(mean) for mean in means], encoded[0]
 
-    def answer(self, row: Mapping[str, list[str]], task: TextClassification) -> None:
+    def answer(self, row: Mapping[str, list[str]], task: Task) -> None:
         for reader, _ in self.members:
             reader.answer(row, task)
 
 
-def judge(
-    reader: Reader | Readers, task: TextClassification, held_out: Mapping[str, Dataset], name: str
-) -> dict[str, Judgement]:
+def judge(reader: Reader | Readers, task: Task, held_out: Mapping[str, Dataset], name: str) -> dict[str, Judgement]:
     """Scores and predictions per language."""
     judgements = {}
     for lang, rows in held_out.items():
-        logits = reader.logits(rows, task, f"Judging {name} on {lang}")
-        scores = task.metrics()(logits, task.targets(rows))
+        answers, encoded = reader.answers(rows, task, f"Judging {name} on {lang}")
+        scores, predicted = task.judge(answers, rows, encoded, reader.tokenizer)
         judgements[lang] = Judgement(
-            {metric: round(float(value), 4) for metric, value in scores.items()},
-            rows["text"][:],
+            {metric: round(value, 4) for metric, value in scores.items()},
+            [task.title(row) for row in rows.select_columns(["text", "text_pair"])],
             rows["label"][:],
-            task.decode(logits),
+            predicted,
         )
     return judgements
 
 
 def latency(
-    readers: Mapping[str, Reader | Readers], task: TextClassification, rows: Dataset, sentences: int = 40
+    readers: Mapping[str, Reader | Readers], task: Task, rows: Dataset, sentences: int = 40
 ) -> dict[str, float]:
     """Median milliseconds per sentence, one sentence at a time, tokenising included.
 
@@ -151,21 +154,22 @@ def latency(
 
 
 def retention(
-    teacher: Mapping[str, Judgement], student: Mapping[str, Judgement], source: str, reads: list[str] | None
+    teacher: Mapping[str, Judgement], student: Mapping[str, Judgement], score: str, source: str, reads: list[str] | None
 ) -> dict[str, Any]:
-    """Student accuracy / teacher accuracy per language, their mean, and the worst.
+    """Student's score / teacher's score per language, their mean, and the worst.
 
-    In a language the teacher does not read, its accuracy is next to chance and would flatter every student. The
+    In a language the teacher does not read, its score is next to chance and would flatter every student. The
     yardstick there is what the teacher reaches in the source language, which it reads in place of the target.
 
     Args:
+        score: the metric; more is better.
         source: the source language.
         reads: the teacher's languages; None for all.
     """
     kept = {}
     for lang, judgement in student.items():
         yardstick = lang if reads is None or lang in reads else source
-        kept[lang] = round(judgement.scores["accuracy"] / max(teacher[yardstick].scores["accuracy"], 1e-9), 4)
+        kept[lang] = round(judgement.scores[score] / max(teacher[yardstick].scores[score], 1e-9), 4)
     worst = min(kept, key=lambda lang: kept[lang])
     return {
         "mean": round(statistics.mean(kept.values()), 4),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
-from hydra.utils import instantiate
+import torch
+from datasets import Dataset, Value, concatenate_datasets
+from hydra.utils import get_class, instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.artifacts import cached, code_fingerprint, folder_fingerprint, rows_fingerprint
@@ -34,7 +35,7 @@ from distilingua.models.anatomy import anatomy
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student, load_student
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Task
 
 Answers = dict[str, Any]
 """How batches get the teacher's logits: arguments of the data module under "data", a live teacher under "teacher"."""
@@ -51,7 +52,7 @@ class Job:
     student: Student
     augmentations: dict[str, Augmentation]
     rows: Rows
-    task: TextClassification
+    task: Task
     tokenizer: PreTrainedTokenizerBase
 
     @property
@@ -73,19 +74,34 @@ def prepare(cfg: DictConfig) -> Job:
     augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
     source.settle(live=needs_live_teacher(objective, augmentations))
     reads, panel = (source.languages, source.panel) if objective.needs_teacher else (None, [])
-    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, panel)
-    task: TextClassification = instantiate(cfg.task, labels=rows.labels)
+    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, panel, get_class(cfg.task._target_))
+    if objective.needs_teacher:
+        rows.train = without_lessons(rows.train, source, pair)
+    task: Task = instantiate(cfg.task, labels=rows.labels)
+    task.learn(label for label in rows.train["label"] if label)
     tokenizer = student.tokenizer(rows.train, Path(cfg.paths.cache))
     return Job(cfg, pair, source, objective, student, augmentations, rows, task, tokenizer)
+
+
+def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair) -> Dataset:
+    """Training rows of a target whose labels a teacher has learnt from are not for the student: a teacher that
+    remembers them would hand the labels on."""
+    taught = {
+        lang for member in source.members.values() for lang in (member.fine_tune or {}).get("languages") or ()
+    } - {pair.source}
+    if not taught:
+        return rows
+    marks = zip(rows["lang"][:], rows["split"][:], strict=True)
+    return rows.select([i for i, (lang, split) in enumerate(marks) if lang not in taught or split != "train"])
 
 
 def teach(job: Job, name: str, source: TeacherSource) -> Reader:
     """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
     cfg, task, rows = job.cfg, job.task, job.rows
-    tokenizer = load_tokenizer(source)
+    tokenizer = source.scratch.tokenizer(rows.train, job.cache) if source.scratch else load_tokenizer(source)
     if source.fine_tune is None:
         order = source.label_order()
-        if order is not None and order != task.labels:
+        if order is not None and task.labels and order != task.labels:
             raise UserError(
                 f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
                 f"{', '.join(task.labels[:6])} … in this order. Soft labels would be misread. Give a teacher with the "
@@ -94,25 +110,30 @@ def teach(job: Job, name: str, source: TeacherSource) -> Reader:
         load = partial(load_model, source.location, task, tokenizer, source.revision)
         return Reader(load, tokenizer, source.prefix, source.local, str(source.precision))
     settings = source.fine_tune
-    lessons = labelled(rows.train).filter(lambda row: row["lang"] == job.pair.source)
+    lessons = lessons_of(job, source)
     recipe = {
-        "base": folder_fingerprint(source.local) if source.local else [source.location, source.revision],
-        "rows": rows_fingerprint(lessons, ["id", "text", "text_pair", "label"]),
+        "base": job.cfg.teacher.scratch if source.scratch else source.origin(),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "rows": rows_fingerprint(lessons, ["id", *task.reads, "label"]),
         "labels": task.labels,
         "fine_tune": settings,
         "prefix": source.prefix,
-        "max_length": task.max_length,
+        "task": OmegaConf.to_container(cfg.task, resolve=True),
         **training_recipe(cfg, lr=settings["lr"], weight_decay=settings["weight_decay"]),
     }
 
     def build(folder: Path) -> None:
-        console.print(f"Fine-tuning on {len(lessons)} labelled {job.pair.source!r} sentences; kept for later runs")
+        langs = ", ".join(dict.fromkeys(lessons["lang"]))
+        console.print(f"Training the teacher on {len(lessons)} labelled rows ({langs}); kept for later runs")
         seed_everything(cfg.seed, workers=True, verbose=False)
-        model = load_model(source.location, task, tokenizer, source.revision)
+        if source.scratch:
+            model = source.scratch.model(task, tokenizer)
+        else:
+            model = load_model(source.location, task, tokenizer, source.revision)
         for part in settings["freeze"]:
             part_of(model, part).requires_grad_(False)
         data = MultilingualDataModule(
-            lessons.remove_columns("teacher_rows"),
+            lessons,
             {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_rows")},
             task,
             tokenizer,
@@ -124,7 +145,7 @@ def teach(job: Job, name: str, source: TeacherSource) -> Reader:
         )
         optimizer = instantiate(cfg.optimizer, lr=settings["lr"], weight_decay=settings["weight_decay"])
         module = DistillationModule(
-            model, task, hard_labels(), optimizer, settings["lr_schedule"], languages=data.languages
+            model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
         )
         fit(cfg, name, module, data, settings["epochs"], one_device=True)
         model.save_pretrained(folder)
@@ -134,6 +155,15 @@ def teach(job: Job, name: str, source: TeacherSource) -> Reader:
     return Reader(load, tokenizer, source.prefix, folder, str(source.precision))
 
 
+def lessons_of(job: Job, source: TeacherSource) -> Dataset:
+    """What a teacher learns from: the source's visible labels, and the training labels of any language it is given."""
+    assert source.fine_tune is not None
+    own = labelled(job.rows.train).filter(lambda row: row["lang"] == job.pair.source).remove_columns("teacher_rows")
+    others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
+    more = labelled(job.rows.texts).filter(lambda row: row["split"] == "train" and row["lang"] in others)
+    return concatenate_datasets([own, more]) if others else own
+
+
 def part_of(model: PreTrainedModel, name: str) -> nn.Module:
     """A part of the encoder by name; `embeddings` is there in every model, whatever its own name for it."""
     if name == "embeddings" and not hasattr(model.base_model, name):
@@ -141,41 +171,89 @@ def part_of(model: PreTrainedModel, name: str) -> nn.Module:
     return model.base_model.get_submodule(name)
 
 
-def ask(job: Job, teachers: Mapping[str, Reader]) -> Answers:
+def label_anew(job: Job, teachers: Mapping[str, Reader]) -> Dataset:
+    """Training rows with the teacher's own answer as the label of those that have none, where the task makes labels.
+
+    The answers are kept for later runs: a beam search over a corpus takes as long as an epoch.
+    """
+    rows, task = job.rows, job.task
+    if not task.makes_labels:
+        return rows.train
+    ((name, reader),) = teachers.items()
+    wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
+    texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in wanted])
+    texts = with_labels(texts, [""] * len(texts))
+    recipe = {**answer_recipe(job, name, reader, texts), "task": OmegaConf.to_container(job.cfg.task, resolve=True)}
+
+    def build(folder: Path) -> None:
+        answers, encoded = reader.answers(texts, task, "The teacher's own labels")
+        labels = {
+            row["id"]: task.pseudo_label(answer, row, e, reader.tokenizer)
+            for row, answer, e in zip(texts.to_list(), answers, encoded, strict=True)
+        }
+        (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
+
+    labels = json.loads((cached(job.cache, "pseudo_labels", recipe, build) / "labels.json").read_text("utf-8"))
+    console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
+    marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
+    return with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
+
+
+def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
+    return rows.remove_columns("label").add_column("label", labels, feature=Value("string"))
+
+
+def answer_recipe(job: Job, name: str, reader: Reader, texts: Dataset) -> dict[str, Any]:
+    """What shapes a teacher's answer to texts."""
+    member = job.source.members[name]
+    return {
+        "teacher": folder_fingerprint(reader.folder) if reader.folder else [member.location, member.revision],
+        "tokenizer": tokenizer_fingerprint(reader.tokenizer),
+        "prefix": reader.prefix,
+        "corpus": rows_fingerprint(texts, ["id", *job.task.reads]),
+        "max_length": job.task.recipe,
+        "precision": str(member.precision),
+    }
+
+
+def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
     """The teachers' answers: from stores, or from a live teacher.
 
     Args:
         teachers: by name, as `job.source.members`.
+        lessons: the student's training rows.
     """
     source, task, rows = job.source, job.task, job.rows
-    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"]]
+    # a text is read along with the label that its row learns from; only some tasks look at it
+    labels = {
+        i: row["label"]
+        for part in (lessons, *rows.dev.values())
+        for row in part.select_columns(["label", "teacher_rows"])
+        for i in row["teacher_rows"]
+    }
+    reads = [r for part in (lessons, *rows.dev.values()) for r in part["teacher_rows"]]
     columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
     stores = []
     for (name, reader), column in zip(teachers.items(), columns, strict=True):
         member = source.members[name]
         ids = {i for i in column if i} if column is not None else {i for r in reads for i in r}
         texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in ids])
-        token_ids = tokenise(texts, task, reader.tokenizer, reader.prefix, job.cache)
+        texts = with_labels(texts, [labels[row_id] for row_id in texts["id"]])
+        encoded = tokenise(texts, task, reader.tokenizer, reader.prefix, job.cache)
         pad_id = reader.tokenizer.pad_token_id
         if member.store is False:
             live = {
-                "teacher_tokens": dict(zip(texts["id"], token_ids, strict=True)),
+                "teacher_tokens": dict(zip(texts["id"], encoded, strict=True)),
                 "teacher_pad_id": pad_id,
                 "teacher_encode": partial(encode_rows, task=task, tokenizer=reader.tokenizer, prefix=reader.prefix),
             }
             return {"data": live, "teacher": FrozenTeacher(reader.model, job.objective.needs)}
-        recipe = {
-            "teacher": folder_fingerprint(reader.folder) if reader.folder else [member.location, member.revision],
-            "tokenizer": tokenizer_fingerprint(reader.tokenizer),
-            "prefix": reader.prefix,
-            "corpus": rows_fingerprint(texts, ["id", "text", "text_pair"]),
-            "max_length": task.max_length,
-            "precision": str(member.precision),
-        }
+        recipe = answer_recipe(job, name, reader, texts)
         options = member.store_dtype, member.store_top_k
-        stores.append(store_soft_labels(job.cache, recipe, reader, task, texts, token_ids, pad_id, *options))
-    answers = stores[0] if isinstance(source, TeacherSource) else Panel(stores, member_weights(source))
-    return {"data": {"soft_labels": answers}, "teacher": None}
+        stores.append(store_soft_labels(job.cache, recipe, reader, task, texts, encoded, pad_id, *options))
+    read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
+    panel = Panel(stores, member_weights(source) if isinstance(source, Ensemble) else [1.0], task, read)
+    return {"data": {"soft_labels": panel}, "teacher": None}
 
 
 def member_weights(source: Ensemble) -> list[float]:
@@ -196,9 +274,9 @@ def train_direct(job: Job) -> Reader:
         "student": OmegaConf.to_container(cfg.student, resolve=True),
         "origin": job.student.origin(),
         "tokenizer": tokenizer_fingerprint(job.tokenizer),
-        "rows": rows_fingerprint(lessons, ["id", "text", "text_pair", "label"]),
+        "rows": rows_fingerprint(lessons, ["id", *job.task.reads, "label"]),
         "labels": job.task.labels,
-        "max_length": job.task.max_length,
+        "task": OmegaConf.to_container(cfg.task, resolve=True),
         "training": OmegaConf.to_container(cfg.training, resolve=True),
         "augmentation": OmegaConf.to_container(cfg.augmentation, resolve=True),
         "lr_schedule": OmegaConf.to_container(cfg.lr_schedule, resolve=True),
@@ -206,16 +284,16 @@ def train_direct(job: Job) -> Reader:
     }
 
     def build(folder: Path) -> None:
-        module, data = student_fit(job, hard_labels(), lessons, {})
+        module, data = student_fit(job, hard_labels(job.task.hard()), lessons, {})
         fit(cfg, "direct", module, data, cfg.training.epochs, one_device=True)
         save(module, job.tokenizer, folder)
 
     return student_reader(job, cached(job.cache, "direct", recipe, build))
 
 
-def distil(job: Job, answers: Answers) -> tuple[Reader, dict[str, float]] | None:
+def distil(job: Job, answers: Answers, lessons: Dataset) -> tuple[Reader, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
-    module, data = student_fit(job, job.objective, job.rows.train, answers)
+    module, data = student_fit(job, job.objective, lessons, answers)
     console.print(anatomy(module.student))
     trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs)
     if not trainer.is_global_zero:
@@ -268,16 +346,19 @@ def read_right(job: Job, answers: Answers) -> dict[str, float]:
 
     It looks at labels that training may not see, and is reported only.
     """
-    soft_labels = answers.get("data", {}).get("soft_labels")
-    if soft_labels is None:
+    soft_labels, task = answers.get("data", {}).get("soft_labels"), job.task
+    if soft_labels is None or not task.positional:
         return {}
     truth = dict(zip(job.rows.texts["id"], job.rows.texts["label"], strict=True))
-    right: dict[str, list[bool]] = {}
-    for row in job.rows.train.select_columns(["id", "lang", "teacher_rows"]):
-        if row["teacher_rows"] and truth[row["id"]]:
-            named = job.task.labels[int(soft_labels(row["teacher_rows"]).argmax())]
-            right.setdefault(row["lang"], []).append(named == truth[row["id"]])
-    return {lang: round(statistics.mean(hits), 4) for lang, hits in right.items()}
+    marks = zip(job.rows.train["id"][:], job.rows.train["teacher_rows"][:], strict=True)
+    lessons = job.rows.train.select([i for i, (row_id, read) in enumerate(marks) if read and truth[row_id]])
+    lessons = with_labels(lessons, [truth[row_id] for row_id in lessons["id"]])
+    encoded = tokenise(lessons, task, job.tokenizer, job.student.prefix, job.cache)
+    right: dict[str, list[Tensor]] = {}
+    for row, e, target in zip(lessons, encoded, task.targets(lessons, encoded), strict=True):
+        answer = torch.from_numpy(soft_labels({**row, **e}))
+        right.setdefault(row["lang"], []).append(task.right(answer, target).float())
+    return {lang: round(float(torch.cat(hits).mean()), 4) for lang, hits in right.items()}
 
 
 def labelled(rows: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ from distilingua.console import console, quieten, results_table, show_data
 from distilingua.evaluate import Judgement, Reader, Readers, judge, latency, retention
 from distilingua.fitting import check_settings, keep_settings
 from distilingua.monitoring.results import log_results
-from distilingua.stages import Answers, Job, as_one, ask, distil, prepare, read_right, teach, train_direct
+from distilingua.stages import Answers, Job, as_one, ask, distil, label_anew, prepare, read_right, teach, train_direct
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:
@@ -39,12 +39,13 @@ def train(cfg: DictConfig) -> dict[str, Any]:
             teachers = {name: teach(job, name, source) for name, source in job.source.members.items()}
             models["teacher"] = as_one(teachers, job.source)
         with clock("soft_labels"):
-            answers = ask(job, teachers)
+            lessons = label_anew(job, teachers)
+            answers = ask(job, teachers, lessons)
     with clock("direct"):
         models["direct"] = student = train_direct(job)  # without a teacher, the student is the baseline
     if job.objective.needs_teacher:
         with clock("student"):
-            distilled = distil(job, answers)
+            distilled = distil(job, answers, lessons)
             if distilled is None:
                 return {}
             student, agreement = distilled
@@ -56,7 +57,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
 
     metrics = summary(job, models, judgements, milliseconds)
     metrics["soft_labels"] = read_right(job, answers)
-    metrics["dev"] = {"accuracy": source_dev[job.pair.source].scores["accuracy"], "agreement": agreement}
+    metrics["dev"] = {"score": source_dev[job.pair.source].scores[job.task.score], "agreement": agreement}
     metrics["seconds"] = clock.seconds
     (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
     log_results(cfg, job.task, metrics, judgements)
@@ -74,12 +75,15 @@ def summary(
     """The part of `metrics.json` that compares the models."""
     kept = {}
     if "teacher" in models:
-        kept = retention(judgements["teacher"], judgements["student"], job.pair.source, job.source.languages)
+        kept = retention(
+            judgements["teacher"], judgements["student"], job.task.score, job.pair.source, job.source.languages
+        )
     return {
         "task": job.task.name,
         "pair": job.pair.name,
         "protocol": job.pair.protocol,
         "seed": job.cfg.seed,
+        "shown": dict(job.task.shown),
         "models": {
             name: {
                 "parameters": model.parameters,

@@ -192,6 +192,7 @@ def test_xnli_is_a_pair_of_sentences_with_the_names_of_its_classes(tmp_path: Pat
         "label": "neutral",
         "group": "train-1",
         "block": "",
+        "spans": "",
     }
     english = [row["label"] for row in rows if (row["lang"], row["split"]) == ("en", "train")]
     assert english == ["entailment", "neutral", "contradiction", "entailment", "neutral"]
@@ -255,6 +256,7 @@ def test_pawsx_is_a_pair_of_sentences_aligned_by_id(tmp_path: Path) -> None:
         "label": "1",
         "group": "train-2",
         "block": "",
+        "spans": "",
     }
     assert [row["group"] for row in rows[:german]] == [row["group"] for row in rows[german:]]
     assert len({row["group"] for row in rows}) == german  # the same id in another split is another pair

@@ -130,8 +130,8 @@ def examples(n: int = 20) -> list[dict[str, Any]]:
     ]
 
 
-def lengths(rows: Any) -> list[list[int]]:
-    return [[len(row["text"])] for row in rows]
+def lengths(rows: Any) -> list[dict[str, list[int]]]:
+    return [{"input_ids": [len(row["text"])]} for row in rows]
 
 
 def test_changes_depend_on_seed_row_and_epoch_alone() -> None:
@@ -152,10 +152,10 @@ def test_a_live_teacher_reads_what_may_have_changed_its_meaning() -> None:
     changing = AugmentedRows(given, {"drop": WordDropout(0.5, 0.5)}, lengths, lengths, 0)
     for before, after in zip(given, changing.__getitems__([(i, 0) for i in range(40)]), strict=True):
         read_anew = after["text"] != before["text"] and before["id"] != "row-0"
-        assert after.get("teacher_ids") == ([len(after["text"])] if read_anew else None)
+        assert after.get("teacher_reads") == ({"input_ids": [len(after["text"])]} if read_anew else None)
         assert after["input_ids"] == [len(after["text"])]
     keeping = AugmentedRows(given, {"noise": CharacterNoise(0.5, 1.0)}, lengths, lengths, 0)
-    assert not any("teacher_ids" in row for row in keeping.__getitems__([(i, 0) for i in range(40)]))
+    assert not any("teacher_reads" in row for row in keeping.__getitems__([(i, 0) for i in range(40)]))
 
 
 @pytest.mark.parametrize("workers", [0, 2])

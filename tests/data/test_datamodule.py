@@ -22,7 +22,7 @@ from distilingua.data.datamodule import MultilingualDataModule, tokenise, tokeni
 from distilingua.data.pairing import pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
-from distilingua.distillation.soft_labels import SoftLabels
+from distilingua.distillation.soft_labels import Panel, Store
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
@@ -112,16 +112,18 @@ def read(ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[
     return [tokenizer.decode(i[m.bool()], skip_special_tokens=True) for i, m in zip(ids, mask, strict=True)]
 
 
-def store(folder: Path, ids: list[str]) -> tuple[SoftLabels, dict[str, np.ndarray]]:
+def store(folder: Path, ids: list[str]) -> tuple[Panel, dict[str, np.ndarray]]:
     """A store of random logits, in an order of its own."""
     rng = np.random.default_rng(0)
     order = rng.permutation(ids).tolist()
     logits = rng.normal(size=(len(order), len(LABELS))).astype(np.float32)
     folder.mkdir()
     np.save(folder / "logits.npy", logits)
-    (folder / "ids.json").write_text(json.dumps(order))
+    index = {"ids": order, "counts": [1] * len(order), "width": len(LABELS)}
+    (folder / "index.json").write_text(json.dumps(index))
     (folder / "recipe.json").write_text("{}")
-    return SoftLabels(folder, {}), dict(zip(order, logits, strict=True))
+    panel = Panel([Store(folder, {})], [1.0], TextClassification(LABELS), {row_id: {} for row_id in order})
+    return panel, dict(zip(order, logits, strict=True))
 
 
 # --- the student's view -----------------------------------------------------------------------------------------------
@@ -184,9 +186,9 @@ def test_dev_loaders_keep_order_labels_and_language(rows: Rows, task: Any, stude
 def test_sentence_pairs_prefix_and_length(task: TextClassification, student_tokenizer: Any) -> None:
     pairs = dataset_from_rows([{"id": "1", "text": "the lamp", "text_pair": "the song in room 3 " * 5}])
     single = dataset_from_rows([{"id": "1", "text": "the lamp"}])
-    [with_pair] = tokenise(pairs, task, student_tokenizer, "", None)
+    with_pair = tokenise(pairs, task, student_tokenizer, "", None)[0]["input_ids"]
     [with_prefix] = tokenise(single, TextClassification(LABELS), student_tokenizer, "please check ", None)
-    assert with_prefix == student_tokenizer("please check the lamp")["input_ids"]
+    assert with_prefix["input_ids"] == student_tokenizer("please check the lamp")["input_ids"]
     assert len(with_pair) == 16
     assert with_pair.count(student_tokenizer.eos_token_id) == 2
     assert student_tokenizer.decode(with_pair, skip_special_tokens=True).startswith("the lamp the song")
@@ -209,7 +211,7 @@ def test_a_live_teacher_reads_the_aligned_text_in_its_own_pieces(
         assert batch["has_teacher"].all()
         for row_id, ids, mask in zip(batch["ids"], teacher["input_ids"], teacher["attention_mask"], strict=True):
             [read_id] = partner[row_id]
-            assert ids[mask.bool()].tolist() == tokens[read_id]
+            assert ids[mask.bool()].tolist() == tokens[read_id]["input_ids"]
             assert (ids[mask == 0] == pad_id).all()
             assert read_id == row_id or read_id.startswith("en-parallel")
         widths.add((teacher["input_ids"].shape[1], batch["student"]["input_ids"].shape[1]))
@@ -258,13 +260,16 @@ def test_rows_without_a_teacher_are_marked(task: Any, student_tokenizer: Any, tm
     rows = load_rows(unaligned, Cleaning(), Pair("en", ["de"], protocol="supervised"), ["en"])
     soft_labels, _ = store(tmp_path / "store", rows.texts["id"][:])
     without = 0
-    for teacher in ({"soft_labels": soft_labels}, {"teacher_tokens": {i: [2, 7, 3] for i in rows.texts["id"]}}):
+    for teacher in (
+        {"soft_labels": soft_labels},
+        {"teacher_tokens": {i: {"input_ids": [2, 7, 3]} for i in rows.texts["id"]}},
+    ):
         for batch in batches(module(rows, task, student_tokenizer, **teacher)):
             expected = [not row_id.startswith("de-train") for row_id in batch["ids"]]
             assert batch["has_teacher"].tolist() == expected
             without += expected.count(False)
             if "soft_labels" in batch:
-                assert (batch["soft_labels"][~batch["has_teacher"]] == 0).all()
+                assert batch["soft_labels"][~batch["has_teacher"]].isnan().all()
             else:
                 assert (batch["teacher"]["attention_mask"].sum(1) > 0).all()  # no row of padding alone
     assert without > 20
@@ -275,7 +280,7 @@ def test_without_a_teacher_batches_carry_nothing_of_it(rows: Rows, task: Any, st
     data = MultilingualDataModule(lessons, rows.dev, task, student_tokenizer, batch_size=6)
     data.setup("fit")
     for batch in batches(data):
-        assert set(batch) == {"ids", "student", "labels", "has_teacher"}
+        assert set(batch) == {"ids", "student", "student_at", "labels", "counts", "has_teacher"}
         assert not batch["has_teacher"].any()
 
 
@@ -287,9 +292,9 @@ class Counting(TextClassification):
 
     texts = 0
 
-    def tokenise(self, rows: Mapping[str, list[str]], *args: Any) -> list[list[int]]:
+    def encode(self, rows: Mapping[str, list[str]], *args: Any) -> list[dict[str, Any]]:
         Counting.texts += len(rows["text"])
-        return super().tokenise(rows, *args)
+        return super().encode(rows, *args)
 
 
 @pytest.fixture

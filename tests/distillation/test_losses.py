@@ -121,7 +121,7 @@ def test_a_row_counts_once_however_many_positions_it_has() -> None:
         labels=torch.tensor([0, 0, 0]),
         has_teacher=torch.zeros(3, dtype=torch.bool),
         rows=2,
-        share=torch.tensor([0.5, 0.5, 1.0], dtype=torch.float64),
+        row=torch.tensor([0, 0, 1]),
     )
     expected = ((math.log(4 / 3) + math.log(2)) / 2 + math.log(2)) / 2
     assert CrossEntropy()(words, 1.0).item() == pytest.approx(expected, abs=1e-12)

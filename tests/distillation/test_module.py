@@ -36,7 +36,7 @@ class Parts:
 
     def module(self, store: bool) -> tuple[DistillationModule, MultilingualDataModule]:
         self.source.store = store
-        answers = ask(self.job, {"teacher": self.teacher})
+        answers = ask(self.job, {"teacher": self.teacher}, self.job.rows.train)
         return student_fit(self.job, self.job.objective, self.job.rows.train, answers)
 
 
@@ -216,5 +216,5 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None: 
         (read,) = example["teacher_rows"]
         alone = Dataset.from_dict({"text": [texts[read]], "text_pair": [""]})
         ids = tokenise(alone, parts.job.task, parts.teacher.tokenizer, "", None)
-        live = parts.teacher.model(torch.tensor(ids)).logits[0]
+        live = parts.teacher.model(torch.tensor([ids[0]["input_ids"]])).logits[0]
         assert torch.allclose(stored, live, atol=1e-5)

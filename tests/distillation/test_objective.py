@@ -90,4 +90,4 @@ def test_unknown_term_in_schedule_and_empty_objective() -> None:
 
 def test_only_soft_terms_need_a_teacher() -> None:
     assert Objective({"kl": KL()}, 1.0, JOINT).needs_teacher
-    assert not hard_labels().needs_teacher
+    assert not hard_labels(CrossEntropy()).needs_teacher

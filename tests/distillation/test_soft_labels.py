@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
 from distilingua.distillation import soft_labels as store_module
-from distilingua.distillation.soft_labels import Panel, SoftLabels, dense, mean_logits, store_soft_labels, top_k
+from distilingua.distillation.soft_labels import Panel, Store, dense, mean_logits, store_soft_labels, top_k
 from distilingua.errors import UserError
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.text_classification import TextClassification
@@ -45,7 +45,7 @@ def given() -> dict[str, Any]:
     return {
         "task": TextClassification(LABELS),
         "rows": Dataset.from_dict({"id": [f"row-{i}" for i in range(ROWS)]}),
-        "token_ids": token_ids,
+        "encoded": [{"input_ids": ids} for ids in token_ids],
         "pad_id": 0,
     }
 
@@ -53,7 +53,7 @@ def given() -> dict[str, Any]:
 RECIPE = {"teacher": "t", "tokenizer": "k", "prefix": "", "corpus": "c", "max_length": 64}
 
 
-def make(cache: Path, teacher: FrozenTeacher, given: dict[str, Any], **options: Any) -> SoftLabels:
+def make(cache: Path, teacher: FrozenTeacher, given: dict[str, Any], **options: Any) -> Store:
     return store_soft_labels(cache, RECIPE, teacher, **given, **options)
 
 
@@ -100,15 +100,15 @@ def test_a_store_of_something_else_is_refused_by_name(
     make(tmp_path, teacher, given)
     (folder,) = [path.parent for path in (tmp_path / "soft_labels").glob("*/recipe.json")]
     with pytest.raises(UserError, match=f"made with another {name}\\."):
-        SoftLabels(folder, {**RECIPE, name: "other"})
+        Store(folder, {**RECIPE, name: "other"})
 
 
 def test_half_precision_keeps_three_digits(tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any]) -> None:
     full, half = make(tmp_path, teacher, given), make(tmp_path, teacher, given, dtype="float16")
     assert half.logits.nbytes * 2 == full.logits.nbytes
     for n in range(0, ROWS, 50):
-        assert half([f"row-{n}"]).dtype == np.float32
-        assert np.allclose(half([f"row-{n}"]), full([f"row-{n}"]), rtol=2e-3, atol=1e-3)
+        assert half(f"row-{n}").dtype == np.float32
+        assert np.allclose(half(f"row-{n}"), full(f"row-{n}"), rtol=2e-3, atol=1e-3)
 
 
 def test_the_likeliest_classes_by_hand() -> None:
@@ -118,8 +118,8 @@ def test_the_likeliest_classes_by_hand() -> None:
     assert classes.tolist() == [[0, 1]]
     assert values.exp().tolist()[0] == pytest.approx([0.5, 0.25])
     assert rest.exp().item() == pytest.approx(0.25)
-    rebuilt = dense(values[0].numpy(), classes[0].numpy(), rest[0].numpy(), 4)
-    assert np.exp(rebuilt).tolist() == pytest.approx([0.5, 0.25, 0.125, 0.125])
+    rebuilt = dense(values.numpy(), classes.numpy(), rest.numpy(), 4)
+    assert np.exp(rebuilt)[0].tolist() == pytest.approx([0.5, 0.25, 0.125, 0.125])
 
 
 @pytest.mark.parametrize("keep", [1, 4, 9, 50])
@@ -130,8 +130,8 @@ def test_a_top_k_store_keeps_the_likeliest_and_reports_what_it_lost(
     small = make(tmp_path, teacher, given, keep=keep)
     kl = []
     for n in range(ROWS):
-        p = torch.from_numpy(full([f"row-{n}"])).log_softmax(-1)
-        q = torch.from_numpy(small([f"row-{n}"]))
+        p = torch.from_numpy(full(f"row-{n}")).log_softmax(-1)
+        q = torch.from_numpy(small(f"row-{n}"))
         assert q.exp().sum().item() == pytest.approx(1.0, abs=1e-4)
         assert p.argmax() == q.argmax()
         kl.append(float((p.exp() * (p - q)).sum()))
@@ -151,25 +151,30 @@ def test_a_store_that_does_not_fit_is_refused_before_it_starts(
 
 
 def test_means_of_probabilities_by_hand() -> None:
-    a, b = np.log(np.array([0.9, 0.1], dtype=np.float32)), np.log(np.array([0.5, 0.5], dtype=np.float32)) + 7
-    assert np.exp(mean_logits([a, b])).tolist() == pytest.approx([0.7, 0.3], abs=1e-6)
-    assert np.exp(mean_logits([a, b], [3.0, 1.0])).tolist() == pytest.approx([0.8, 0.2], abs=1e-6)
+    a, b = np.log(np.array([[0.9, 0.1]], dtype=np.float32)), np.log(np.array([[0.5, 0.5]], dtype=np.float32)) + 7
+    assert np.exp(mean_logits([a, b], [1.0, 1.0]))[0].tolist() == pytest.approx([0.7, 0.3], abs=1e-6)
+    assert np.exp(mean_logits([a, b], [3.0, 1.0]))[0].tolist() == pytest.approx([0.8, 0.2], abs=1e-6)
 
 
 def test_a_panel_asks_those_that_have_an_answer(tmp_path: Path) -> None:
-    def store(name: str, probabilities: dict[str, list[float]]) -> SoftLabels:
+    def store(name: str, probabilities: dict[str, list[float]]) -> Store:
         folder = tmp_path / name
         folder.mkdir()
         np.save(folder / "logits.npy", np.log(np.array(list(probabilities.values()), dtype=np.float32)))
-        (folder / "ids.json").write_text(json.dumps(list(probabilities)))
+        index = {"ids": list(probabilities), "counts": [1] * len(probabilities), "width": 2}
+        (folder / "index.json").write_text(json.dumps(index))
         (folder / "recipe.json").write_text("{}")
-        return SoftLabels(folder, {})
+        return Store(folder, {})
 
     english = store("english", {"en-1": [0.9, 0.1], "en-2": [0.2, 0.8]})
     german = store("german", {"de-1": [0.5, 0.5]})
-    panel = Panel([english, german], [1.0, 3.0])
-    assert np.exp(panel(["en-1", "de-1"])).tolist() == pytest.approx([0.6, 0.4], abs=1e-6)
-    assert np.exp(panel(["en-2", ""])).tolist() == pytest.approx([0.2, 0.8], abs=1e-6)
-    assert np.exp(panel(["", "de-1"])).tolist() == pytest.approx([0.5, 0.5], abs=1e-6)
-    assert panel([]).tolist() == [0.0, 0.0]
-    assert math.isclose(float(np.exp(panel(["en-1", "de-1"])).sum()), 1.0, abs_tol=1e-6)
+    texts: dict[str, dict[str, str]] = {name: {} for name in ("en-1", "en-2", "de-1")}
+    panel = Panel([english, german], [1.0, 3.0], TextClassification(["a", "b"]), texts)
+
+    def answer(*read: str) -> list[float]:
+        return np.exp(panel({"id": "some row", "teacher_rows": list(read)}))[0].tolist()
+
+    assert answer("en-1", "de-1") == pytest.approx([0.6, 0.4], abs=1e-6)
+    assert answer("en-2", "") == pytest.approx([0.2, 0.8], abs=1e-6)
+    assert answer("", "de-1") == pytest.approx([0.5, 0.5], abs=1e-6)
+    assert math.isclose(sum(answer("en-1", "de-1")), 1.0, abs_tol=1e-6)

@@ -98,8 +98,10 @@ def test_the_order_is_that_of_logits_targets_and_configurations() -> None:
         "id2label": {0: "awful", 1: "bad", 2: "fair"},
         "label2id": {"awful": 0, "bad": 1, "fair": 2},
     }
-    assert task.targets(Dataset.from_dict({"label": ["fair", "awful"]})).tolist() == [2, 0]
-    assert task.decode(torch.tensor([[0.0, 0.1, 3.0], [-1.0, -2.0, -3.0]])) == ["fair", "awful"]
+    rows = Dataset.from_dict({"label": ["fair", "awful"]})
+    assert [target.tolist() for target in task.targets(rows, [{}, {}])] == [[2], [0]]
+    answers = torch.tensor([[0.0, 0.1, 3.0], [-1.0, -2.0, -3.0]])
+    assert [task.decode(answer[None], {}, {}, None) for answer in answers] == ["fair", "awful"]
 
 
 @pytest.mark.parametrize("order", [["bad"], ["bad", "good", "great"], ["bad", "bad"]])
@@ -112,7 +114,7 @@ def test_an_order_names_every_label_once(order: list[str]) -> None:
 
 def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
     task = TextClassification(["a", "b"])
-    targets = task.targets(Dataset.from_dict({"label": ["b", "", "a"]}))
+    targets = torch.cat(task.targets(Dataset.from_dict({"label": ["b", "", "a"]}), [{}, {}, {}]))
     assert targets.tolist() == [1, HIDDEN, 0]
     assert targets.dtype == torch.long
     student = torch.tensor([[0.0, 0.0], [9.0, -9.0], [0.0, 0.0]])
@@ -121,28 +123,30 @@ def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
 
 def test_a_pair_is_one_sequence_with_a_separator_between(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps"], "text_pair": ["somebody is awake"]}
-    (ids,) = TextClassification(["a", "b"]).tokenise(rows, tokenizer, prefix="")
+    [read] = TextClassification(["a", "b"]).encode(rows, tokenizer, prefix="")
+    ids = read["input_ids"]
     first, second = (tokenizer(rows[name][0], add_special_tokens=False)["input_ids"] for name in ("text", "text_pair"))
     assert ids == [tokenizer.cls_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.sep_token_id]
 
 
 def test_a_single_text_has_no_second_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps", "somebody is awake"], "text_pair": ["", ""]}
-    for ids in TextClassification(["a", "b"]).tokenise(rows, tokenizer, prefix=""):
-        assert ids.count(tokenizer.sep_token_id) == 1
-        assert ids[-1] == tokenizer.sep_token_id
+    for read in TextClassification(["a", "b"]).encode(rows, tokenizer, prefix=""):
+        assert read["input_ids"].count(tokenizer.sep_token_id) == 1
+        assert read["input_ids"][-1] == tokenizer.sep_token_id
 
 
 def test_prefix_goes_in_front_of_the_first_text_only(tokenizer: PreTrainedTokenizerBase) -> None:
     task = TextClassification(["a", "b"])
     rows = {"text": ["the rain"], "text_pair": ["in spain"]}
     written = {"text": ["query: the rain"], "text_pair": ["in spain"]}
-    assert task.tokenise(rows, tokenizer, prefix="query: ") == task.tokenise(written, tokenizer, prefix="")
+    assert task.encode(rows, tokenizer, prefix="query: ") == task.encode(written, tokenizer, prefix="")
 
 
 def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps " * 20], "text_pair": ["somebody is awake " * 20]}
-    (ids,) = TextClassification(["a", "b"], max_length=16).tokenise(rows, tokenizer, prefix="")
+    [read] = TextClassification(["a", "b"], max_length=16).encode(rows, tokenizer, prefix="")
+    ids = read["input_ids"]
     assert len(ids) == 16
     middle = ids.index(tokenizer.sep_token_id)
     assert 1 < middle < 14
@@ -151,6 +155,6 @@ def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer
 
 def test_logits_are_in_full_precision() -> None:
     output = SequenceClassifierOutput(logits=torch.tensor([[0.5, 1.5]], dtype=torch.bfloat16))
-    found = TextClassification(["a", "b"]).logits(output)
+    found = TextClassification(["a", "b"]).cells(output, None)
     assert found.dtype == torch.float32
     assert found.tolist() == [[0.5, 1.5]]

@@ -23,9 +23,11 @@ COLUMNS = {
     "split": "train | parallel (text whose label training may not see, kept for aligned pairs) | dev | test",
     "text": "what the model reads",
     "text_pair": 'the second sentence of a sentence pair, or ""',
-    "label": "name of the class",
+    "label": 'what is to be learnt, as the task spells it: a class, tags, an answer, a text; "" for unknown',
     "group": 'rows of one group mean the same, whatever their language; "" where nothing is aligned',
     "block": 'a coarser group, for pair.align=block; "" where there is none',
+    "spans": "JSON, [[value, start, end], …], in characters of the text (of text_pair, where there is one): stretches "
+    'that mean the same wherever aligned rows have an equal value; "" where nothing is known',
 }
 
 
@@ -74,6 +76,7 @@ def dataset_from_table(
             "label": _class_name(_whole(row[label]), names),
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
+            "spans": "",
         }
 
     return table.map(

@@ -24,8 +24,8 @@ Lexicon = Mapping[str, Sequence[str]]
 """Language -> words; position n of every language means the same."""
 
 
-Encode = Callable[[Sequence[dict[str, Any]]], list[list[int]]]
-"""Rows with `text` and `text_pair` to piece ids."""
+Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
+"""Rows as a model reads them."""
 
 
 class Augmentation(ABC):
@@ -227,12 +227,12 @@ class AugmentedRows(Dataset):
     def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
         """A batch: `(row, epoch)` of each example."""
         changed = [self._change(self.examples[row], epoch) for row, epoch in indices]
-        for example, ids in zip(changed, self.encode(changed), strict=True):
-            example["input_ids"] = ids
+        for example, encoded in zip(changed, self.encode(changed), strict=True):
+            example.update(encoded)
         anew = [e for e in changed if e["rescore"] and e["teacher_rows"] == [e["id"]]]
         if anew and self.encode_for_teacher is not None:
-            for example, ids in zip(anew, self.encode_for_teacher(anew), strict=True):
-                example["teacher_ids"] = ids
+            for example, encoded in zip(anew, self.encode_for_teacher(anew), strict=True):
+                example["teacher_reads"] = encoded
         return changed
 
     def _change(self, example: dict[str, Any], epoch: int) -> dict[str, Any]:

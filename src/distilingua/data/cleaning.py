@@ -6,6 +6,7 @@ import html
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import ftfy
@@ -65,12 +66,19 @@ class Cleaning:
         text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Co") else " " for c in text)
         return " ".join(text.split())
 
-    def __call__(self, rows: Dataset) -> tuple[Dataset, CleaningReport]:
-        rows = rows.map(
-            lambda batch: {name: [self.text(t) for t in batch[name]] for name in ("text", "text_pair")},
-            batched=True,
-            desc="Cleaning",
-        )
+    def __call__(self, rows: Dataset, untouched: Collection[str] = ()) -> tuple[Dataset, CleaningReport]:
+        """Clean rows, in the same order, and what was dropped.
+
+        Args:
+            untouched: columns that stay letter for letter, because labels point into them.
+        """
+        mended = [name for name in ("text", "text_pair") if name not in untouched]
+        if mended:
+            rows = rows.map(
+                lambda batch: {name: [self.text(t) for t in batch[name]] for name in mended},
+                batched=True,
+                desc="Cleaning",
+            )
         dropped: dict[str, Counter[str]] = {}
         keep: list[int] = []
         held_out: set[tuple[str, str]] = set()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,36 +18,39 @@ from transformers import PreTrainedTokenizerBase
 from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.data.augmentation import Augmentation, AugmentedRows, Encode
 from distilingua.data.batching import BucketBatchSampler
-from distilingua.data.collate import pad
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Encoded, Example, Task
 
 
 def tokenise(
-    rows: Dataset, task: TextClassification, tokenizer: PreTrainedTokenizerBase, prefix: str, cache: Path | None
-) -> list[list[int]]:
-    """Piece ids of every row; `datasets` keeps them on disk under an address made of text, tokenizer and length."""
+    rows: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase, prefix: str, cache: Path | None
+) -> list[Encoded]:
+    """Every row as a model reads it; `datasets` keeps it on disk, addressed by text, tokenizer and length."""
     address = fingerprint(
-        [rows_fingerprint(rows, ["text", "text_pair"]), tokenizer_fingerprint(tokenizer), prefix, task.max_length]
+        [rows_fingerprint(rows, task.reads), tokenizer_fingerprint(tokenizer), prefix, type(task).__name__, task.recipe]
     )
     if cache is not None:
         (cache / "tokens").mkdir(parents=True, exist_ok=True)
-    tokens = rows.select_columns(["text", "text_pair"]).map(
-        lambda batch: {"input_ids": task.tokenise(batch, tokenizer, prefix)},
+
+    def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        encoded = task.encode(batch, tokenizer, prefix)
+        return {name: [row[name] for row in encoded] for name in encoded[0]}
+
+    tokens = rows.select_columns(list(task.reads)).map(
+        encode,
         batched=True,
-        remove_columns=["text", "text_pair"],
+        remove_columns=list(task.reads),
         cache_file_name=str(cache / "tokens" / f"{address}.arrow") if cache is not None else None,
         new_fingerprint=address,
         desc="Tokenising",
     )
-    return tokens["input_ids"][:]
+    return tokens.to_list()
 
 
 def encode_rows(
-    rows: Sequence[dict[str, Any]], task: TextClassification, tokenizer: PreTrainedTokenizerBase, prefix: str
-) -> list[list[int]]:
-    """Piece ids of rows that an augmentation has changed."""
-    columns = {name: [row[name] for row in rows] for name in ("text", "text_pair")}
-    return task.tokenise(columns, tokenizer, prefix)
+    rows: Sequence[dict[str, Any]], task: Task, tokenizer: PreTrainedTokenizerBase, prefix: str
+) -> list[Encoded]:
+    """Rows that an augmentation has changed, as a model reads them."""
+    return task.encode({name: [row[name] for row in rows] for name in task.reads}, tokenizer, prefix)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -59,12 +62,24 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     return fingerprint({name: part for name, part in state.items() if name not in ("truncation", "padding")})
 
 
+class SoftLabels(Protocol):
+    """Where a row's soft labels come from."""
+
+    @property
+    def width(self) -> int:
+        """Classes."""
+
+    def __call__(self, row: Example) -> np.ndarray:
+        """The teacher's logits for a row that it read, (positions, classes)."""
+
+
 class MultilingualDataModule(LightningDataModule):
     """Batches for a student, with what the teacher reads beside them.
 
-    A training batch is `{"student": {input_ids, attention_mask}, "labels": (rows,), "has_teacher": (rows,), "read":
-    (rows,) numbers of the texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (rows, classes)
-    from a store or `"teacher"` {input_ids, attention_mask} for a live one.
+    A training batch is `{"student": {input_ids, attention_mask}, "student_at": where in its output the positions are,
+    "labels": (positions,), "counts": (rows,) positions per row, "has_teacher": (rows,), "read": (rows,) numbers of the
+    texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (positions, classes) from a store or
+    `"teacher"` and `"teacher_at"` for a live one. See `Task` for positions.
 
     Args:
         train: rows to learn from; with a column `teacher_rows` when there is a teacher.
@@ -75,8 +90,8 @@ class MultilingualDataModule(LightningDataModule):
         seed: of the order of the batches.
         workers: processes that build batches; the batches do not depend on it.
         cache: folder for tokenised text.
-        soft_labels: looks stored logits up by row ids.
-        teacher_tokens: row id -> piece ids for a live teacher.
+        soft_labels: a row's logits from a store, (positions, classes).
+        teacher_tokens: row id -> what a live teacher reads.
         teacher_pad_id: its padding piece.
         teacher_encode: rows to its pieces, for text that an augmentation has changed.
         augmentations: by name, see `AugmentedRows`.
@@ -86,7 +101,7 @@ class MultilingualDataModule(LightningDataModule):
         self,
         train: Dataset,
         dev: dict[str, Dataset],
-        task: TextClassification,
+        task: Task,
         tokenizer: PreTrainedTokenizerBase,
         *,
         prefix: str = "",
@@ -96,8 +111,8 @@ class MultilingualDataModule(LightningDataModule):
         seed: int = 0,
         workers: int = 0,
         cache: Path | None = None,
-        soft_labels: Callable[[Sequence[str]], np.ndarray] | None = None,
-        teacher_tokens: dict[str, list[int]] | None = None,
+        soft_labels: SoftLabels | None = None,
+        teacher_tokens: dict[str, Encoded] | None = None,
         teacher_pad_id: int = 0,
         teacher_encode: Encode | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
@@ -116,41 +131,48 @@ class MultilingualDataModule(LightningDataModule):
         self.train_rows = self._examples(self.train, encode(self.train))
         self.dev_rows = {lang: self._examples(rows, encode(rows)) for lang, rows in self.dev.items()}
 
-    def _examples(self, rows: Dataset, token_ids: list[list[int]]) -> list[dict[str, Any]]:
-        teacher_rows = rows["teacher_rows"][:] if "teacher_rows" in rows.column_names else [[]] * len(rows)
-        labels = self.task.targets(rows)
-        columns = [rows[name][:] for name in ("id", "lang", "text", "text_pair")]
-        names = ("id", "lang", "text", "text_pair", "input_ids", "label", "teacher_rows")
+    def _examples(self, rows: Dataset, encoded: list[Encoded]) -> list[dict[str, Any]]:
+        targets = self.task.targets(rows, encoded)
         return [
-            dict(zip(names, values, strict=True))
-            for values in zip(*columns, token_ids, labels, teacher_rows, strict=True)
+            {"teacher_rows": [], **row, **read, "labels": labels}
+            for row, read, labels in zip(rows.to_list(), encoded, targets, strict=True)
         ]
 
     def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        inputs, at = self.task.collate(examples, self.tokenizer.pad_token_id)
         batch: dict[str, Any] = {
             "ids": [e["id"] for e in examples],
-            "student": pad([e["input_ids"] for e in examples], self.tokenizer.pad_token_id),
-            "labels": torch.stack([e["label"] for e in examples]),
+            "student": inputs,
+            "student_at": at,
+            "labels": self.task.collate_labels([e["labels"] for e in examples]),
+            "counts": torch.tensor([self.task.positions(e) for e in examples]),
             "has_teacher": torch.tensor([bool(e["teacher_rows"]) for e in examples]),
         }
         if self.soft_labels is not None or self.teacher_tokens is not None:
             texts: dict[tuple[str, ...], int] = {}
             batch["read"] = torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples])
         if self.soft_labels is not None:
-            batch["soft_labels"] = torch.from_numpy(np.stack([self.soft_labels(e["teacher_rows"]) for e in examples]))
+            answers = [
+                self.soft_labels(e)
+                if e["teacher_rows"]
+                else np.full((count, self.soft_labels.width), np.nan, dtype=np.float32)
+                for e, count in zip(examples, batch["counts"].tolist(), strict=True)
+            ]
+            batch["soft_labels"] = torch.from_numpy(np.concatenate(answers))
         elif self.teacher_tokens is not None:
             # a row the teacher does not read still needs something to pad: its answer is masked out
+            known = self.teacher_tokens
             read = [
-                e.get("teacher_ids") or (self.teacher_tokens[e["teacher_rows"][0]] if e["teacher_rows"] else [0])
+                e.get("teacher_reads") or (known[e["teacher_rows"][0]] if e["teacher_rows"] else self.task.unread(e))
                 for e in examples
             ]
-            batch["teacher"] = pad(read, self.teacher_pad_id)
+            batch["teacher"], batch["teacher_at"] = self.task.collate(read, self.teacher_pad_id)
         return batch
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = BucketBatchSampler(
-            [len(e["input_ids"]) for e in self.train_rows],
+            [self.task.length(e) for e in self.train_rows],
             [e["lang"] for e in self.train_rows],
             self.batch_size,
             self.language_alpha,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,7 +74,11 @@ class Readings:
 
 
 def pair_rows(
-    rows: Dataset, pair: Pair, teacher_languages: list[str] | None, members: Sequence[Member] = ()
+    rows: Dataset,
+    pair: Pair,
+    teacher_languages: list[str] | None,
+    members: Sequence[Member] = (),
+    stratum: Callable[[str], str] = str,
 ) -> tuple[Dataset, PairingReport]:
     """Training rows with the labels that may be seen and the ids of the texts the teacher reads in their place.
 
@@ -83,6 +87,7 @@ def pair_rows(
         pair: the experiment's rules.
         teacher_languages: what the teacher reads; None for all languages.
         members: the teachers one by one, where there are several.
+        stratum: of a label; `few_shot` shows some of each, see `Task.stratum`.
 
     Returns:
         The training rows, in corpus order, with `label` emptied where it may not be seen and a new column
@@ -105,7 +110,7 @@ def pair_rows(
     readings = Readings(train, pair)
     # what translation would carry over: the label of whatever source text a target text is aligned with
     carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
-    shown = _shots(train, pair) if pair.protocol == "few_shot" else set()
+    shown = _shots(train, pair, stratum) if pair.protocol == "few_shot" else set()
 
     changes: dict[str, dict[str, Any]] = {}
     without_partner: Counter[str] = Counter()
@@ -143,12 +148,12 @@ def pair_rows(
     )
 
 
-def _shots(train: list[dict[str, Any]], pair: Pair) -> set[str]:
+def _shots(train: list[dict[str, Any]], pair: Pair, stratum: Callable[[str], str]) -> set[str]:
     """Ids of the target rows whose labels `few_shot` shows: `shots` per class and language, drawn by hash."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in train:
-        if row["lang"] != pair.source:
-            classes[row["lang"], row["label"]].append(row["id"])
+        if row["lang"] != pair.source and row["label"]:
+            classes[row["lang"], stratum(row["label"])].append(row["id"])
     return {
         row_id
         for ids in classes.values()

@@ -13,6 +13,8 @@ from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
+from distilingua.tasks.task import Task
+from distilingua.tasks.text_classification import TextClassification
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Rows:
         train: what training may see, see `pair_rows`.
         dev, test: per language, with labels, for judging only; dev with a column `teacher_rows` as in train.
         texts: clean rows of all splits, where the teacher's rows are found by id.
-        labels: class names in the order of every model's logits.
+        labels: names of the classes, sorted; empty where classes have no names.
         cleaning, pairing: what these steps did, in numbers.
     """
 
@@ -42,13 +44,19 @@ def load_rows(
     pair: Pair,
     teacher_languages: list[str] | None,
     members: Sequence[Member] = (),
+    task: type[Task] = TextClassification,
 ) -> Rows:
     """Loads, cleans and pairs.
 
+    Args:
+        task: what labels are, and where they point.
+
     Raises:
-        UserError: repeated ids; an empty split; labels that no training row of the source has, and so no teacher.
+        UserError: a row whose label cannot be right; repeated ids; an empty split; labels that no training row of the
+            source has, and so no teacher.
     """
-    texts, cleaning_report = cleaning(corpus.load(pair.languages))
+    texts, cleaning_report = cleaning(corpus.load(pair.languages), task.points_into)
+    texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
     repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
     if repeated:
         raise UserError(
@@ -57,7 +65,7 @@ def load_rows(
         )
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
     marks = list(zip(langs, splits, names, strict=True))
-    labels = sorted({name for lang, split, name in marks if (lang, split) == (pair.source, "train") and name})
+    labels = task.classes(name for lang, split, name in marks if (lang, split) == (pair.source, "train"))
     # what is judged needs a label; what is only trained on does not
     counts = Counter((lang, split) for lang, split, name in marks if name or split == "train")
     for lang in pair.languages:
@@ -68,14 +76,14 @@ def load_rows(
                     f"cleaning ({cleaning_report}). Every language needs train, dev and test, the latter two labelled."
                 )
     for lang in pair.languages:
-        unknown = sorted({name for here, _, name in marks if here == lang and name} - set(labels))
+        unknown = sorted(set(task.classes(name for here, _, name in marks if here == lang)) - set(labels))
         if unknown:
             raise UserError(
                 f"corpus: {lang!r} has labels that no {pair.source!r} training row has, so the teacher does not know "
                 f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
             )
-    train, pairing_report = pair_rows(texts, pair, teacher_languages, members)
+    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratum)
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
@@ -93,3 +101,18 @@ def load_rows(
             feature=List(Value("string")),
         )
     return Rows(train, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
+
+
+def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool) -> Dataset:
+    """Rows whose label can be right; the others are counted as `bad`, or refused with the first of them named."""
+    kept = []
+    for n, row in enumerate(texts.select_columns(["id", "lang", "text", "text_pair", "label"])):
+        problem = task.problem(row) if row["label"] else None
+        if problem is None:
+            kept.append(n)
+        elif not skip:
+            raise UserError(f"corpus: row {row['id']!r}: {problem} Mend it, or set corpus.skip_bad_rows=true.")
+        else:
+            rules = report.dropped.setdefault(row["lang"], {})
+            rules["bad"] = rules.get("bad", 0) + 1
+    return texts if len(kept) == len(texts) else texts.select(kept)

@@ -17,7 +17,7 @@ from distilingua.distillation.schedules import Progress
 from distilingua.distillation.signals import Signals
 from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import FrozenTeacher
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Task
 
 Batch = dict[str, Any]
 
@@ -38,7 +38,7 @@ class DistillationModule(LightningModule):
     def __init__(
         self,
         student: PreTrainedModel,
-        task: TextClassification,
+        task: Task,
         objective: Objective,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         lr_schedule: Mapping[str, Any],
@@ -67,17 +67,9 @@ class DistillationModule(LightningModule):
         soft, teacher_layers = batch.get("soft_labels"), None
         if soft is None and self.teacher is not None:
             answer, teacher_layers = self.teacher(batch["teacher"])
-            soft = self.task.logits(answer)
-        return Signals(
-            student=self.task.logits(output),
-            teacher=soft,
-            labels=batch["labels"],
-            has_teacher=batch["has_teacher"],
-            rows=len(batch["labels"]),
-            student_layers=student_layers,
-            teacher_layers=teacher_layers,
-            read=batch.get("read"),
-        )
+            soft = self.task.cells(answer, batch["teacher_at"])
+        student = self.task.cells(output, batch["student_at"])
+        return self.task.signals(student, soft, batch, student_layers, teacher_layers)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         signals = self.signals(batch)
@@ -90,9 +82,9 @@ class DistillationModule(LightningModule):
         metrics, agreement = self.dev_metrics[dataloader_idx], self.agreement[dataloader_idx]
         assert isinstance(metrics, MetricCollection)
         assert isinstance(agreement, MeanMetric)
-        metrics.update(signals.student, signals.labels)
+        metrics.update(signals.student, signals.labels, row=signals.row)
         if signals.teacher is not None and signals.has_teacher.any():
-            same = signals.student.argmax(-1) == signals.teacher.argmax(-1)
+            same = self.task.agree(signals.student, signals.teacher)
             agreement.update(same[signals.has_teacher].float())
 
     def on_validation_epoch_end(self) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.schedules import Constant, Progress, Schedules
 from distilingua.distillation.signals import Signals
@@ -97,6 +96,6 @@ class Objective(nn.Module):
         return Loss(total, {"loss": total.detach(), **logs})
 
 
-def hard_labels() -> Objective:
-    """Cross-entropy alone, as a teacher learns its task and as the baseline learns without a teacher."""
-    return Objective({"ce": CrossEntropy()}, 1.0, Schedules(Constant(), Constant(), Constant()))
+def hard_labels(term: Term) -> Objective:
+    """A hard loss alone, as a teacher learns its task and as the baseline learns without a teacher."""
+    return Objective({"hard": term}, 1.0, Schedules(Constant(), Constant(), Constant()))

@@ -36,12 +36,14 @@ class Signals:
     Args:
         student: logits, (positions, classes).
         teacher: logits without temperature, (positions, classes); None when there is no teacher.
-        labels: class indices, (positions,); -100 where training may not see the label.
+        labels: class indices, (positions,); -100 where training may not see the label. A task with a hard loss of its
+            own may put something else here.
         has_teacher: whether the teacher read this position, (positions,) bool.
-        share: what a position weighs within its row, (positions,): 1 / positions of the row. None when every row is
-            one position.
         rows: rows in the batch, the denominator of every mean. It does not depend on how many rows are labelled, so
             accumulated gradients, processes and one large batch give the same update.
+        row: which row of the batch a position belongs to, (positions,), ascending; None when every row is one position.
+        rows_read: whether the teacher read this row, (rows,) bool; None when it is `has_teacher`.
+        class_weights: what the hard loss weighs each class by, (classes,); None for 1.
         student_layers, teacher_layers: see `Layers`; None unless a term asks for them.
         read: (rows,) whole numbers, equal where the teacher read the same text; for terms that compare rows.
     """
@@ -51,7 +53,9 @@ class Signals:
     labels: Tensor
     has_teacher: Tensor
     rows: int
-    share: Tensor | None = None
+    row: Tensor | None = None
+    rows_read: Tensor | None = None
+    class_weights: Tensor | None = None
     student_layers: Layers | None = None
     teacher_layers: Layers | None = None
     read: Tensor | None = None
@@ -63,5 +67,19 @@ class Signals:
             per_position: losses, (positions,).
             mask: positions that count, (positions,) bool.
         """
-        weighted = per_position if self.share is None else per_position * self.share
-        return torch.where(mask, weighted, 0.0).sum() / self.rows
+        if self.row is not None:
+            per_position = per_position / self.row.bincount(minlength=self.rows)[self.row]
+        return torch.where(mask, per_position, 0.0).sum() / self.rows
+
+    def mean_of_rows(self, per_row: Tensor) -> Tensor:
+        """Mean over rows, those that no teacher read counting as zero; for terms that compare whole rows.
+
+        Args:
+            per_row: losses, (rows,).
+        """
+        return torch.where(self.row_mask, per_row, 0.0).sum() / self.rows
+
+    @property
+    def row_mask(self) -> Tensor:
+        """Whether the teacher read this row, (rows,) bool."""
+        return self.has_teacher if self.rows_read is None else self.rows_read

@@ -18,13 +18,13 @@ from transformers import PreTrainedModel
 from distilingua.artifacts import cached
 from distilingua.console import console
 from distilingua.errors import UserError
-from distilingua.models.inference import logit_batches
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.models.inference import cell_batches
+from distilingua.tasks.task import Encoded, Example, Task
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
 
 
-class SoftLabels:
+class Store:
     """Logits of a teacher, without temperature, memory-mapped.
 
     Args:
@@ -47,69 +47,72 @@ class SoftLabels:
         top = folder / "classes.npy"
         self.classes = np.load(top, mmap_mode="r") if top.exists() else None
         self.rest = np.load(folder / "rest.npy", mmap_mode="r") if top.exists() else None
-        self.n_classes = recipe.get("classes") or self.logits.shape[-1]
-        ids = json.loads((folder / "ids.json").read_text("utf-8"))
-        self._position = {row_id: i for i, row_id in enumerate(ids)}
-        self._means: dict[tuple[str, ...], np.ndarray] = {}
+        index = json.loads((folder / "index.json").read_text("utf-8"))
+        self.width: int = index["width"]
+        starts = np.cumsum([0, *index["counts"]])
+        self._span = {row_id: (starts[i], starts[i + 1]) for i, row_id in enumerate(index["ids"])}
 
-    def row(self, row_id: str) -> np.ndarray:
-        """Logits of one row, (classes,), float32; what a top-k store left out shares its remaining mass evenly.
+    def __call__(self, row_id: str) -> np.ndarray:
+        """Logits of one text, (positions, classes), float32; NaN where the teacher did not see the position.
+
+        What a top-k store left out shares its remaining mass evenly.
 
         Raises:
-            KeyError: a row the teacher never read.
+            KeyError: a text the teacher never read.
         """
-        at = self._position[row_id]
+        start, end = self._span[row_id]
         if self.classes is None or self.rest is None:
-            return self.logits[at].astype(np.float32)
-        return dense(self.logits[at], self.classes[at], self.rest[at], self.n_classes)
-
-    def __call__(self, row_ids: Sequence[str]) -> np.ndarray:
-        """Logits, (classes,), for a text of which the teacher read these rows.
-
-        Several rows are averaged as probabilities and given back as their logarithms, which are logits again. No row
-        at all gives zeros, which a mask must hide.
-        """
-        if len(row_ids) == 1:
-            return self.row(row_ids[0])
-        key = tuple(row_ids)
-        if key not in self._means:
-            self._means[key] = (
-                mean_logits([self.row(i) for i in key]) if key else np.zeros(self.n_classes, dtype=np.float32)
-            )
-        return self._means[key]
+            return self.logits[start:end].astype(np.float32)
+        return dense(self.logits[start:end], self.classes[start:end], self.rest[start:end], self.width)
 
 
 class Panel:
-    """Several teachers answer as one: the weighted mean of the probabilities of those that have an answer.
+    """Answers of one teacher or several: the weighted mean of the probabilities of all texts read for a row.
 
     Args:
         stores: of each teacher.
         weights: of each teacher, above 0.
+        task: carries the answer to an aligned text over to the row.
+        texts: row id -> the text that was read, see `Task.project`.
     """
 
-    def __init__(self, stores: Sequence[SoftLabels], weights: Sequence[float]) -> None:
-        self.stores, self.weights = stores, weights
+    def __init__(
+        self, stores: Sequence[Store], weights: Sequence[float], task: Task, texts: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self.stores, self.weights, self.task, self.texts = stores, weights, task, texts
 
-    def __call__(self, row_ids: Sequence[str]) -> np.ndarray:
-        """Logits, (classes,); `row_ids` has one id for each teacher, "" where it has no answer, or none at all."""
-        answers = [(store.row(i), w) for store, i, w in zip(self.stores, row_ids, self.weights, strict=False) if i]
-        if not answers:
-            return np.zeros(self.stores[0].n_classes, dtype=np.float32)
-        return mean_logits([logits for logits, _ in answers], [weight for _, weight in answers])
+    @property
+    def width(self) -> int:
+        return self.stores[0].width
+
+    def __call__(self, row: Example) -> np.ndarray:
+        """Logits, (positions, classes), for a row with `teacher_rows`: the texts a single teacher read for it, or one
+        text for each of several teachers, "" where one has no answer. A mean comes back as logarithms, which are logits
+        again."""
+        ids = row["teacher_rows"]
+        alone = len(self.stores) == 1
+        members = [(0 if alone else n, i) for n, i in enumerate(ids) if i]
+        answers = [self._answer(n, i, row) for n, i in members]
+        return answers[0] if len(answers) == 1 else mean_logits(answers, [self.weights[n] for n, _ in members])
+
+    def _answer(self, teacher: int, read: str, row: Example) -> np.ndarray:
+        cells = self.stores[teacher](read)
+        return cells if read == row["id"] else self.task.project(cells, self.texts[read], row)
 
 
-def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float] | None = None) -> np.ndarray:
-    """Logarithm of the weighted mean of the probabilities; (classes,) from several (classes,)."""
-    shares = torch.tensor(weights or [1.0] * len(logits))
+def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
+    """Logarithm of the weighted mean of the probabilities; (positions, classes) from several of them."""
+    shares = torch.tensor(weights)
     stacked = torch.from_numpy(np.stack(logits)).log_softmax(-1)
-    return torch.logsumexp(stacked + (shares / shares.sum()).log()[:, None], dim=0).numpy()
+    return torch.logsumexp(stacked + (shares / shares.sum()).log()[:, None, None], dim=0).numpy()
 
 
-def dense(logits: np.ndarray, classes: np.ndarray, rest: np.ndarray, n_classes: int) -> np.ndarray:
-    """All logits, (classes,), from the k largest log-probabilities and the logarithm of the remaining mass."""
-    others = max(n_classes - len(classes), 1)
-    full = np.full(n_classes, np.float32(rest) - np.log(others), dtype=np.float32)
-    full[classes] = logits
+def dense(logits: np.ndarray, classes: np.ndarray, rest: np.ndarray, width: int) -> np.ndarray:
+    """All logits, (positions, width), from the k largest log-probabilities, (positions, k) like their classes, and the
+    logarithm of the remaining mass, (positions,)."""
+    others = max(width - classes.shape[1], 1)
+    full = np.repeat(rest.astype(np.float32)[:, None] - np.float32(np.log(others)), width, axis=1)
+    np.put_along_axis(full, classes.astype(np.int64), logits.astype(np.float32), axis=1)
     return full
 
 
@@ -129,13 +132,13 @@ def store_soft_labels(
     cache: Path,
     recipe: Mapping[str, Any],
     teacher: HasModel,
-    task: TextClassification,
+    task: Task,
     rows: Dataset,
-    token_ids: Sequence[list[int]],
+    encoded: Sequence[Encoded],
     pad_id: int,
     dtype: str = "float32",
     keep: int | None = None,
-) -> SoftLabels:
+) -> Store:
     """The store for this recipe, computed unless an earlier run or another job has it.
 
     Says how large it will be, and goes on where an interrupted computation stopped.
@@ -144,23 +147,25 @@ def store_soft_labels(
         recipe: everything that shapes the logits.
         teacher: whose `model` is asked for only when there is something to compute.
         rows: texts the teacher reads, each once.
-        token_ids: the same texts in the teacher's pieces.
+        encoded: the same texts as the teacher reads them.
         dtype: float32 or float16, on disk.
-        keep: classes to keep per row, the likeliest, with the mass of the others; None for all.
+        keep: classes to keep per position, the likeliest, with the mass of the others; None for all.
 
     Raises:
         UserError: the disk has no room for it.
     """
-    n_classes = len(task.labels)
-    k = min(keep, n_classes) if keep is not None else None
-    recipe = {**recipe, "dtype": dtype, "top_k": k, "classes": n_classes}
-    shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((len(rows), k or n_classes), dtype)}
-    if k is not None:
-        shapes |= {"classes": ((len(rows), k), "int32"), "rest": ((len(rows),), dtype)}
+    recipe = {**recipe, "dtype": dtype, "top_k": keep}
 
     def build(folder: Path) -> None:
+        counts = [task.positions(row) for row in encoded]
+        starts, total = np.cumsum([0, *counts]), sum(counts)
+        width = task.width(teacher.model)
+        k = min(keep, width) if keep is not None else None
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((total, k or width), dtype)}
+        if k is not None:
+            shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
         size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
-        console.print(f"Soft labels: {len(rows)} texts × {k or n_classes} classes, {size / 1e6:.1f} MB")
+        console.print(f"Soft labels: {total} positions × {k or width} classes, {size / 1e6:.1f} MB")
         if size > shutil.disk_usage(folder).free:
             raise UserError(
                 f"teacher.store: the soft labels need {size / 1e9:.1f} GB and {cache} has "
@@ -173,24 +178,24 @@ def store_soft_labels(
             name: open_memmap(folder / f"{name}.npy", "r+" if done else "w+", dtype=kind, shape=shape)
             for name, (shape, kind) in shapes.items()
         }
-        batches = logit_batches(teacher.model, task, token_ids, pad_id, "Soft labels", start=done)
-        for n, (at, logits) in enumerate(batches, 1):
+        batches = cell_batches(teacher.model, task, encoded, pad_id, "Soft labels", start=done)
+        for n, (texts, cells) in enumerate(batches, 1):
+            at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in texts])
             if k is None:
-                arrays["logits"][at] = logits.numpy()
+                arrays["logits"][at] = cells.numpy()
             else:
-                values, classes, rest = (part.numpy() for part in top_k(logits, k))
+                values, classes, rest = (part.numpy() for part in top_k(cells, k))
                 arrays["logits"][at], arrays["classes"][at], arrays["rest"][at] = values, classes, rest
-                rebuilt = [dense(*row, n_classes) for row in zip(values, classes, rest, strict=True)]
-                kept = torch.from_numpy(np.stack(rebuilt))
-                lost += float((logits.softmax(-1) * (logits.log_softmax(-1) - kept)).sum())
-            done += len(at)
+                kept = torch.from_numpy(dense(values, classes, rest, width))
+                lost += float((cells.softmax(-1) * (cells.log_softmax(-1) - kept)).nansum())
+            done += len(texts)
             if n % SAVE_EVERY == 0:
                 for array in arrays.values():
                     array.flush()
                 progress.write_text(json.dumps([done, lost]))
         if k is not None:
-            console.print(f"The {k} likeliest of {n_classes} classes: KL from all of them {lost / len(rows):.5f} nats")
-        (folder / "ids.json").write_text(json.dumps(rows["id"][:]))
+            console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
+        (folder / "index.json").write_text(json.dumps({"ids": rows["id"][:], "counts": counts, "width": width}))
         progress.unlink(missing_ok=True)
 
-    return SoftLabels(cached(cache, "soft_labels", recipe, build, resumable=True), recipe)
+    return Store(cached(cache, "soft_labels", recipe, build, resumable=True), recipe)

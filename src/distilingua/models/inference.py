@@ -1,50 +1,60 @@
-"""A model's logits for many texts."""
+"""A model's answers to many texts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilingua.data.collate import pad
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Encoded, Task
 
 
-def logit_batches(
+def batches(
     model: PreTrainedModel,
-    task: TextClassification,
-    token_ids: Sequence[list[int]],
+    task: Task,
+    encoded: Sequence[Encoded],
     pad_id: int,
     title: str,
     batch_size: int = 128,
     start: int = 0,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Positions of texts and their logits, (texts, classes), in evaluation mode, texts of like length together.
+) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor | None]]:
+    """Numbers of texts with what the model is called with, texts of like length together; sets evaluation mode.
 
     Args:
-        token_ids: as `task.tokenise` returns them.
+        encoded: as `task.encode` returns them.
         pad_id: the model's padding piece.
         title: of the progress bar.
         start: how many texts, in the order of this iterator, are not wanted again.
     """
     model.eval()
-    order = sorted(range(len(token_ids)), key=lambda i: len(token_ids[i]))
-    for at in track(range(start, len(order), batch_size), description=title, transient=True):
-        rows = order[at : at + batch_size]
-        inputs = pad([token_ids[i] for i in rows], pad_id)
+    order = sorted(range(len(encoded)), key=lambda i: task.length(encoded[i]))
+    for first in track(range(start, len(order), batch_size), description=title, transient=True):
+        rows = order[first : first + batch_size]
+        inputs, at = task.collate([encoded[i] for i in rows], pad_id)
+        yield (
+            rows,
+            {name: tensor.to(model.device) for name, tensor in inputs.items()},
+            at.to(model.device) if at is not None else None,
+        )
+
+
+def cell_batches(model: PreTrainedModel, task: Task, *given: Any, **options: Any) -> Iterator[tuple[list[int], Tensor]]:
+    """Numbers of texts and their logits, (positions of all of them, classes); see `batches` and `Task.cells`."""
+    for rows, inputs, at in batches(model, task, *given, **options):
         with torch.inference_mode():
-            logits = task.logits(model(**{k: v.to(model.device) for k, v in inputs.items()})).cpu()
-        yield rows, logits
+            cells = task.cells(model(**inputs), at).cpu()
+        yield rows, cells
 
 
-def logits_of(
-    model: PreTrainedModel, task: TextClassification, token_ids: Sequence[list[int]], pad_id: int, title: str
-) -> Tensor:
-    """Logits, (texts, classes), in the order of the texts; see `logit_batches`."""
-    out = torch.empty(len(token_ids), len(task.labels))
-    for rows, logits in logit_batches(model, task, token_ids, pad_id, title):
-        out[rows] = logits
-    return out
+def answers_of(model: PreTrainedModel, task: Task, encoded: Sequence[Encoded], pad_id: int, title: str) -> list[Tensor]:
+    """Answers in the order of the texts; see `Task.answer`."""
+    found: list[Tensor] = [torch.empty(0)] * len(encoded)
+    for rows, inputs, at in batches(model, task, encoded, pad_id, title):
+        with torch.inference_mode():
+            for row, answer in zip(rows, task.answer(model, inputs, at), strict=True):
+                found[row] = answer.cpu()
+    return found

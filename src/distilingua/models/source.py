@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from distilingua.artifacts import file_sha256
+from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.errors import UserError
 from distilingua.locations import location
 
@@ -21,7 +21,8 @@ class TeacherSource:
     """What a teacher is made from.
 
     Args:
-        path: hub repository, folder, or `package:NAME/FOLDER` for a model that a Python package carries.
+        path: hub repository, folder, or `package:NAME/FOLDER` for a model that a Python package carries; null with
+            `scratch`.
         languages: what it reads; null for "all of them", as a multilingual encoder does.
         sha256: of its `model.safetensors`, checked before it is loaded; null for no check.
         revision: commit of a hub repository.
@@ -33,9 +34,10 @@ class TeacherSource:
         store_top_k: classes kept per position, with what the others weigh together; null keeps all.
         folder: whether `path` is a folder whatever it looks like, and never a hub repository.
         precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
+        scratch: a kind of `Student`, for a teacher that starts from random weights and learns the task here.
     """
 
-    path: str
+    path: str | None
     languages: list[str] | None = None
     sha256: str | None = None
     revision: str | None = None
@@ -46,6 +48,7 @@ class TeacherSource:
     store_top_k: int | None = None
     precision: str = "32"
     folder: bool = False
+    scratch: Any = None
 
     @property
     def members(self) -> dict[str, TeacherSource]:
@@ -69,11 +72,18 @@ class TeacherSource:
     @property
     def location(self) -> str:
         """`path` with a package replaced by its folder. Imports nothing of that package."""
+        assert self.path is not None
         return location(self.path, "teacher.path")
+
+    def origin(self) -> Any:
+        """What its first weights come from, for cache addresses."""
+        return folder_fingerprint(self.local) if self.local else [self.location, self.revision]
 
     @property
     def local(self) -> Path | None:
-        """Its folder; None when it lives on the hub."""
+        """Its folder; None when it lives on the hub, or nowhere yet."""
+        if self.path is None:
+            return None
         folder = Path(self.location).expanduser()
         looks_local = self.folder or self.path.startswith(("package:", "/", "./", "../", "~")) or folder.is_dir()
         return folder if looks_local else None
@@ -88,6 +98,10 @@ class TeacherSource:
                 raise UserError(f"teacher.{name}={value} is not known. Choose one of: {', '.join(known)}.")
         if self.store_top_k is not None and self.store_top_k < 1:
             raise UserError(f"teacher.store_top_k={self.store_top_k}: keep at least 1 class, or null for all.")
+        if (self.path is None) == (self.scratch is None):
+            raise UserError("teacher: give either teacher.path (a model) or teacher.scratch (one to be trained here).")
+        if self.scratch is not None and self.fine_tune is None:
+            raise UserError("teacher.scratch: random weights know nothing. Set teacher/fine_tune=default.")
         folder = self.local
         if folder is None:
             return

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from distilingua.artifacts import cached, folder_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
 from distilingua.models.factorise import FactorisedEmbedding, check_rank, factorise
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a sec
     from datasets import Dataset
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from distilingua.tasks.text_classification import TextClassification
+    from distilingua.tasks.task import Task
 
 
 class Student(Protocol):
@@ -40,7 +40,7 @@ class Student(Protocol):
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
         """The tokenizer; `rows` are the texts that training may see."""
 
-    def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         """The untrained student with the task's head. Random weights come from torch's generator: seed it before."""
 
 
@@ -101,7 +101,7 @@ class Scratch:
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
-    def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import AutoConfig
 
         self.check(task.max_length)
@@ -162,8 +162,7 @@ class Pretrained:
         _check_length(max_length, config)
 
     def origin(self) -> Any:
-        folder = self._source.local
-        return folder_fingerprint(folder) if folder is not None else [self.path, self.revision]
+        return self._source.origin()
 
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
@@ -182,7 +181,7 @@ class Pretrained:
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
-    def model(self, task: TextClassification, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         model, report = task.model_class.from_pretrained(
             self._source.location,
             revision=self.revision,
@@ -235,7 +234,7 @@ class Pretrained:
         return tokenizer
 
 
-def load_student(folder: str | Path, task: TextClassification) -> PreTrainedModel:
+def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
     """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
     from transformers import AutoConfig
 

@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from distilingua.distillation.signals import Layers
 from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Task
 
 
 class FrozenTeacher:
@@ -46,7 +46,7 @@ def load_tokenizer(source: TeacherSource) -> PreTrainedTokenizerBase:
 
 
 def load_model(
-    folder: str | Path, task: TextClassification, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+    folder: str | Path, task: Task, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
 ) -> PreTrainedModel:
     """A teacher with the task's head, which is new where the folder has none of that shape. Encoder or decoder."""
     model = task.model_class.from_pretrained(

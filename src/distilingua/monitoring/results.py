@@ -10,18 +10,18 @@ from omegaconf import DictConfig
 
 from distilingua.evaluate import Judgement
 from distilingua.monitoring.tensorboard import log_judgements
-from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.task import Task
 
 
 def log_results(
-    cfg: DictConfig, task: TextClassification, metrics: dict[str, Any], judgements: dict[str, dict[str, Judgement]]
+    cfg: DictConfig, task: Task, metrics: dict[str, Any], judgements: dict[str, dict[str, Judgement]]
 ) -> None:
     """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements."""
     logger = instantiate(cfg.logger, version="student") if cfg.get("logger") else None
     if logger is None:
         return
     languages = metrics["models"]["student"]["languages"]
-    scores = {f"test/{lang}/{name}": languages[lang][name] for lang in languages for name in ("accuracy", "f1")}
+    scores = {f"test/{lang}/{name}": languages[lang][name] for lang in languages for name in metrics["shown"]}
     if metrics["retention"]:
         scores |= {f"retention/{name}": metrics["retention"][name] for name in ("mean", "worst")}
     logger.log_hyperparams(hyperparameters(cfg), scores)

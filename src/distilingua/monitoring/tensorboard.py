@@ -48,9 +48,10 @@ def log_judgements(
     student: dict[str, Judgement],
     teacher: dict[str, Judgement] | None,
 ) -> None:
-    """Per language: the student's confusion matrix, and where it and the teacher disagree."""
+    """Per language: the student's confusion matrix where labels are classes, and where it and the teacher disagree."""
     for lang, judgement in student.items():
-        figure = confusion_figure(labels, judgement.truth, judgement.predicted, f"{lang}, test")
-        logger.experiment.add_figure(f"confusion/{lang}", figure)
+        if set(judgement.truth) <= set(labels):  # one class a row
+            figure = confusion_figure(labels, judgement.truth, judgement.predicted, f"{lang}, test")
+            logger.experiment.add_figure(f"confusion/{lang}", figure)
         if teacher is not None:
             logger.experiment.add_text(f"disagreements/{lang}", disagreement_table(teacher[lang], judgement))

@@ -6,18 +6,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from datasets import Dataset
 from torch import Tensor
-from torchmetrics import MetricCollection
 
 from distilingua.data.collate import pad
 from distilingua.distillation.losses.ce import HIDDEN, CrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import Layers, Signals
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    import numpy as np
+    from datasets import Dataset
+    from torchmetrics import MetricCollection
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Encoded = dict[str, Any]
@@ -46,16 +46,26 @@ class Task(ABC):
     """In titles and in metrics.json."""
     max_length: int
     """Pieces a model reads at most."""
-    model_class: ClassVar[Any]
-    """An AutoModel of transformers."""
+    auto: ClassVar[str]
+    """The AutoModel of transformers whose head this task needs."""
     shown: ClassVar[Mapping[str, str]]
     """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
     reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that shape what `encode` returns."""
     points_into: ClassVar[tuple[str, ...]] = ()
     """Columns that labels point into by word or by character: cleaning leaves them as they are."""
+    positional: ClassVar[bool] = True
+    """Whether a label names the class of every position."""
+    makes_labels: bool = False
+    """Whether a teacher's own answer becomes the label of a row without one, see `pseudo_label`."""
     generates: ClassVar[bool] = False
     """Whether its answers are sequences of the model's own length, which cannot be averaged."""
+
+    @property
+    def model_class(self) -> Any:
+        import transformers
+
+        return getattr(transformers, self.auto)
 
     @property
     def score(self) -> str:
@@ -73,8 +83,9 @@ class Task(ABC):
         """What `few_shot` shows n labels of: of every class here; of everything alike where this is constant."""
         return label
 
-    def problem(self, row: Mapping[str, str]) -> str | None:
-        """What is wrong with a row's label, in words; None for nothing."""
+    @staticmethod
+    def problem(row: Mapping[str, str]) -> str | None:
+        """What is wrong with a row's label, in a sentence; None for nothing."""
         return None
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -89,9 +100,7 @@ class Task(ABC):
         return self.max_length
 
     @abstractmethod
-    def encode(
-        self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str
-    ) -> list[Encoded]:
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
         """Rows as a model reads them, cut to `max_length`.
 
         Args:
@@ -115,6 +124,10 @@ class Task(ABC):
                 [torch.as_tensor(e["at"], dtype=torch.long) for e in encoded], batch_first=True, padding_value=PADDING
             )
         return pad([e["input_ids"] for e in encoded], pad_id), at
+
+    def unread(self, encoded: Encoded) -> Encoded:
+        """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
+        return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
     def width(self, model: PreTrainedModel) -> int:
         """Logits per position."""
@@ -144,6 +157,10 @@ class Task(ABC):
 
     def learn(self, labels: Iterable[str]) -> None:  # noqa: B027  # most need nothing
         """Sees the visible labels once, before anything trains."""
+
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+        """The teacher's answer as the label of a row that has none; "" where there is none to be trusted."""
+        return ""
 
     class_weights: Tensor | None = None
     """What the hard loss weighs each class by, (classes,)."""
@@ -204,6 +221,10 @@ class Task(ABC):
         """Whether both decide alike, (positions,) bool."""
         return student.argmax(-1) == teacher.argmax(-1)
 
+    def right(self, answer: Tensor, targets: Tensor) -> Tensor:
+        """Whether an answer names the true class, (positions that have one,) bool."""
+        return (answer.argmax(-1) == targets)[targets != HIDDEN]
+
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         """A model's answer to every row of a batch: its cells, (positions, classes) each."""
         cells = self.cells(model(**inputs), at)
@@ -212,6 +233,10 @@ class Task(ABC):
     @abstractmethod
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """An answer as a label, spelt as a corpus spells it."""
+
+    def title(self, row: Mapping[str, str]) -> str:
+        """A row as tables show it."""
+        return " / ".join(filter(None, (row["text"], row["text_pair"])))
 
     def judge(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from datasets import Dataset
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, Metric, MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassF1Score,
-    MulticlassPrecision,
-    MulticlassRecall,
-)
-from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
-from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.errors import UserError
+from distilingua.tasks.task import Encoded, Task
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from torchmetrics import Metric, MetricCollection
+    from transformers import PreTrainedTokenizerBase
+
+CLASS_WEIGHTS = (None, "balanced")
 
 
-class TextClassification:
-    """What a model reads, which logits count, and how it is judged.
+class TextClassification(Task):
+    """One of several classes for a sentence or a sentence pair.
 
     Args:
         labels: class names, each once.
@@ -33,12 +32,15 @@ class TextClassification:
         ordinal: the classes are steps of a scale, so a prediction can be wrong by one step or by several: adds `mae`.
         order: class names in the order of the logits, and of the scale; null takes the order of `labels`, or under
             `ordinal` that of the numbers they begin with, if all do ("2 stars" before "10 stars").
+        class_weights: "balanced" weighs the hard loss of a class by `rows / (classes · rows of the class)`, so that
+            rare classes count as much as common ones; null counts rows.
 
     Raises:
-        UserError: `order` does not name every class once.
+        UserError: `order` does not name every class once; unknown `class_weights`.
     """
 
-    model_class = AutoModelForSequenceClassification
+    auto = "AutoModelForSequenceClassification"
+    shown: ClassVar[Mapping[str, str]] = {"accuracy": "acc", "precision": "prec", "recall": "rec", "f1": "F1"}
 
     def __init__(
         self,
@@ -47,6 +49,7 @@ class TextClassification:
         max_length: int = 64,
         ordinal: bool = False,
         order: Sequence[str] | None = None,
+        class_weights: str | None = None,
     ) -> None:
         self.name, self.max_length, self.ordinal = name, max_length, ordinal
         self.labels = by_number(labels) if ordinal else list(labels)
@@ -57,39 +60,41 @@ class TextClassification:
                     f"e.g. task.order=[{','.join(self.labels)}]."
                 )
             self.labels = list(order)
+        if class_weights not in CLASS_WEIGHTS:
+            raise UserError(f"task.class_weights={class_weights} is not known. Choose null or balanced.")
+        self.weighing = class_weights
         self._index = {label: i for i, label in enumerate(self.labels)}
 
-    @property
-    def model_options(self) -> dict[str, Any]:
-        """For `from_pretrained` and configurations: the head this task needs."""
-        return {"id2label": dict(enumerate(self.labels)), "label2id": self._index}
+    def learn(self, labels: Iterable[str]) -> None:
+        if self.weighing == "balanced":
+            counts = Counter(labels)
+            each = torch.tensor([float(counts[label]) for label in self.labels])
+            self.class_weights = each.sum() / (len(each) * each.clamp(min=1))
 
-    def tokenise(
-        self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str
-    ) -> list[list[int]]:
-        """Ids of the pieces of every row, special ones included, cut to `max_length`.
-
-        Args:
-            rows: columns `text` and `text_pair`.
-            prefix: goes in front of the text; some models want one (E5: "query: ").
-        """
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
         texts = [prefix + text for text in rows["text"]]
-        return tokenizer(texts, pairs, truncation=True, max_length=self.max_length)["input_ids"]
+        ids = tokenizer(texts, pairs, truncation=True, max_length=self.max_length)["input_ids"]
+        return [{"input_ids": row} for row in ids]
 
-    def targets(self, rows: Dataset) -> Tensor:
-        """Class indices, (rows,); `HIDDEN` where the label is not shown."""
-        return torch.tensor([self._index[label] if label else HIDDEN for label in rows["label"]], dtype=torch.long)
+    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+        return [torch.tensor([self._index[label] if label else HIDDEN]) for label in rows["label"]]
 
-    def logits(self, output: SequenceClassifierOutput) -> Tensor:
-        """(positions, classes); a sentence is one position."""
-        return output.logits.float()
-
-    def decode(self, logits: Tensor) -> list[str]:
-        return [self.labels[i] for i in logits.argmax(-1).tolist()]
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        return self.labels[int(answer[0].argmax())]
 
     def metrics(self) -> MetricCollection:
         """Accuracy over sentences; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""
+        from torchmetrics import MetricCollection
+        from torchmetrics.classification import (
+            MulticlassAccuracy,
+            MulticlassF1Score,
+            MulticlassPrecision,
+            MulticlassRecall,
+        )
+
+        from distilingua.tasks.metrics import OrdinalError
+
         n = len(self.labels)
         metrics: dict[str, Metric | MetricCollection] = {
             "accuracy": MulticlassAccuracy(n, average="micro"),
@@ -100,23 +105,6 @@ class TextClassification:
         if self.ordinal:
             metrics["mae"] = OrdinalError()
         return MetricCollection(metrics)
-
-
-class OrdinalError(MeanAbsoluteError):
-    """Mean absolute error in steps of the scale, between the likeliest class and the true one; 0 is perfect.
-
-    Relations:
-        Accuracy counts every error alike. This tells a critic who gives four stars for five from one who gives one.
-        Equal steps are an assumption: nobody knows that two stars are as far from three as four from five.
-    """
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
-        """
-        Args:
-            logits: (positions, classes), classes in the order of the scale.
-            labels: class indices, (positions,).
-        """
-        super().update(logits.argmax(-1).float(), labels.float())
 
 
 def by_number(labels: Sequence[str]) -> list[str]:

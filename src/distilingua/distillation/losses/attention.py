@@ -80,4 +80,4 @@ class AttentionTransfer(Term):
             student, teacher = precise(ours.attentions[s - 1]), precise(theirs.attentions[t - 1])
             distance = attention_distance(student[..., :length, :length], teacher[..., :length, :length])
             losses.append(masked_mean(distance, mask))
-        return signals.mean(torch.stack(losses).mean(0), signals.has_teacher)
+        return signals.mean_of_rows(torch.stack(losses).mean(0))

@@ -16,7 +16,8 @@ HIDDEN = -100  # torch's own mark for "no label here"
 class CrossEntropy(Term):
     """`-log softmax(student)[label]`, in nats, over the labelled positions.
 
-    Rows without a visible label add nothing, yet count as rows (see `Signals.mean`).
+    Rows without a visible label add nothing, yet count as rows (see `Signals.mean`). Where the task weighs classes, a
+    position's loss is multiplied by the weight of its class.
 
     Args:
         weight: see `Term`.
@@ -33,6 +34,7 @@ class CrossEntropy(Term):
         loss = F.cross_entropy(
             signals.student,
             signals.labels,
+            weight=signals.class_weights,
             ignore_index=HIDDEN,
             reduction="none",
             label_smoothing=self.label_smoothing,

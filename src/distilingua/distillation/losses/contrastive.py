@@ -74,5 +74,5 @@ class Contrastive(Term):
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.read is not None
         student, teacher = pooled(signals, -1, -1, self.projection)
-        negatives = (signals.read[:, None] != signals.read) & signals.has_teacher
-        return signals.mean(info_nce(student, teacher, negatives, self.tau), signals.has_teacher)
+        negatives = (signals.read[:, None] != signals.read) & signals.row_mask
+        return signals.mean_of_rows(info_nce(student, teacher, negatives, self.tau))

@@ -47,4 +47,4 @@ class SentenceEmbedding(Term):
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         student, teacher = pooled(signals, -1, -1, self.projection)
-        return signals.mean(vector_distance(student, teacher, "mse"), signals.has_teacher)
+        return signals.mean_of_rows(vector_distance(student, teacher, "mse"))

@@ -130,7 +130,7 @@ def same_pieces(signals: Signals, term: str, way_out: str) -> Tensor:
         UserError: the teacher read other pieces than the student.
     """
     ours, theirs = both_layers(signals)
-    read = signals.has_teacher[:, None]
+    read = signals.row_mask[:, None]
     length = min(ours.mask.shape[1], theirs.mask.shape[1])
     mask = (ours.mask & read)[:, :length]
     agree = (mask == (theirs.mask & read)[:, :length]) & (
@@ -141,7 +141,7 @@ def same_pieces(signals: Signals, term: str, way_out: str) -> Tensor:
     if differ.any():
         raise UserError(
             f"objective.terms.{term} compares piece by piece, and in {int(differ.sum())} of "
-            f"{int(signals.has_teacher.sum())} rows teacher and student read different pieces. {way_out}"
+            f"{int(signals.row_mask.sum())} rows teacher and student read different pieces. {way_out}"
         )
     return mask
 
