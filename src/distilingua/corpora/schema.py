@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distilingua.errors import UserError
+from distilingua.tasks.words import tagged
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -51,7 +52,8 @@ def dataset_from_table(
 
     Args:
         table: as `datasets.load_dataset` returned it.
-        columns: schema column -> column of the table. `text` may name two columns, for sentence pairs; `group: row`
+        columns: schema column -> column of the table. `text` may name two columns, for sentence pairs, or one of
+            tokens, whose `label` is a list of tags; `group: row`
             aligns tables line by line; `id` may be left out.
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
@@ -61,19 +63,24 @@ def dataset_from_table(
     texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
     label = columns["label"]
     feature = table.features[label]
+    feature = getattr(feature, "feature", feature)  # of a list of tags, that of one
     names = list(feature.names) if isinstance(feature, ClassLabel) else labels
     group = columns.get("group")
 
     def convert(row: dict[str, Any], position: int) -> dict[str, str]:
         own = _whole(row[columns["id"]]) if columns.get("id") else position
+        if isinstance(row[texts[0]], list):  # tokens and their tags
+            text, name = tagged(row[texts[0]], [_class_name(tag, names) for tag in row[label]])
+        else:
+            text, name = _text(row[texts[0]]), _class_name(_whole(row[label]), names)
         aligned = position if group == "row" else _whole(row[group]) if group else None
         return {
             "id": f"{lang}-{split}-{own}",
             "lang": lang,
             "split": split,
-            "text": _text(row[texts[0]]),
+            "text": text,
             "text_pair": _text(row[texts[1]]) if len(texts) > 1 else "",
-            "label": _class_name(_whole(row[label]), names),
+            "label": name,
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
             "spans": "",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import random
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,11 +23,14 @@ from home_assistant_intents import get_intents, get_languages
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.errors import UserError
+from distilingua.tasks.words import tags_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 ALL_INTENTS = 42  # what the richest languages cover; the yardstick of `min_intents`
+LABELS = ("intent", "slots")
+UNTAGGED = {"domain"}  # a kind of device, which German templates alone treat as a slot
 GLOSSARY = "smart_home_glossary.yaml"
 Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if any
 
@@ -177,6 +181,7 @@ class SmartHome:
         eval_sentences: sentences drawn from each dev and test template.
         parallel, dev, test: shares of the templates; the rest is the labelled training set.
         min_intents: refuse languages with fewer intents than this.
+        label: what is to be learnt: `intent`, or `slots` as BIO tags.
         seed: of the sampled sentences. The split depends on the templates alone.
     """
 
@@ -187,9 +192,12 @@ class SmartHome:
     test: float = 0.15
     min_intents: int = 25
     seed: int = 0
+    label: str = "intent"
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language that is unknown, too poor in intents, or without glossary."""
+        if self.label not in LABELS:
+            raise UserError(f"corpus.label={self.label} is not known. Choose one of: {', '.join(LABELS)}.")
         for lang in languages:
             found = len(get_intents(lang)["intents"]) if lang in get_languages() else 0
             if found >= self.min_intents and lang in _glossary():
@@ -221,14 +229,16 @@ class SmartHome:
             part = split[template_id]
             for draw in range(self.eval_sentences if part in ("dev", "test") else self.sentences):
                 text, slots = sampler.sentence(template, draw)
+                spans = [(slot["start"], slot["end"], slot["name"]) for slot in slots if slot["name"] not in UNTAGGED]
                 meaning = {**template.data.slots, **{slot["name"]: slot["value"] for slot in slots}}
                 yield {
                     "id": f"{template_id}-{draw}",
                     "lang": lang,
                     "split": part,
                     "text": text,
-                    "label": template.intent,
+                    "label": template.intent if self.label == "intent" else tags_of(text, spans),
                     "group": f"{template.block}/" + ",".join(f"{k}={v}" for k, v in sorted(meaning.items())),
                     "block": template.block,
+                    "spans": json.dumps([[str(s["value"]), s["start"], s["end"]] for s in slots], ensure_ascii=False),
                     "slots": slots,
                 }

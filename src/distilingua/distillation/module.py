@@ -82,7 +82,7 @@ class DistillationModule(LightningModule):
         metrics, agreement = self.dev_metrics[dataloader_idx], self.agreement[dataloader_idx]
         assert isinstance(metrics, MetricCollection)
         assert isinstance(agreement, MeanMetric)
-        metrics.update(signals.student, signals.labels, row=signals.row)
+        metrics.update(signals.student, batch["labels"], row=signals.row)
         if signals.teacher is not None and signals.has_teacher.any():
             same = self.task.agree(signals.student, signals.teacher)
             agreement.update(same[signals.has_teacher].float())

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError
+from torchmetrics import MeanAbsoluteError, Metric
+
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.tasks.words import entities
 
 
 class OrdinalError(MeanAbsoluteError):
@@ -21,3 +27,45 @@ class OrdinalError(MeanAbsoluteError):
             labels: class indices, (positions,).
         """
         super().update(logits.argmax(-1).float(), labels.float())
+
+
+class EntityScores(Metric):
+    """Precision, recall and F1 of stretches of tags: a stretch is right when its words and its name are.
+
+    Counts are added up over all classes and rows (micro average), as seqeval does by default (Nakayama 2018).
+
+    Args:
+        labels: tags, in the order of the logits.
+    """
+
+    full_state_update = False
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        super().__init__()
+        self.labels = list(labels)
+        for name in ("right", "predicted", "true"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor, row: Tensor) -> None:
+        """
+        Args:
+            logits: (positions, classes).
+            labels: class indices, (positions,); rows of which a label is hidden are left out.
+            row: which row a position belongs to, (positions,), ascending.
+        """
+        counts = row.unique_consecutive(return_counts=True)[1].tolist()
+        for guess, truth in zip(logits.argmax(-1).split(counts), labels.split(counts), strict=True):
+            if (truth != HIDDEN).all():
+                found = set(entities([self.labels[i] for i in guess.tolist()]))
+                there = set(entities([self.labels[i] for i in truth.tolist()]))
+                self.right += len(found & there)
+                self.predicted += len(found)
+                self.true += len(there)
+
+    def compute(self) -> dict[str, Tensor]:
+        precision, recall = self.right / self.predicted.clamp(min=1), self.right / self.true.clamp(min=1)
+        return {
+            "precision": precision,
+            "recall": recall,
+            "f1": 2 * precision * recall / (precision + recall).clamp(min=1e-9),
+        }

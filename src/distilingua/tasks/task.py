@@ -215,7 +215,7 @@ class Task(ABC):
     # --- judging ------------------------------------------------------------------------------------------------------
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Takes `(signals.student, signals.labels, row=signals.row)`."""
+        """Takes `(signals.student, batch["labels"], row=signals.row)`."""
 
     def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Whether both decide alike, (positions,) bool."""
@@ -249,16 +249,18 @@ class Task(ABC):
             encoded: the rows as the model that is judged has read them.
             tokenizer: that model's.
         """
+        labels = self.collate_labels(self.targets(rows, encoded))
         found = self.signals(
             torch.cat(list(answers)),
             None,
             {
-                "labels": self.collate_labels(self.targets(rows, encoded)),
+                "labels": labels,
                 "counts": torch.tensor([self.positions(e) for e in encoded]),
                 "has_teacher": torch.zeros(len(rows), dtype=torch.bool),
             },
         )
-        scores = self.metrics()(found.student, found.labels, row=found.row)
+        # what a model did not see for want of length is judged all the same
+        scores = self.metrics()(found.student, labels, row=found.row)
         columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
         told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
         return {name: float(value) for name, value in scores.items()}, told
