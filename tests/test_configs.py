@@ -52,10 +52,13 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
 @pytest.mark.parametrize("term", choices("objective/terms"))
 def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-untyped-def]
     """Those that compare piece by piece need a student that reads what the teacher reads, in the same pieces."""
+    yes_or_no = term in ("bce", "binary_kl")
     same_pieces = term in ("attention", "minilm")
     options = ["teacher.languages=null", "optimizer.lr=5e-4"] if same_pieces else []
+    if yes_or_no:
+        options = ["task=labels", "optimizer.lr=5e-3"]
     student = ("student=layers", "student.layers=first:1") if same_pieces else ONE_LAYER
-    terms = sorted({term, "ce"})
+    terms = sorted({term, "bce" if yes_or_no else "ce"})
     cfg = tiny_run(
         "objective=custom",
         f"objective/terms=[{','.join(terms)}]",
@@ -67,7 +70,7 @@ def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-unty
     check(cfg)
     metrics = train(cfg)
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
-    if term != "ce":  # without a soft term there is no student apart from the baseline
+    if term not in ("ce", "bce"):  # without a soft term there is no student apart from the baseline
         losses = [event.value for event in events.Scalars(f"train/loss/{term}")]
         assert all(math.isfinite(loss) for loss in losses)
         third = len(losses) // 3

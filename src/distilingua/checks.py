@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
+from distilingua.distillation.losses.term import Term
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
 from distilingua.models.source import Ensemble, TeacherSource
@@ -50,6 +51,14 @@ def check(cfg: DictConfig) -> None:
                 f"there (objective/terms=[{name},…]), or choose objective=custom, which weighs nothing by itself."
             )
     objective: Objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
+    for name, term in objective.terms.items():
+        if isinstance(term, Term) and not term.soft and type(term) is not type(task.hard()):
+            own = type(task.hard()).__module__.rpartition(".")[2]
+            soft = "binary_kl" if own == "bce" else "kl"
+            raise UserError(
+                f"objective.terms.{name} is the hard loss of other tasks; that of {cfg.task.name} is {own}. Type "
+                f"objective=custom objective/terms=[{soft},{own}]."
+            )
     augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
     source.settle(live=needs_live_teacher(objective, augmentations))
     if objective.needs and source.store:

@@ -127,7 +127,7 @@ def judge(reader: Reader | Readers, task: Task, held_out: Mapping[str, Dataset],
         judgements[lang] = Judgement(
             {metric: round(value, 4) for metric, value in scores.items()},
             [task.title(row) for row in rows.select_columns(["text", "text_pair"])],
-            rows["label"][:],
+            [task.show(label) for label in rows["label"]],
             predicted,
         )
     return judgements

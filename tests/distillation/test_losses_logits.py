@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
+from distilingua.distillation.losses.bce import BinaryCrossEntropy
+from distilingua.distillation.losses.binary_kl import BinaryKL, binary_kl
 from distilingua.distillation.losses.cosine import Cosine, cosine_distance
 from distilingua.distillation.losses.dist import DIST, dist
 from distilingua.distillation.losses.dkd import DecoupledKD, decoupled_kl
@@ -23,7 +25,7 @@ from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
 
 LOG2, LOG3 = math.log(2), math.log(3)
-TERMS = [KL, ProbabilityMSE, ReverseKL, JensenShannon, LogitMSE, Cosine, DecoupledKD, DIST, UniversalLogit]
+TERMS = [KL, ProbabilityMSE, ReverseKL, JensenShannon, LogitMSE, Cosine, DecoupledKD, DIST, UniversalLogit, BinaryKL]
 BATCHWISE = {DIST}  # a row's loss depends on the other rows
 every_term = pytest.mark.parametrize("make", TERMS, ids=lambda term: term.__name__)
 
@@ -74,6 +76,25 @@ def test_divergences_by_hand(loss, at_one: float, at_two: float) -> None:  # typ
     student, teacher = tensor([0.0, 0.0]), logits([0.75, 0.25])
     assert loss(student, teacher, 1.0).item() == pytest.approx(at_one, abs=1e-12)
     assert loss(student, teacher, 2.0).item() == pytest.approx(at_two, abs=1e-12)
+
+
+def test_binary_kl_by_hand() -> None:
+    # two classes, each a question of its own: 3/4 and 1/2 by the teacher, 1/2 and 1/2 by the student
+    student, teacher = tensor([0.0, 0.0]), tensor([LOG3, 0.0])
+    assert binary_kl(student, teacher, 1.0).item() == pytest.approx(0.75 * math.log(1.5) + 0.25 * math.log(0.5))
+    # at T = 2, σ(log 3 / 2) = √3 / (√3 + 1)
+    at_two = 4 * (P * math.log(2 * P) + (1 - P) * math.log(2 * (1 - P)))
+    assert binary_kl(student, teacher, 2.0).item() == pytest.approx(at_two)
+
+
+def test_binary_cross_entropy_by_hand() -> None:
+    student = tensor([LOG3, -LOG3], [0.0, 0.0], [5.0, 5.0])
+    labels = torch.tensor([[1, 1], [0, 1], [-100, -100]])  # the last row's label is hidden
+    given = Signals(student, None, labels, torch.tensor([False] * 3), rows=3)
+    by_hand = (math.log(4 / 3) + math.log(4) + 2 * LOG2) / 3
+    assert BinaryCrossEntropy()(given, 1.0).item() == pytest.approx(by_hand)
+    given.class_weights = tensor([1.0, 3.0])[0]  # what is missed of the second class weighs three times as much
+    assert BinaryCrossEntropy()(given, 1.0).item() == pytest.approx((math.log(4 / 3) + 3 * math.log(4) + 4 * LOG2) / 3)
 
 
 def test_reverse_kl_is_kl_with_the_roles_exchanged() -> None:

@@ -40,7 +40,7 @@ def _glossary() -> dict[str, dict[str, list[str]]]:
     return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
 
 
-def _hash(*parts: object) -> int:
+def stable_hash(*parts: object) -> int:
     """A number that is the same on every machine and in every process."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
@@ -59,7 +59,7 @@ class Template:
 
     @property
     def id(self) -> str:
-        return f"{self.lang}-{_hash(self.block, self.text):016x}"
+        return f"{self.lang}-{stable_hash(self.block, self.text):016x}"
 
 
 class Sampler:
@@ -123,7 +123,7 @@ class Sampler:
         Each candidate gets a rank by hash and the lowest wins (rendezvous hashing): two languages whose lists differ
         in a few values still draw the same one whenever both have it.
         """
-        rank = functools.partial(_hash, self.seed, template.block, draw, node.slot_name)
+        rank = functools.partial(stable_hash, self.seed, template.block, draw, node.slot_name)
         inline = node.get_inline_range()
         known = template.data.slot_lists.get(node.list_name) or self.intents.slot_lists.get(node.list_name)
         if inline or isinstance(known, RangeSlotList):
@@ -156,10 +156,10 @@ def split_templates(templates: Iterable[Template], parallel: float, dev: float, 
         by_intent.setdefault(template.intent, []).append(template)
     split: dict[str, str] = {}
     for members in by_intent.values():
-        members = sorted({t.id: t for t in members}.values(), key=lambda t: _hash("order", t.id))
+        members = sorted({t.id: t for t in members}.values(), key=lambda t: stable_hash("order", t.id))
         blocks: dict[str, list[str]] = {}
         for position, template in enumerate(members):
-            lot = _hash("split", template.id) / 2**64
+            lot = stable_hash("split", template.id) / 2**64
             if position == 0:
                 split[template.id] = "train"
             elif position > 1 and lot < dev + test:

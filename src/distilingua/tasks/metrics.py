@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric
 
 from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.tasks.question_answering import is_likeliest
 from distilingua.tasks.words import entities
 
 
@@ -39,6 +40,9 @@ class EntityScores(Metric):
     """
 
     full_state_update = False
+    right: Tensor
+    predicted: Tensor
+    true: Tensor
 
     def __init__(self, labels: Sequence[str]) -> None:
         super().__init__()
@@ -69,3 +73,30 @@ class EntityScores(Metric):
             "recall": recall,
             "f1": 2 * precision * recall / (precision + recall).clamp(min=1e-9),
         }
+
+
+class BothRight(Metric):
+    """Share of answers whose likeliest start and likeliest end are both right."""
+
+    full_state_update = False
+    right: Tensor
+    total: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("right", "total"):
+            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """
+        Args:
+            logits: (2 · rows, positions), a start and an end for every row.
+            labels: positions, (2 · rows,); rows whose label is hidden are left out.
+        """
+        seen = labels.view(-1, 2)[:, 0] != HIDDEN
+        best = is_likeliest(logits, labels.clamp(min=0))
+        self.right += (best.view(-1, 2).all(-1) & seen).sum()
+        self.total += seen.sum()
+
+    def compute(self) -> Tensor:
+        return self.right / self.total.clamp(min=1)

@@ -13,6 +13,7 @@ from distilingua.data.collate import pad
 from distilingua.distillation.losses.ce import HIDDEN, CrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import Layers, Signals
+from distilingua.errors import UserError
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     import numpy as np
@@ -151,7 +152,8 @@ class Task(ABC):
         """Labels of a batch, as the hard term reads them: (positions,)."""
         return torch.cat(list(targets))
 
-    def hard(self) -> Term:
+    @staticmethod
+    def hard() -> Term:
         """The hard loss, for teachers, and for students without one."""
         return CrossEntropy()
 
@@ -234,6 +236,10 @@ class Task(ABC):
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """An answer as a label, spelt as a corpus spells it."""
 
+    def show(self, label: str) -> str:
+        """A label as tables show it."""
+        return label
+
     def title(self, row: Mapping[str, str]) -> str:
         """A row as tables show it."""
         return " / ".join(filter(None, (row["text"], row["text_pair"])))
@@ -264,3 +270,16 @@ class Task(ABC):
         columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
         told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
         return {name: float(value) for name, value in scores.items()}, told
+
+
+def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
+    """For tasks whose positions are in the text.
+
+    Raises:
+        UserError: a tokenizer that does not say which characters a piece stands for.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"task: {type(tokenizer).__name__} does not say where in the text its pieces are. Choose a model with a "
+            f"fast tokenizer."
+        )

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.errors import UserError
-from distilingua.tasks.task import ABSENT, Encoded, Example, Task
+from distilingua.tasks.task import ABSENT, Encoded, Example, Task, needs_offsets
 from distilingua.tasks.words import OUTSIDE, Span, aligned, broken, overlap, words_of
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -69,11 +68,7 @@ class TokenClassification(Task):
         Raises:
             UserError: a tokenizer that does not say which characters a piece stands for.
         """
-        if not tokenizer.is_fast:
-            raise UserError(
-                f"task: {type(tokenizer).__name__} does not say where in the text its pieces are. Choose a model with a "
-                f"fast tokenizer."
-            )
+        needs_offsets(tokenizer)
         texts = [prefix + text for text in rows["text"]]
         read = tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
         return [

@@ -1,0 +1,346 @@
+"""Where in a text the answer to a question stands, if it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from distilingua.data.collate import pad
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.signals import Layers, Signals
+from distilingua.errors import UserError
+from distilingua.tasks.answers import exact_match, token_f1
+from distilingua.tasks.task import PADDING, Encoded, Example, Task, needs_offsets
+from distilingua.tasks.words import aligned
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from torchmetrics import MetricCollection
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
+LEAST = 1e-8  # probability: its logarithm must stay finite
+BEST = 20  # starts and ends that are tried with one another, as the SQuAD example of transformers does
+
+
+class QuestionAnswering(Task):
+    """The first and the last character of the answer; or that the context holds none.
+
+    `text` is the question, `text_pair` the context. A label is JSON, `[{"text": …, "start": …}, …]`, every one of them
+    right; `[]` says that there is no answer.
+
+    A row's positions are "no answer" and every character of the context that is not a space, with two logits each:
+    starts here, ends here. The objective sees two distributions over them. A piece shares its probability evenly among
+    its characters, so teacher and student meet at characters whatever pieces they read. A context longer than
+    `max_length` is read in windows that overlap, each character in the window that shows most around it, and all
+    windows of a context compete in one distribution (Clark and Gardner 2018, section 3.3); "no answer" counts as much
+    as in the window that finds it least likely.
+
+    Args:
+        labels: none; answers have no classes.
+        name: what is asked, for titles.
+        max_length: pieces of question and window together.
+        stride: pieces that two windows have in common; null refuses contexts that do not fit.
+        max_answer: characters of the longest answer.
+    """
+
+    auto = "AutoModelForQuestionAnswering"
+    shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "EM"}
+    points_into = ("text_pair",)
+
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        name: str = "answers",
+        max_length: int = 128,
+        stride: int | None = 32,
+        max_answer: int = 80,
+    ) -> None:
+        if stride is not None and not 0 <= stride < max_length // 2:
+            raise UserError(f"task.stride={stride}: it is at least 0 and below half of task.max_length={max_length}.")
+        self.labels: list[str] = []
+        self.name, self.max_length, self.stride, self.max_answer = name, max_length, stride, max_answer
+
+    @property
+    def recipe(self) -> Any:
+        return [self.max_length, self.stride]
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return {"num_labels": 2}
+
+    @staticmethod
+    def classes(labels: Iterable[str]) -> list[str]:
+        return []
+
+    @staticmethod
+    def stratum(label: str) -> str:
+        return ""
+
+    @staticmethod
+    def problem(row: Mapping[str, str]) -> str | None:
+        context = row["text_pair"]
+        for answer in json.loads(row["label"]):
+            text, start = answer["text"], answer["start"]
+            if not text.strip() or context[start : start + len(text)] != text:
+                there = context[start : start + len(text)]
+                elsewhere = context.find(text)
+                hint = f"; it is at {elsewhere}" if text.strip() and elsewhere >= 0 else ""
+                return f"the answer {text!r} is not at character {start} of the context, {there!r} is{hint}."
+        return None
+
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+        """`input_ids` of all windows one after the other, `lengths` of them, and for every character that is no space
+        `window` and `at`, the piece in it.
+
+        Raises:
+            UserError: a context that does not fit, without windows; a question that leaves no room for one; a tokenizer
+                that does not say which characters a piece stands for.
+        """
+        needs_offsets(tokenizer)
+        questions = [prefix + text for text in rows["text"]]
+        longest = max(len(ids) for ids in tokenizer(questions)["input_ids"])
+        if longest + (self.stride or 0) + 3 >= self.max_length:
+            raise UserError(
+                f"task.max_length={self.max_length}: a question alone has {longest} pieces, which leaves no room for a "
+                f"context. Set task.max_length={2 * longest + 2 * (self.stride or 0)}."
+            )
+        read = tokenizer(
+            questions,
+            rows["text_pair"],
+            truncation="only_second",
+            max_length=self.max_length,
+            stride=self.stride or 0,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        windows: list[list[int]] = [[] for _ in questions]
+        for number, row in enumerate(read["overflow_to_sample_mapping"]):
+            windows[row].append(number)
+        encoded = []
+        for context, numbers in zip(rows["text_pair"], windows, strict=True):
+            if len(numbers) > 1 and self.stride is None:
+                raise UserError(
+                    f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows "
+                    f"are off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
+                )
+            offsets = [
+                [
+                    span if part == 1 else None
+                    for span, part in zip(read["offset_mapping"][n], read.sequence_ids(n), strict=True)
+                ]
+                for n in numbers
+            ]
+            window, at = best_windows(context, offsets)
+            encoded.append(
+                {
+                    "input_ids": [i for n in numbers for i in read["input_ids"][n]],
+                    "lengths": [len(read["input_ids"][n]) for n in numbers],
+                    "window": window,
+                    "at": at,
+                }
+            )
+        return encoded
+
+    def positions(self, encoded: Encoded) -> int:
+        return 1 + len(encoded["at"])
+
+    def unread(self, encoded: Encoded) -> Encoded:
+        blank = [0] * len(encoded["at"])
+        return {"input_ids": [0], "lengths": [1], "window": blank, "at": blank}
+
+    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
+        windows = [list(ids) for e in encoded for ids in torch.tensor(e["input_ids"]).split(list(e["lengths"]))]
+        inputs = pad(windows, pad_id)
+        longest, first, at = inputs["input_ids"].shape[1], 0, []
+        for e in encoded:
+            inside = (first + torch.tensor(e["window"], dtype=torch.long)) * longest + torch.tensor(
+                e["at"], dtype=torch.long
+            )
+            at.append(torch.cat([torch.tensor([first * longest]), inside]))
+            first += len(e["lengths"])
+        return inputs, pad_sequence(at, batch_first=True, padding_value=PADDING)
+
+    def width(self, model: PreTrainedModel) -> int:
+        return 2
+
+    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+        """Logits of starting and of ending at every position, (positions, 2): those of its piece, less the logarithm of
+        the number of characters that share it."""
+        assert at is not None
+        both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
+        first = at[:, 0] // both.shape[1]
+        counts = torch.diff(first, append=first.new_tensor([len(both)]))
+        nothing = torch.segment_reduce(both[:, 0], "min", lengths=counts)
+        real = at[:, 1:] != PADDING
+        index = at[:, 1:].clamp(min=0)
+        shared = torch.bincount(index[real], minlength=both.shape[0] * both.shape[1])[index].clamp(min=1)
+        characters = both.flatten(0, 1)[index] - shared.log()[..., None]
+        cells = torch.cat([nothing[:, None], characters], dim=1)
+        return cells[at != PADDING]
+
+    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+        """Start and end of the first answer, as numbers of positions; 0 and 0 where there is none."""
+        return [
+            torch.tensor(first_and_last(label, context))
+            for label, context in zip(rows["label"], rows["text_pair"], strict=True)
+        ]
+
+    def signals(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        batch: Mapping[str, Any],
+        student_layers: Layers | None = None,
+        teacher_layers: Layers | None = None,
+    ) -> Signals:
+        """Two positions a row, its start and its end; classes are the row's positions, padded to the longest row's."""
+        counts, read = batch["counts"], batch["has_teacher"]
+        if teacher is not None:
+            read = read & torch.stack([~part.isnan().any() for part in teacher.split(counts.tolist())])
+            teacher = arranged(teacher.nan_to_num(), counts)
+        return Signals(
+            student=arranged(student, counts),
+            teacher=teacher,
+            labels=batch["labels"],
+            has_teacher=read.repeat_interleave(2),
+            rows=len(counts),
+            row=torch.arange(len(counts), device=counts.device).repeat_interleave(2),
+            rows_read=read,
+            student_layers=student_layers,
+            teacher_layers=teacher_layers,
+            read=batch.get("read"),
+        )
+
+    def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
+        """The teacher's answer to an aligned question over aligned text, see `TokenClassification.project`.
+
+        What starts inside a stretch starts with the first character of the stretch of equal value, what ends inside one
+        ends with its last; what is outside of all stretches is spread evenly. "No answer" stays.
+        """
+        source, target = characters_of(read["text_pair"]), characters_of(row["text_pair"])
+        mass = torch.from_numpy(cells).softmax(0).numpy()
+        carried = np.zeros((1 + len(target), 2), dtype=np.float32)
+        carried[0] = mass[0]
+        for theirs, ours in aligned(read["spans"], row["spans"]):
+            there = [1 + n for n, place in enumerate(source) if theirs and theirs[0] <= place < theirs[1]]
+            here = [1 + n for n, place in enumerate(target) if ours[0] <= place < ours[1]]
+            if there and here:
+                carried[here[0], 0] += mass[there, 0].sum()
+                carried[here[-1], 1] += mass[there, 1].sum()
+        carried[1:] += np.maximum(1 - carried.sum(0), 0) / max(len(target), 1)
+        return np.log(np.maximum(carried, LEAST))
+
+    def metrics(self) -> MetricCollection:
+        """On dev: how often the likeliest start and the likeliest end are both right."""
+        from torchmetrics import MetricCollection
+
+        from distilingua.tasks.metrics import BothRight
+
+        return MetricCollection({"exact": BothRight()})
+
+    def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
+        return is_likeliest(student, teacher.argmax(-1))
+
+    def right(self, answer: Tensor, targets: Tensor) -> Tensor:
+        return is_likeliest(answer.T, targets.clamp(min=0))[targets != HIDDEN]
+
+    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
+        assert at is not None
+        return list(self.cells(model(**inputs), at).split((at != PADDING).sum(-1).tolist()))
+
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        """The answer's text, of the two pieces whose logits have the highest sum; "" where "no answer" has a higher."""
+        places = characters_of(row["text_pair"])
+        if not places:
+            return ""
+        pieces = torch.stack([torch.tensor(encoded["window"]), torch.tensor(encoded["at"])], dim=1)
+        _, group, counts = pieces.unique(dim=0, return_inverse=True, return_counts=True)
+        logits = answer[1:] + counts[group].log()[:, None]  # of the piece again
+        first = torch.cat([torch.tensor([True]), group[1:] != group[:-1]])
+        last = torch.cat([group[1:] != group[:-1], torch.tensor([True])])
+        starts = torch.where(first, logits[:, 0], -torch.inf).topk(min(BEST, int(first.sum())))
+        ends = torch.where(last, logits[:, 1], -torch.inf).topk(min(BEST, int(last.sum())))
+        length = torch.tensor(places)[ends.indices][None] - torch.tensor(places)[starts.indices][:, None]
+        score = starts.values[:, None] + ends.values[None]
+        score = score.masked_fill((length < 0) | (length >= self.max_answer), -torch.inf)
+        if score.max() <= answer[0].sum():
+            return ""
+        start, end = divmod(int(score.argmax()), score.shape[1])
+        return row["text_pair"][places[int(starts.indices[start])] : places[int(ends.indices[end])] + 1]
+
+    def show(self, label: str) -> str:
+        return next((answer["text"] for answer in json.loads(label)), "")
+
+    def judge(
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+    ) -> tuple[dict[str, float], list[str]]:
+        """F1 over words and exact match, as SQuAD and MLQA define them, the best over a row's answers."""
+        told = [self.decode(answer, row, e, tokenizer) for answer, row, e in zip(answers, rows, encoded, strict=True)]
+        scores: dict[str, list[float]] = {"f1": [], "exact": []}
+        for said, label, lang in zip(told, rows["label"], rows["lang"], strict=True):
+            truths = [answer["text"] for answer in json.loads(label)] or [""]
+            scores["f1"].append(max(token_f1(said, truth, lang) for truth in truths))
+            scores["exact"].append(max(exact_match(said, truth, lang) for truth in truths))
+        return {name: sum(values) / len(values) for name, values in scores.items()}, told
+
+
+def characters_of(context: str) -> list[int]:
+    """Where the characters are that are not spaces."""
+    return [n for n, character in enumerate(context) if not character.isspace()]
+
+
+def first_and_last(label: str, context: str) -> list[int]:
+    """Positions of the first answer's first and last character."""
+    if not label:
+        return [HIDDEN, HIDDEN]
+    for answer in json.loads(label):
+        start, end = answer["start"], answer["start"] + len(answer["text"])
+        inside = [1 + n for n, place in enumerate(characters_of(context)) if start <= place < end]
+        return [inside[0], inside[-1]]
+    return [0, 0]
+
+
+def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None]]) -> tuple[list[int], list[int]]:
+    """For every character that is not a space: the window that shows most around it, and its piece in there.
+
+    A character that no piece stands for (a tokenizer may drop it) goes with the one before, or with the first.
+
+    Args:
+        offsets: per window and piece, the characters of the context it stands for; None for pieces of something else.
+    """
+    best: list[tuple[int, int, int]] = [(-1, 0, 0)] * len(context)  # pieces around it, window, piece
+    for window, spans in enumerate(offsets):
+        inside = [piece for piece, span in enumerate(spans) if span is not None]
+        for piece in inside:
+            start, end = spans[piece]  # type: ignore[misc]  # None was left out
+            around = min(piece - inside[0], inside[-1] - piece)
+            for n in range(start, end):
+                if around > best[n][0]:
+                    best[n] = (around, window, piece)
+    seen = [n for n in range(len(context)) if best[n][0] >= 0]
+    before = best[seen[0]] if seen else (0, 0, 0)
+    found = []
+    for n, character in enumerate(context):
+        before = best[n] if best[n][0] >= 0 else before
+        if not character.isspace():
+            found.append(before)
+    return [window for _, window, _ in found], [piece for *_, piece in found]
+
+
+def arranged(cells: Tensor, counts: Tensor) -> Tensor:
+    """(2 · rows, most positions of a row) from (positions, 2): start and end of every row."""
+    padded = pad_sequence(list(cells.split(counts.tolist())), batch_first=True, padding_value=FAR)
+    return padded.transpose(1, 2).flatten(0, 1)
+
+
+def is_likeliest(logits: Tensor, classes: Tensor) -> Tensor:
+    """Whether no class is likelier than this one, (positions,) bool: characters of one piece are all alike."""
+    return logits.gather(-1, classes[:, None])[:, 0] >= logits.max(-1).values - 1e-6

@@ -1,0 +1,211 @@
+"""Tags of words: where teacher and student meet, what is projected, how stretches are scored."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
+
+from distilingua.checks import check
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.data.cleaning import Cleaning
+from distilingua.data.protocol import Pair
+from distilingua.data.rows import load_rows
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.soft_labels import store_soft_labels
+from distilingua.errors import UserError
+from distilingua.models.teacher import FrozenTeacher
+from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.task import ABSENT
+from distilingua.tasks.token_classification import TokenClassification, first_pieces
+from distilingua.train import train
+from tests.conftest import ONE_LAYER
+
+LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
+TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im Wohnzimmer an", "打开客厅的灯"]
+
+
+@pytest.fixture(scope="module")
+def task() -> TokenClassification:
+    return TokenClassification(LABELS, max_length=32)
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> list[PreTrainedTokenizerBase]:
+    """One of whole words, one that is hardly more than letters."""
+    return [train_tokenizer(TEXTS * 30, size) for size in (400, 60)]
+
+
+def tagger(pieces: int) -> BertForTokenClassification:
+    config = BertConfig(
+        vocab_size=pieces,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        num_labels=len(LABELS),
+    )
+    return BertForTokenClassification(config).eval()
+
+
+def answer(*probabilities: list[float]) -> np.ndarray:
+    return np.log(np.array(probabilities, dtype=np.float32))
+
+
+def sure(tag: str) -> list[float]:
+    return [0.96 if label == tag else 0.01 for label in LABELS]
+
+
+@pytest.mark.parametrize("prefix", ["", "query: "])
+def test_every_word_has_its_first_piece_in_any_tokenizer(
+    task: TokenClassification, tokenizers: list[PreTrainedTokenizerBase], prefix: str
+) -> None:
+    long = TokenClassification(LABELS, max_length=200)
+    for tokenizer in tokenizers:
+        for text, read in zip(TEXTS, long.encode({"text": TEXTS}, tokenizer, prefix), strict=True):
+            pieces = tokenizer.convert_ids_to_tokens(read["input_ids"])
+            spoken = text.split() if " " in text else list(text)
+            assert len(read["at"]) == len(spoken)
+            for word, at in zip(spoken, read["at"], strict=True):
+                piece = pieces[at].replace("▁", "").replace("##", "")
+                assert piece == tokenizer.unk_token or word.lower().startswith(piece.lower()), (pieces, word)
+
+
+def test_words_that_are_cut_off_have_no_answer_and_cost_nothing(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    short = TokenClassification(LABELS, max_length=8)
+    [read] = short.encode({"text": TEXTS[:1]}, tokenizers[1], "")
+    assert len(read["at"]) == 9
+    assert read["at"][-1] == ABSENT != read["at"][0]
+    inputs, at = short.collate([read], 0)
+    torch.manual_seed(0)
+    cells = short.cells(tagger(60)(**inputs), at)
+    assert cells.shape == (9, 5)
+    seen = torch.tensor(read["at"]) != ABSENT
+    assert cells[~seen].isnan().all()
+    assert not cells[seen].isnan().any()
+    batch = {
+        "counts": torch.tensor([9]),
+        "labels": torch.ones(9, dtype=torch.long),
+        "has_teacher": torch.tensor([True]),
+    }
+    found = short.signals(cells, cells.detach(), batch)
+    assert (found.labels == HIDDEN).tolist() == (~seen).tolist()
+    assert found.has_teacher.tolist() == seen.tolist()
+
+
+def test_first_pieces_by_hand() -> None:
+    # [CLS] mach| an|! [SEP]; the second piece takes the space along, the last word is cut off
+    offsets = [(0, 0), (0, 4), (4, 7), (7, 8), (0, 0)]
+    assert first_pieces(offsets, [(0, 4), (5, 8), (9, 12)], 0) == [1, 2, ABSENT]
+
+
+def test_projection_by_hand(task: TokenClassification) -> None:
+    read = {"text": "turn on living room lamp", "spans": json.dumps([["living room", 8, 19], ["lamp", 20, 24]])}
+    row = {"text": "Lampe im großen Wohn Zimmer an", "spans": json.dumps([["lamp", 0, 5], ["living room", 9, 27]])}
+    cells = answer(sure("O"), sure("O"), sure("B-area"), sure("I-area"), sure("B-name"))
+    found = np.exp(task.project(cells, read, row))
+    expected = [sure("B-name"), sure("O"), sure("B-area"), sure("I-area"), sure("I-area"), sure("O")]
+    assert found.tolist() == pytest.approx(np.array(expected), abs=1e-6)
+
+
+def test_a_single_word_that_becomes_several_goes_on_inside(task: TokenClassification) -> None:
+    read, row = ({"text": t, "spans": json.dumps([["v", 0, len(t)]])} for t in ("lounge", "große Stube"))
+    first, second = np.exp(task.project(answer([0.1, 0.5, 0.2, 0.15, 0.05]), read, row))
+    assert first.tolist() == pytest.approx([0.1, 0.5, 0.2, 0.15, 0.05], abs=1e-6)
+    assert second.tolist() == pytest.approx([0.1, 0.0, 0.7, 0.0, 0.2], abs=1e-6)
+
+
+def test_a_stretch_without_a_counterpart_has_no_answer(task: TokenClassification) -> None:
+    row = {"text": "die Stube", "spans": json.dumps([["lounge", 4, 9]])}
+    found = task.project(answer(sure("O"), sure("B-area")), {"text": "the den", "spans": ""}, row)
+    assert np.isnan(found).all(axis=1).tolist() == [False, True]
+
+
+def test_scores_by_hand(task: TokenClassification) -> None:
+    """Truth: area(0-1), name(3) | area(0). Said: area(0-1), name(2-3) | area(0), name(1). 2 of 4 said, 2 of 3 true."""
+    truth = ["B-area", "I-area", "O", "B-name", "B-area", "O"]
+    said = ["B-area", "I-area", "B-name", "I-name", "B-area", "B-name"]
+    metrics = task.metrics()
+    logits = torch.tensor([[float(label == tag) for label in LABELS] for tag in said])
+    metrics.update(logits, torch.tensor([LABELS.index(tag) for tag in truth]), row=torch.tensor([0, 0, 0, 0, 1, 1]))
+    found = {name: float(value) for name, value in metrics.compute().items()}
+    assert found == pytest.approx({"precision": 2 / 4, "recall": 2 / 3, "f1": 4 / 7})
+
+
+def test_classes_have_both_parts_whichever_occurs() -> None:
+    assert TokenClassification.classes(["O B-name", "", "O I-area"]) == LABELS
+
+
+@pytest.mark.parametrize(
+    ("label", "message"), [("O B-area", "5 words and 2 tags"), ("O O O O I-area", "tag 5 is 'I-area' after 'O'")]
+)
+@pytest.mark.parametrize("skip", [False, True])
+def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, skip: bool) -> None:
+    class Corpus:
+        skip_bad_rows = skip
+
+        def load(self, languages: list[str]) -> Dataset:
+            rows = [
+                {"id": f"{lang}-{split}-{n}", "lang": lang, "split": split, "text": f"turn on the {n} lamp{split}"}
+                for lang in languages
+                for split in ("train", "dev", "test")
+                for n in range(3)
+            ]
+            good = [{**row, "label": "O O O O B-name"} for row in rows]
+            good[4]["label"] = label
+            return dataset_from_rows(good)
+
+        def check(self, languages: list[str]) -> None: ...
+
+    def load() -> Any:
+        return load_rows(Corpus(), Cleaning(duplicates=False), Pair("en", ["de"]), None, task=TokenClassification)
+
+    if skip:
+        rows = load()
+        assert rows.cleaning.dropped["en"] == {"bad": 1}
+        assert len(rows.dev["en"]) == 2
+    else:
+        with pytest.raises(UserError, match=f"row 'en-dev-1': .*{message}.*corpus.skip_bad_rows=true"):
+            load()
+
+
+def test_a_ragged_store_gives_back_what_the_teacher_said(
+    task: TokenClassification, tokenizers: list[PreTrainedTokenizerBase], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = tagger(400)
+    encoded = task.encode({"text": TEXTS}, tokenizers[0], "")
+    rows = Dataset.from_dict({"id": ["a", "b", "c"]})
+    store = store_soft_labels(tmp_path, {}, FrozenTeacher(model), task, rows, encoded, 0)
+    for row_id, read in zip("abc", encoded, strict=True):
+        alone = task.cells(model(torch.tensor([read["input_ids"]])), torch.tensor([read["at"]]))
+        assert np.allclose(store(row_id), alone.detach().numpy(), atol=1e-5)
+    assert store.width == 5
+
+
+def test_german_slots_without_german_labels(compose_run) -> None:  # type: ignore[no-untyped-def]
+    """The whole job on a small part of the embedded corpus: the projection teaches what direct transfer cannot."""
+    cfg = compose_run(
+        "experiment=slots",
+        "corpus.sentences=2",
+        "corpus.eval_sentences=1",
+        "teacher.fine_tune.epochs=2",
+        *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
+        "training.epochs=6",
+        "training.batch_size=32",
+        "optimizer.lr=3e-3",
+        "+trainer.enable_progress_bar=false",
+        "~callbacks.progress_bar",
+    )
+    check(cfg)
+    metrics = train(cfg)
+    german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
+    assert german["student"] > german["direct"] + 0.1
+    assert metrics["soft_labels"]["de"] > 0.8
+    assert set(metrics["models"]["student"]["languages"]["de"]) == {"f1", "precision", "recall"}
