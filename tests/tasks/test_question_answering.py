@@ -1,0 +1,277 @@
+"""Answers in a context: characters as the meeting point, windows, projection, scores."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerBase
+
+from distilingua.checks import check
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.kl import KL
+from distilingua.errors import UserError
+from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.answers import exact_match, normalised, token_f1
+from distilingua.tasks.question_answering import QuestionAnswering, best_windows, first_and_last
+from distilingua.train import train
+from tests.conftest import ONE_LAYER
+
+CONTEXT = "set the reading lamp in the living room to 20 percent"
+LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))
+Read = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def tokenizers() -> list[PreTrainedTokenizerBase]:
+    """One of whole words, one that is hardly more than letters."""
+    texts = [CONTEXT, LONG, "which room? how bright?"]
+    return [train_tokenizer(texts * 20, size) for size in (300, 45)]
+
+
+@pytest.fixture(scope="module")
+def model() -> BertForQuestionAnswering:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=300,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        initializer_range=1.0,  # or every answer is alike
+    )
+    return BertForQuestionAnswering(config).eval()
+
+
+def columns(context: str, question: str = "which room?", rows: int = 1) -> dict[str, list[str]]:
+    return {"text": [question] * rows, "text_pair": [context] * rows}
+
+
+def read(task: QuestionAnswering, context: str, tokenizer: PreTrainedTokenizerBase) -> Read:
+    return task.encode(columns(context), tokenizer, "")[0]
+
+
+def answer_of(task: QuestionAnswering, model: BertForQuestionAnswering, encoded: Read) -> torch.Tensor:
+    inputs, at = task.collate([encoded], 0)
+    with torch.no_grad():
+        return task.answer(model, inputs, at)[0]
+
+
+def test_a_piece_shares_its_probability_among_its_characters(
+    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase]
+) -> None:
+    """The sum over a word's characters is what the softmax over pieces says of the word's pieces."""
+    task = QuestionAnswering()
+    encoded = read(task, CONTEXT, tokenizers[0])
+    cells = answer_of(task, model, encoded)
+    assert cells.shape == (1 + len(CONTEXT.replace(" ", "")), 2)
+    inputs, _ = task.collate([encoded], 0)
+    with torch.no_grad():
+        start = model(**inputs).start_logits[0]
+    pieces = [0, *sorted(set(encoded["at"]))]
+    by_piece = start[pieces].softmax(-1)
+    by_character = cells[:, 0].softmax(-1)
+    for piece, probability in zip(pieces[1:], by_piece[1:].tolist(), strict=True):
+        characters = [1 + n for n, at in enumerate(encoded["at"]) if at == piece]
+        assert by_character[characters].sum().item() == pytest.approx(probability, rel=1e-4)
+    assert by_character[0].item() == pytest.approx(by_piece[0].item(), rel=1e-4)
+
+
+def test_tokenizers_meet_at_characters(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    task = QuestionAnswering()
+    coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
+    assert task.positions(coarse) == task.positions(fine)
+    assert len(coarse["input_ids"]) < len(fine["input_ids"])
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_windows_cover_a_long_context_and_are_one_distribution(
+    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase], rows: int
+) -> None:
+    task = QuestionAnswering(max_length=48, stride=12)
+    contexts = [LONG, CONTEXT, LONG[:200]][:rows]
+    encoded = [read(task, context, tokenizers[0]) for context in contexts]
+    assert len(encoded[0]["lengths"]) > 5
+    assert all(length <= 48 for e in encoded for length in e["lengths"])
+    inputs, at = task.collate(encoded, 0)
+    assert len(inputs["input_ids"]) == sum(len(e["lengths"]) for e in encoded)
+    with torch.no_grad():
+        answers, output = task.answer(model, inputs, at), model(**inputs)
+    window = 0
+    for e, answer, context in zip(encoded, answers, contexts, strict=True):
+        assert len(answer) == 1 + len(context.replace(" ", ""))
+        alone = answer_of(task, model, e)
+        assert torch.allclose(answer, alone, atol=1e-5)
+        nothing = output.start_logits[window : window + len(e["lengths"]), 0].min()
+        assert answer[0, 0].item() == pytest.approx(nothing.item(), abs=1e-5)
+        window += len(e["lengths"])
+
+
+def test_a_character_is_read_in_the_window_that_shows_most_around_it() -> None:
+    # "a b c d e": windows of three pieces after one of the question, each two further
+    first, second = [None, (0, 1), (2, 3), (4, 5)], [None, (4, 5), (6, 7), (8, 9)]
+    window, piece = best_windows("a b c d e", [first, second])
+    assert window == [0, 0, 0, 1, 1]
+    assert piece == [1, 2, 3, 2, 3]
+
+
+def test_what_no_piece_stands_for_goes_with_its_neighbour() -> None:
+    assert best_windows("xaby", [[None, (1, 2), (2, 3)]]) == ([0, 0, 0, 0], [1, 1, 2, 2])
+
+
+def test_a_context_that_does_not_fit_is_refused_without_windows(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    task = QuestionAnswering(max_length=48, stride=None)
+    read(task, CONTEXT, tokenizers[0])
+    with pytest.raises(UserError, match=r"the context 'the lamp 0 is in room .* windows are off. Set task\.stride=12"):
+        read(task, LONG, tokenizers[0])
+    with pytest.raises(UserError, match=r"a question alone has \d+ pieces"):
+        QuestionAnswering(max_length=16, stride=4).encode(columns("x", LONG), tokenizers[0], "")
+    with pytest.raises(UserError, match="task.stride=40"):
+        QuestionAnswering(max_length=64, stride=40)
+
+
+def label(*answers: tuple[str, int]) -> str:
+    return json.dumps([{"text": text, "start": start} for text, start in answers])
+
+
+def test_targets_are_positions_and_spaces_have_none() -> None:
+    assert first_and_last(label(("reading lamp", 8)), CONTEXT) == [7, 17]  # "set", "the" and no answer come before
+    assert first_and_last("[]", CONTEXT) == [0, 0]
+    assert first_and_last("", CONTEXT) == [HIDDEN, HIDDEN]
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        (
+            ("living room", 27),
+            "the answer 'living room' is not at character 27 of the context, ' living roo' is; it is at 28",
+        ),
+        (("cellar", 3), "the answer 'cellar' is not at character 3 of the context, ' the r' is."),
+        (("", 3), "the answer '' is not at"),
+    ],
+)
+def test_an_answer_that_is_not_in_the_context_is_named(answer: tuple[str, int], message: str) -> None:
+    assert message in str(QuestionAnswering.problem({"text_pair": CONTEXT, "label": label(answer)}))
+    assert QuestionAnswering.problem({"text_pair": CONTEXT, "label": label(("living room", 28))}) is None
+
+
+@pytest.mark.parametrize("size", [0, 1], ids=["words", "letters"])
+@pytest.mark.parametrize("said", ["reading lamp", "living room", "20", ""])
+def test_what_is_certain_is_decoded(tokenizers: list[PreTrainedTokenizerBase], said: str, size: int) -> None:
+    task = QuestionAnswering(max_length=160)
+    encoded = read(task, CONTEXT, tokenizers[size])
+    start, end = first_and_last(label((said, CONTEXT.index(said))) if said else "[]", CONTEXT)
+    answer = torch.zeros(task.positions(encoded), 2)
+    group = [-1, *encoded["at"]]
+    answer[[n for n, piece in enumerate(group) if piece == group[start]], 0] = 9.0
+    answer[[n for n, piece in enumerate(group) if piece == group[end]], 1] = 9.0
+    assert task.decode(answer, {"text_pair": CONTEXT}, encoded, None) == said
+
+
+def test_projection_by_hand() -> None:
+    """70 % of the start and 60 % of the end lie in the living room, 10 % and 20 % say there is no answer."""
+    source = {"text_pair": "in a room", "spans": json.dumps([["v", 5, 9]])}
+    target = {"text_pair": "im Raum", "spans": json.dumps([["v", 3, 7]])}
+    cells = np.log(
+        np.array(
+            [[0.1, 0.2], [0.1, 0.1], [0.05, 0.1], [0.05, 0.0 + 1e-9], [0.4, 0.1], [0.3, 0.1], [1e-9, 0.1], [1e-9, 0.3]]
+        )
+    ).astype(np.float32)
+    found = np.exp(QuestionAnswering().project(cells, source, target))
+    start, end = 0.2 / 6, 0.2 / 6  # what lies outside, over six characters
+    assert found[:, 0].tolist() == pytest.approx([0.1, start, start, 0.7 + start, start, start, start], abs=1e-5)
+    assert found[:, 1].tolist() == pytest.approx([0.2, end, end, end, end, end, 0.6 + end], abs=1e-5)
+    assert found.sum(0).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+
+
+def test_signals_are_two_distributions_a_row_and_padding_weighs_nothing() -> None:
+    task = QuestionAnswering()
+    counts = torch.tensor([2, 4])
+    torch.manual_seed(0)
+    student = torch.randn(6, 2, requires_grad=True)
+    batch = {"counts": counts, "labels": torch.tensor([0, 1, 3, 2]), "has_teacher": torch.tensor([True, True])}
+    found = task.signals(student, student.detach().clone(), batch)
+    assert found.student.shape == (4, 4)
+    assert found.student.softmax(-1)[:2, 2:].sum().item() == 0.0
+    assert KL()(found, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    other = task.signals(student, torch.zeros(6, 2), batch)
+    loss = KL()(other, 1.0)
+    assert math.isfinite(loss.item())
+    loss.backward()
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
+
+
+def test_a_row_that_was_not_read_has_no_teacher() -> None:
+    batch = {
+        "counts": torch.tensor([2, 2]),
+        "labels": torch.tensor([0, 0, 1, 1]),
+        "has_teacher": torch.tensor([True, False]),
+    }
+    teacher = torch.tensor([[0.0, 0.0], [1.0, 1.0], [torch.nan, torch.nan], [torch.nan, torch.nan]])
+    found = QuestionAnswering().signals(torch.zeros(4, 2), teacher, batch)
+    assert found.has_teacher.tolist() == [True, True, False, False]
+    assert math.isfinite(KL()(found, 1.0).item())
+
+
+def test_normalisation_follows_the_language() -> None:
+    assert normalised("The living-room, please!", "en") == ["livingroom", "please"]
+    assert normalised("Der Raum.", "de") == ["raum"]
+    assert normalised("Der Raum.", "en") == ["der", "raum"]
+    assert normalised("el salón", "es") == ["salón"]
+    assert normalised("在 客厅。", "zh") == ["在", "客", "厅"]
+
+
+def test_scores_by_hand() -> None:
+    assert exact_match("the Living room!", "living room", "en") == 1.0
+    assert token_f1("big living room", "living room", "en") == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
+    assert token_f1("kitchen", "living room", "en") == 0.0
+    assert token_f1("", "", "en") == exact_match("", "", "en") == 1.0
+    assert token_f1("kitchen", "", "en") == 0.0
+
+
+def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    task = QuestionAnswering()
+    rows = Dataset.from_list(
+        [
+            {"text": "?", "text_pair": CONTEXT, "lang": "en", "label": label(("reading lamp", 8), ("lamp", 16))},
+            {"text": "?", "text_pair": CONTEXT, "lang": "en", "label": "[]"},
+        ]
+    )
+    encoded = task.encode(rows[:], tokenizers[0], "")
+    answers = []
+    for e in encoded:
+        answer = torch.zeros(task.positions(e), 2)
+        group = [-1, *e["at"]]
+        lamp = group[first_and_last(label(("lamp", 16)), CONTEXT)[0]]
+        answer[[n for n, piece in enumerate(group) if piece == lamp]] = 9.0
+        answers.append(answer)
+    scores, said = task.judge(answers, rows, encoded, None)
+    assert said == ["lamp", "lamp"]
+    assert scores == {"f1": 0.5, "exact": 0.5}
+
+
+def test_german_answers_without_german_labels(compose_run) -> None:  # type: ignore[no-untyped-def]
+    """The whole job on a small part of the embedded corpus."""
+    cfg = compose_run(
+        "experiment=answers",
+        "corpus.corpus.sentences=2",
+        "corpus.corpus.eval_sentences=1",
+        "teacher.fine_tune.epochs=3",
+        *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
+        "training.epochs=8",
+        "training.batch_size=32",
+        "optimizer.lr=3e-3",
+        "+trainer.enable_progress_bar=false",
+        "~callbacks.progress_bar",
+    )
+    check(cfg)
+    metrics = train(cfg)
+    german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
+    assert german["student"] > german["direct"] + 0.05
