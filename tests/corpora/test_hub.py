@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 import yaml
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, List, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -17,10 +18,13 @@ from distilingua.cli import conf_folder
 from distilingua.corpora.hub import Hub
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
+from distilingua.tasks.question_answering import QuestionAnswering
+from distilingua.tasks.token_classification import TokenClassification
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
 HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
-PAIRS = {name: ("en", "de" if "de" in cfg.languages else "sw") for name, cfg in HUB.items()}
+FIRST = {"masakhaner": "ha"}  # it has no English
+PAIRS = {name: (FIRST.get(name, "en"), "de" if "de" in cfg.languages else "sw") for name, cfg in HUB.items()}
 ROWS = {"train": 5, "validation": 3, "test": 4}
 Table = Callable[[str, str, int], Dataset]  # (language, their split, rows) -> what one file of theirs holds
 
@@ -126,6 +130,52 @@ def masakhanews(lang: str, split: str, n: int) -> Dataset:
     )
 
 
+def tokens(names: list[str]) -> Table:
+    def table(lang: str, split: str, n: int) -> Dataset:
+        tags = [names.index(name) for name in ("B-PER", "I-PER", "O", "B-LOC")]
+        return Dataset.from_dict(
+            {
+                "tokens": [[f"{lang}{i}", "Name", split, "Ort"] for i in range(n)],
+                "ner_tags": [tags for _ in range(n)],
+                "langs": [[lang] * 4 for _ in range(n)],
+            },
+            features=Features(
+                {
+                    "tokens": List(Value("string")),
+                    "ner_tags": List(ClassLabel(names=names)),
+                    "langs": List(Value("string")),
+                }
+            ),
+        )
+
+    return table
+
+
+TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
+
+
+def squad(lang: str, split: str, n: int) -> Dataset:
+    """As XQuAD, MLQA and SQuAD have it; ids and answers are the same in every language."""
+    context = f"{lang} lamp {split} in the living room"
+    start = context.index("living")
+    return Dataset.from_dict(
+        {
+            "id": [f"{split}-{i}" for i in range(n)],
+            "title": ["Lamp"] * n,
+            "context": [f"{context}, number {i}" for i in range(n)],
+            "question": [f"{lang} where is lamp {i}?" for i in range(n)],
+            "answers": [{"text": ["living room"], "answer_start": [start]} for _ in range(n)],
+        }
+    )
+
+
+def tydiqa(lang: str, split: str, n: int) -> Dataset:
+    """All languages in one table, one after the other."""
+    names = [HUB["tydiqa"].languages[x] for x in PAIRS["tydiqa"]]
+    table = squad("all", split, 2 * n)
+    return table.map(lambda row, i: {"id": f"{names[i // n]}-{split}-{i}"}, with_indices=True)
+
+
 LOOK_ALIKES: dict[str, Table] = {
     "xnli": xnli,
     "massive": massive,
@@ -134,28 +184,50 @@ LOOK_ALIKES: dict[str, Table] = {
     "tweet_sentiment": tweet_sentiment,
     "pawsx": pawsx,
     "masakhanews": masakhanews,
+    "wikiann": tokens(TAGS),
+    "masakhaner": tokens([*TAGS, "B-DATE", "I-DATE"]),
+    "xquad": squad,
+    "mlqa": squad,
+    "tydiqa": tydiqa,
 }
 
 
+ONE_SPLIT = {"xquad": {"validation": 40}, "tydiqa": {"train": 40, "validation": 10}}
+"""Rows of data sets that are cut into our splits by shares."""
+
+
 def lay_out(folder: Path, name: str, table: Table | None = None) -> Path:
-    """The files of a look-alike for English and a target, and the README that declares them, as on the hub."""
-    configs = []
+    """The files of a look-alike for its languages, and the README that declares them, as on the hub."""
+    configs: dict[str, list[dict[str, str]]] = {}
+    rows = ONE_SPLIT.get(name, ROWS)
     for lang in PAIRS[name]:
-        config = HUB[name].languages[lang]
-        files = []
-        for split, n in ROWS.items():
-            file = f"{config}/{split}-00000-of-00001.parquet"
+        own = HUB[name].languages[lang]
+        for split, n in rows.items():
+            config = (HUB[name].get("load_options", {}).get("name") or own).replace("{config}", own)
+            if split == "train" and "train" in HUB[name].get("parts", {}):
+                config = HUB[name].parts.train.name.replace("{config}", own)
             (folder / config).mkdir(parents=True, exist_ok=True)
-            (table or LOOK_ALIKES[name])(lang, split, n).to_parquet(folder / file)
-            files.append({"split": split, "path": f"{config}/{split}-*"})
-        configs.append({"config_name": config, "data_files": files})
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n# {name}\n", "utf-8")
+            (table or LOOK_ALIKES[name])(lang, split, n).to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
+            entry = {"split": split, "path": f"{config}/{split}-*"}
+            if entry not in configs.setdefault(config, []):
+                configs[config].append(entry)
+    declared = [{"config_name": config, "data_files": files} for config, files in configs.items()]
+    if "data_dir" not in HUB[name].get("load_options", {}):
+        (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': declared})}---\n# {name}\n", "utf-8")
+    if "en/train" in HUB[name].get("parts", {}):
+        (folder / "squad" / "plain_text").mkdir(parents=True)
+        (table or squad)("en", "train", ROWS["train"]).to_parquet(folder / "squad/plain_text/train-0.parquet")
+        readme = {"configs": [{"config_name": "plain_text", "data_files": "plain_text/train-*"}]}
+        (folder / "squad" / "README.md").write_text(f"---\n{yaml.safe_dump(readme)}---\n# SQuAD\n", "utf-8")
     return folder
 
 
 def corpus(name: str, folder: Path, **overrides: Any) -> Hub:
     """As the command line makes it: the YAML, with `corpus.path=` and others overridden."""
-    return instantiate(OmegaConf.merge(HUB[name], {"path": str(folder), **overrides}))
+    given = {"path": str(folder), **overrides}
+    if "en/train" in HUB[name].get("parts", {}):
+        given["parts"] = {"en/train": {"path": str(folder / "squad")}}
+    return instantiate(OmegaConf.merge(HUB[name], given))
 
 
 def load(name: str, folder: Path, **overrides: Any) -> list[dict[str, str]]:
@@ -172,11 +244,12 @@ def test_all_rows_of_all_splits_arrive_in_the_schema(name: str, tmp_path: Path) 
     assert list(rows[0]) == list(COLUMNS)
     found = [(row["lang"], row["split"]) for row in rows]
     for lang in PAIRS[name]:
-        assert {split: found.count((lang, split)) for split in ("train", "dev", "test")} == {
-            "train": ROWS["train"],
-            "dev": ROWS["validation"],
-            "test": ROWS["test"],
-        }
+        expected = {"train": ROWS["train"], "dev": ROWS["validation"], "test": ROWS["test"]}
+        if name == "xquad":
+            expected = {"train": 5 if lang == "en" else 24, "dev": 4, "test": 12}
+        if name == "tydiqa":
+            expected = {"train": 36, "dev": 4, "test": 10}
+        assert {split: found.count((lang, split)) for split in ("train", "dev", "test")} == expected
     assert len({row["id"] for row in rows}) == len(rows)
     assert all(type(value) is str for row in rows for value in row.values())
 
@@ -274,17 +347,18 @@ def test_masakhanews_reads_headlines_and_can_read_articles(tmp_path: Path) -> No
 def test_limit_is_per_language_and_split(name: str, tmp_path: Path) -> None:
     found = [(row["lang"], row["split"]) for row in load(name, tmp_path, limit=4)]
     for lang in PAIRS[name]:
-        assert [found.count((lang, split)) for split in ("train", "dev", "test")] == [4, 3, 4]
+        dev = 4 if name in ONE_SPLIT else 3
+        assert [found.count((lang, split)) for split in ("train", "dev", "test")] == [4, dev, 4]
 
 
 @pytest.mark.parametrize("name", HUB)
 def test_unknown_language_is_refused_before_anything_is_read(name: str) -> None:
     with pytest.raises(UserError) as caught:
-        corpus(name, Path("/nowhere")).load(["en", "tlh"])
+        corpus(name, Path("/nowhere")).load([PAIRS[name][0], "tlh"])
     message = str(caught.value)
     assert "/nowhere has no language 'tlh'" in message
     assert "Choose from: " in message
-    assert f" {PAIRS[name][1]}," in message
+    assert PAIRS[name][1] in message
     assert "+corpus.languages.tlh=CONFIGURATION" in message
 
 
@@ -305,7 +379,7 @@ def test_missing_column_names_the_ones_there_are(name: str, tmp_path: Path) -> N
     with pytest.raises(UserError) as caught:
         corpus(name, lay_out(tmp_path, name, renamed)).load(list(PAIRS[name]))
     message = str(caught.value)
-    assert f"{tmp_path} ({HUB[name].languages.en}) has no column {wanted!r}" in message
+    assert f"{tmp_path} ({HUB[name].languages[PAIRS[name][0]]}) has no column {wanted!r}" in message
     assert "gold" in message
     assert "corpus.columns" in message
 
@@ -334,3 +408,32 @@ def test_more_labels_than_names(tmp_path: Path) -> None:
     folder = lay_out(tmp_path, "amazon_reviews")
     with pytest.raises(UserError, match=r"a label 2, and names for 0 to 1 only: bad, good.*corpus\.labels=\[bad,good"):
         corpus("amazon_reviews", folder, labels=["bad", "good"]).load(["en"])
+
+
+def test_tokens_become_words_and_tags(tmp_path: Path) -> None:
+    for name in ("wikiann", "masakhaner"):
+        rows = load(name, tmp_path / name)
+        source = PAIRS[name][0]
+        assert (rows[1]["text"], rows[1]["label"]) == (f"{source}1 Name train Ort", "B-PER I-PER O B-LOC")
+        assert all(TokenClassification.problem(row) is None for row in rows)
+
+
+@pytest.mark.parametrize("name", ["xquad", "mlqa", "tydiqa"])
+def test_answers_stand_where_they_are_said_to(name: str, tmp_path: Path) -> None:
+    rows = load(name, tmp_path)
+    assert all(QuestionAnswering.problem(row) is None for row in rows)
+    assert json.loads(rows[0]["label"])[0]["text"] == "living room"
+    assert "where is lamp" in rows[0]["text"]
+    assert "in the living room" in rows[0]["text_pair"]
+
+
+def test_english_learns_from_squad_and_xquad_is_cut_into_splits(tmp_path: Path) -> None:
+    rows = load("xquad", tmp_path)
+    assert {row["text_pair"].split()[2] for row in rows if row["split"] == "train" and row["lang"] == "en"} == {"train"}
+    german = [row["id"].rpartition("-")[2] for row in rows if row["lang"] == "de"]
+    assert german == [str(n) for n in range(40)]  # no row twice, none left out
+
+
+def test_a_share_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'validation\[5:\]' is no split. Write validation, or a share"):
+        corpus("xnli", lay_out(tmp_path, "xnli"), splits={"train": "validation[5:]"}).load(["en"])

@@ -29,12 +29,14 @@ class Files:
         columns: see `dataset_from_table`.
         splits: our split -> what stands for `{split}` in the path.
         labels: class names by number, where the labels are plain numbers.
+        skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
     """
 
     path: str
     columns: dict[str, Any] = field(default_factory=lambda: {"text": "text", "label": "label"})
     splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "dev": "dev", "test": "test"})
     labels: list[str] | None = None
+    skip_bad_rows: bool = False
 
     def _file(self, lang: str, split: str) -> Path:
         path = location(self.path, "corpus.path")

@@ -1,7 +1,8 @@
-"""Any classification data set of the Hugging Face Hub that stores Parquet, JSON or CSV (`datasets` runs no scripts)."""
+"""Any data set of the Hugging Face Hub that stores Parquet, JSON or CSV (`datasets` runs no scripts)."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,14 @@ class Hub:
         path: repository on the hub, or a local folder with the same files.
         languages: language code -> configuration of the data set.
         columns: see `dataset_from_table`.
-        splits: our split -> theirs.
+        splits: our split -> theirs, or a share of it, `validation[60%:70%]`.
         labels: class names by number, where the labels are plain numbers; null takes names from the data set.
         limit: rows per language and split, for a quick look; null for all.
+        skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
+        load_options: arguments of `datasets.load_dataset` in place of `path`, the configuration as `name`, and the
+            split; `{config}` stands for the configuration.
+        parts: `split` or `language/split` -> such arguments for this part alone.
+        begins: column by which languages in one table are told apart: it begins with the configuration.
     """
 
     path: str
@@ -33,6 +39,10 @@ class Hub:
     )
     labels: list[str] | None = None
     limit: int | None = None
+    skip_bad_rows: bool = False
+    load_options: dict[str, Any] = field(default_factory=dict)
+    parts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    begins: str | None = None
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without a configuration."""
@@ -44,18 +54,39 @@ class Hub:
                 )
 
     def load(self, languages: list[str]) -> Dataset:
-        from datasets import concatenate_datasets, load_dataset
+        from datasets import concatenate_datasets
 
         self.check(languages)
         parts = []
         for lang in languages:
             for split, theirs in self.splits.items():
-                table = load_dataset(self.path, self.languages[lang], split=theirs)
+                table = self._table(lang, split, theirs)
                 _require_columns(self.columns, table.column_names, f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         return concatenate_datasets(parts)
+
+    def _table(self, lang: str, split: str, theirs: str) -> Dataset:
+        from datasets import load_dataset
+
+        config = self.languages[lang]
+        own = {**self.load_options, **self.parts.get(split, {}), **self.parts.get(f"{lang}/{split}", {})}
+        own = {name: v.replace("{config}", config) if isinstance(v, str) else v for name, v in own.items()}
+        options = {"path": self.path, "name": config, "split": theirs, **own}
+        name, first, last = _share(options.pop("split"))
+        table = load_dataset(**options, split=name)
+        if self.begins is not None and self.begins in table.column_names:
+            table = table.filter(lambda value: value.startswith(config), input_columns=self.begins)
+        return table.select(range(round(first * len(table)), round(last * len(table))))
+
+
+def _share(split: str) -> tuple[str, float, float]:
+    """`validation[60%:]` is validation from 0.6 to 1."""
+    found = re.fullmatch(r"(\w+)(?:\[(?:(\d+)%)?:(?:(\d+)%)?\])?", split)
+    if found is None:
+        raise UserError(f"corpus.splits: {split!r} is no split. Write validation, or a share: validation[60%:70%].")
+    return found[1], int(found[2] or 0) / 100, int(found[3] or 100) / 100
 
 
 def _require_columns(columns: dict[str, Any], found: list[str], where: str) -> None:

@@ -8,6 +8,7 @@ A corpus is any object with these two methods, named by `_target_` in a YAML und
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -53,8 +54,8 @@ def dataset_from_table(
     Args:
         table: as `datasets.load_dataset` returned it.
         columns: schema column -> column of the table. `text` may name two columns, for sentence pairs, or one of
-            tokens, whose `label` is a list of tags; `group: row`
-            aligns tables line by line; `id` may be left out.
+            tokens, whose `label` is a list of tags; `label` may be answers as SQuAD has them; `group: row` aligns
+            tables line by line; `id` may be left out.
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
     """
@@ -97,6 +98,13 @@ def dataset_from_table(
     )
 
 
+def _answers(value: dict[str, Any] | list[dict[str, Any]]) -> str:
+    """Answers of a row in the style of SQuAD, as the label of a question."""
+    if isinstance(value, dict):
+        value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
+    return json.dumps([{"text": a["text"], "start": a["answer_start"]} for a in value], ensure_ascii=False)
+
+
 def _text(value: Any) -> str:
     return "" if value is None else str(value)
 
@@ -107,6 +115,8 @@ def _whole(value: Any) -> Any:
 
 
 def _class_name(value: Any, names: list[str] | None) -> str:
+    if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
+        return _answers(value)
     if value is None or (names and isinstance(value, int) and value < 0):
         return ""  # data sets hide a label as -1
     if not names or not isinstance(value, int):
