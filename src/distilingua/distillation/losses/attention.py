@@ -51,7 +51,7 @@ class AttentionTransfer(Term):
         layers: see `LayerMap`; 0, the embeddings, has no attention.
 
     Reference:
-        Jiao et al. (2020), TinyBERT, equation 7, on probabilities instead of scores; the mean over heads takes the
+        Jiao et al. (2020), TinyBERT, section 3.1, on probabilities instead of scores; the mean over heads takes the
         place of the mean over channels of Zagoruyko and Komodakis (2017), Paying More Attention to Attention, section
         3.1.
 

@@ -22,7 +22,7 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: Temperature) -> Ten
 
     Reference:
         Hinton, Vinyals and Dean (2015), section 2, for every class as a distribution over yes and no; Yang et al.
-        (2023), Multi-Label Knowledge Distillation, equation 3, call it MLD.
+        (2023), Multi-Label Knowledge Distillation, section 3, call it MLD.
 
     Relations:
         `kl` compares one distribution over all classes, so that more of one class is less of the others. Here every

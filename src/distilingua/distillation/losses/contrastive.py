@@ -49,7 +49,7 @@ class Contrastive(Term):
         project: whether there is a projection even when both models are equally wide.
 
     Reference:
-        van den Oord et al. (2018), Representation Learning with Contrastive Predictive Coding, equation 4; between a
+        van den Oord et al. (2018), Representation Learning with Contrastive Predictive Coding, section 2.3; between a
         student and a teacher, Tian et al. (2020), Contrastive Representation Distillation. τ is that of Gao et al.
         (2021), SimCSE.
 

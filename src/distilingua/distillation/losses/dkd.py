@@ -31,7 +31,7 @@ def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: 
         TCKD and NCKD, each (positions,) and at least 0; 0 with a vanishing gradient where both models agree.
 
     Reference:
-        Zhao et al. (2022), Decoupled Knowledge Distillation, equations 3 to 6.
+        Zhao et al. (2022), Decoupled Knowledge Distillation, section 3.
 
     Relations:
         `kl` weighs NCKD with `1 - p_t`, so the surer the teacher, the less it says about the other classes. Here that
@@ -56,7 +56,7 @@ def decoupled_kl(student: Tensor, teacher: Tensor, target: Tensor, temperature: 
 
 
 class DecoupledKD(Term):
-    """`α · TCKD + β · NCKD` (Zhao et al., equation 7) over the positions that the teacher read.
+    """`α · TCKD + β · NCKD` (Zhao et al. 2022) over the positions that the teacher read.
 
     The target class is the label where training may see it, otherwise the class that the teacher finds likeliest:
     zero-shot rows have no label, and the paper's method needs one.

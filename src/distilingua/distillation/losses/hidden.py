@@ -58,7 +58,7 @@ class HiddenStates(Term):
         project: whether W is there even when both models are equally wide.
 
     Reference:
-        Jiao et al. (2020), TinyBERT, equation 8 ("mse", pieces); Sanh et al. (2019), DistilBERT, section 3 ("cosine").
+        Jiao et al. (2020), TinyBERT, section 3.1 ("mse", pieces); Sanh et al. (2019), DistilBERT, section 3 ("cosine").
 
     Relations:
         More to learn from than logits alone, so it helps most with little data or a new head. `embedding` is the

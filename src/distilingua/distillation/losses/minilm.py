@@ -70,7 +70,7 @@ class MiniLM(Term):
         teacher_layer: the same; of a large teacher of 24 layers the paper takes an upper middle one.
 
     Reference:
-        Wang et al. (2021), MiniLMv2: Multi-Head Self-Attention Relation Distillation, equations 5 to 8.
+        Wang et al. (2021), MiniLMv2: Multi-Head Self-Attention Relation Distillation, section 3.
 
     Relations:
         Neither heads nor widths need to agree, and nothing is projected: the student is free in what it holds as long
