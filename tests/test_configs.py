@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilingua.checks import check
 from distilingua.cli import conf_folder
+from distilingua.multitask import train_several
 from distilingua.train import train
 from tests.conftest import ONE_LAYER
 
@@ -46,7 +47,7 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
     instantiate(cfg.student)
     objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     assert group != "objective/terms" or set(objective.terms) == {choice}
-    instantiate(cfg.task, labels=["a", "b"])
+    instantiate(cfg.task, labels=["O", "B-a", "I-a"] if "token" in cfg.task._target_ else ["a", "b"])
 
 
 @pytest.mark.parametrize("term", choices("objective/terms"))
@@ -99,7 +100,36 @@ def test_every_schedule_trains(tiny_run, schedule: str) -> None:  # type: ignore
     assert cfg.objective.temperature == 1.0
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
+SMALL = ["sentences=1", "eval_sentences=1"]
+OWN_CORPUS = {  # experiments whose labels no other corpus has, and what makes their own small
+    "slots": [f"corpus.{x}" for x in SMALL],
+    "answers": [f"corpus.corpus.{x}" for x in SMALL],
+    "multitask": [f"several.tasks.{task}.corpus.{x}" for task in ("intent", "slots") for x in SMALL],
+}
+
+
+@pytest.mark.parametrize("experiment", OWN_CORPUS)
+def test_every_experiment_on_a_corpus_of_its_own_runs(compose_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
+    cfg = compose_run(
+        f"experiment={experiment}",
+        "debug=tiny",
+        *OWN_CORPUS[experiment],
+        *(option.replace("vocabulary=200", "vocabulary=2000") for option in ONE_LAYER),
+        "+trainer.enable_progress_bar=false",
+        "~callbacks.progress_bar",
+    )
+    check(cfg)
+    found = train_several(cfg) if cfg.get("several") else {"": train(cfg)}
+    for name, metrics in found.items():
+        assert json.loads((Path(cfg.paths.run) / name / "metrics.json").read_text()) == metrics
+        assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
+
+
+def test_every_experiment_is_run() -> None:
+    assert set(EXPERIMENTS) >= set(OWN_CORPUS)
+
+
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if name not in OWN_CORPUS])
 def test_every_experiment_runs(tiny_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
     """At tiny scale, on the files corpus: what the experiment itself chooses stays, unless it needs other languages."""
     cfg = tiny_run(f"experiment={experiment}", "pair.targets=[de]", "training.epochs=1")

@@ -22,6 +22,9 @@ from distilingua.models.source import Ensemble, TeacherSource
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for the first thing that cannot work; takes a second or two and writes nothing."""
+    if cfg.get("several"):
+        _check_several(cfg)
+        return
     pair: Pair = instantiate(cfg.pair)
     pair.check()
     corpus = instantiate(cfg.corpus)
@@ -82,6 +85,32 @@ def check(cfg: DictConfig) -> None:
     if objective.needs_teacher:
         _check_augmentation(augmentations, pair, source)
     _check_device(cfg)
+
+
+def _check_several(cfg: DictConfig) -> None:
+    if len(cfg.several.tasks) < 2:
+        raise UserError("several.tasks names fewer than two tasks. Add one, or train it alone.")
+    if not 0 <= cfg.several.tau <= 1:
+        raise UserError(f"several.tau={cfg.several.tau} is outside [0, 1]. Try 0.5.")
+    if cfg.augmentation:
+        raise UserError("augmentation: batches of several tasks are not changed. Leave it out: augmentation=[].")
+    if cfg.trainer.devices != 1:
+        raise UserError("several tasks share an encoder in one process. Set trainer.devices=1.")
+    for alone in tasks_of(cfg).values():
+        check(alone)
+
+
+def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The configuration of every task as if it were alone: its own `task` and `corpus`, in a folder of its own."""
+    alone = {}
+    for name, own in cfg.several.tasks.items():
+        part = OmegaConf.merge(cfg, {"several": None})
+        assert isinstance(part, DictConfig)
+        OmegaConf.set_struct(part, False)
+        part.task, part.corpus = own.task, own.corpus
+        part.paths.run = str(Path(cfg.paths.run) / str(name))
+        alone[str(name)] = part
+    return alone
 
 
 def _check_numbers(cfg: DictConfig) -> None:

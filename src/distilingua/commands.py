@@ -27,6 +27,10 @@ def train(cfg: DictConfig) -> float:
     """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml."""
     with readable_errors(unused=Path(HydraConfig.get().runtime.output_dir)):
         check(cfg)
+        if cfg.get("several"):
+            from distilingua.multitask import train_several
+
+            return min((found["dev"]["score"] for found in train_several(cfg).values()), default=0.0)
         from distilingua.train import train as train_job
 
         dev = train_job(cfg).get("dev", {"score": 0.0, "agreement": {}})

@@ -35,17 +35,18 @@ def compare(folders: list[Path]) -> Group:
     tables = []
     for setting, seeds in runs.items():
         score = next(iter(seeds[0]["shown"]))
+        names = [name for name in ("teacher", "direct", "single", "student") if name in seeds[0]["models"]]
         table = plain_table(
             f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}",
             ("lang",),
-            ("teacher", "direct", "student", "kept", "read right", "sec"),
+            (*names, "kept", "read right", "sec"),
         )
         for column in table.columns:
             column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
-                for name in ("teacher", "direct", "student")
+                for name in names
             }
             table.add_row(
                 lang,
@@ -60,9 +61,11 @@ def compare(folders: list[Path]) -> Group:
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but the seed."""
-    typed = run / ".hydra" / "overrides.yaml"
-    overrides: list[str] = yaml.safe_load(typed.read_text("utf-8")) if typed.is_file() else []
-    return " ".join(sorted(o for o in overrides if not o.startswith("seed="))) or f"pair={metrics['pair']}"
+    typed = [folder / ".hydra" / "overrides.yaml" for folder in (run, run.parent)]  # a task among several has no own
+    found = next((file for file in typed if file.is_file()), None)
+    overrides: list[str] = yaml.safe_load(found.read_text("utf-8")) if found else []
+    own = [f"task={metrics['task']}"] if found == typed[1] else []
+    return " ".join(sorted([*own, *(o for o in overrides if not o.startswith("seed="))])) or f"pair={metrics['pair']}"
 
 
 def _spread(values: list[float]) -> str:

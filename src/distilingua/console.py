@@ -53,7 +53,7 @@ def plain_table(title: str | None, words: Sequence[str], numbers: Sequence[str])
 
 def results_table(metrics: dict[str, Any]) -> Table:
     """Per language and model: scores in percent; for the student retention; per model size and speed."""
-    names = {"teacher": "teacher", "direct": "direct transfer", "student": "distilled"}
+    names = {"teacher": "teacher", "direct": "direct transfer", "single": "distilled alone", "student": "distilled"}
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}"
     table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
     models = metrics["models"]

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 import yaml
 from hydra.utils import instantiate
-from lightning import Trainer
+from lightning import LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.data.datamodule import MultilingualDataModule
 from distilingua.distillation.module import DistillationModule
 from distilingua.errors import UserError
 
@@ -22,7 +21,7 @@ def fit(
     cfg: DictConfig,
     name: str,
     module: DistillationModule,
-    data: MultilingualDataModule,
+    data: LightningDataModule,
     epochs: int,
     one_device: bool = False,
 ) -> Trainer:

@@ -78,8 +78,15 @@ class DistillationModule(LightningModule):
         return loss.total
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.watch(batch, dataloader_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"dev/{name}": value for name, value in self.dev_scores().items()}, sync_dist=True)
+
+    def watch(self, batch: Batch, language: int) -> None:
+        """Adds a dev batch to the scores of a language, by its number."""
         signals = self.signals(batch)
-        metrics, agreement = self.dev_metrics[dataloader_idx], self.agreement[dataloader_idx]
+        metrics, agreement = self.dev_metrics[language], self.agreement[language]
         assert isinstance(metrics, MetricCollection)
         assert isinstance(agreement, MeanMetric)
         metrics.update(signals.student, batch["labels"], row=signals.row)
@@ -87,8 +94,10 @@ class DistillationModule(LightningModule):
             same = self.task.agree(signals.student, signals.teacher)
             agreement.update(same[signals.has_teacher].float())
 
-    def on_validation_epoch_end(self) -> None:
-        """Scores per language, and how often the student decides as the teacher does, which needs no label."""
+    def dev_scores(self) -> dict[str, Tensor]:
+        """`LANGUAGE/METRIC` of what was watched, and how often the student decides as the teacher does, which needs no
+        label; begins anew."""
+        found: dict[str, Tensor] = {}
         for language, metrics, agreement in zip(self.languages, self.dev_metrics, self.agreement, strict=True):
             assert isinstance(metrics, MetricCollection)
             assert isinstance(agreement, MeanMetric)
@@ -96,9 +105,10 @@ class DistillationModule(LightningModule):
             if agreement.update_called:
                 scores["agreement"] = agreement.compute()
                 self.last_agreement[language] = round(float(scores["agreement"]), 4)
-            self.log_dict({f"dev/{language}/{name}": value for name, value in scores.items()}, sync_dist=True)
+            found |= {f"{language}/{name}": value for name, value in scores.items()}
             metrics.reset()
             agreement.reset()
+        return found
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

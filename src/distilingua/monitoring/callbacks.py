@@ -57,7 +57,7 @@ class SentencesPerSecond(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
-        self._sentences += len(batch["labels"]) * trainer.world_size
+        self._sentences += len(batch["ids"]) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = time.perf_counter()
             pl_module.log("train/sentences_per_second", self._sentences / (now - self._since))

@@ -1,0 +1,60 @@
+"""Several tasks at once: a LightningModule made of one for each, which share an encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from distilingua.distillation.module import Batch, DistillationModule
+
+
+class SeveralTasks(DistillationModule):
+    """Every batch is of one task, `batch["task"]`, and is learnt from as that task's own module does.
+
+    Args:
+        parts: task -> its module; their students already share an encoder, see `share_encoder`.
+    """
+
+    def __init__(self, parts: Mapping[str, DistillationModule]) -> None:
+        LightningModule.__init__(self)
+        first = next(iter(parts.values()))
+        self.make_optimizer, self.lr_schedule = first.make_optimizer, first.lr_schedule
+        self.parts = nn.ModuleDict(parts)
+        self.loaders = [(name, n) for name, part in parts.items() for n in range(len(part.languages))]
+
+    def part(self, name: str) -> DistillationModule:
+        part = self.parts[name]
+        assert isinstance(part, DistillationModule)
+        return part
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        part = self.part(batch["task"])
+        signals = part.signals(batch)
+        loss = part.objective(signals, self.progress)
+        logs = {f"train/{batch['task']}/{name}": value for name, value in loss.logs.items()}
+        self.log_dict({"train/loss": loss.total.detach(), **logs}, batch_size=signals.rows, sync_dist=True)
+        return loss.total
+
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        name, language = self.loaders[dataloader_idx]
+        self.part(name).watch(batch, language)
+
+    def dev_scores(self) -> dict[str, Tensor]:
+        return {
+            f"{name}/{score}": value for name in self.parts for score, value in self.part(name).dev_scores().items()
+        }
+
+    def on_fit_start(self) -> None:
+        for name in self.parts:
+            self.part(name).on_fit_start()
+
+
+def share_encoder(modules: Mapping[str, DistillationModule]) -> None:
+    """Gives every student the encoder of the first; what is left to each of its own is its head."""
+    first, *others = (module.student for module in modules.values())
+    for student in others:
+        encoder: Any = first.base_model
+        setattr(student, student.base_model_prefix, encoder)
