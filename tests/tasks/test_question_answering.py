@@ -18,7 +18,7 @@ from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.answers import exact_match, normalised, token_f1
-from distilingua.tasks.question_answering import QuestionAnswering, best_windows, first_and_last
+from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
 from distilingua.train import train
 from tests.conftest import ONE_LAYER
 
@@ -62,24 +62,53 @@ def answer_of(task: QuestionAnswering, model: BertForQuestionAnswering, encoded:
         return task.answer(model, inputs, at)[0]
 
 
-def test_a_piece_shares_its_probability_among_its_characters(
+def test_a_piece_starts_with_its_first_character_and_ends_with_its_last(
     model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase]
 ) -> None:
-    """The sum over a word's characters is what the softmax over pieces says of the word's pieces."""
     task = QuestionAnswering()
     encoded = read(task, CONTEXT, tokenizers[0])
     cells = answer_of(task, model, encoded)
     assert cells.shape == (1 + len(CONTEXT.replace(" ", "")), 2)
     inputs, _ = task.collate([encoded], 0)
     with torch.no_grad():
-        start = model(**inputs).start_logits[0]
-    pieces = [0, *sorted(set(encoded["at"]))]
-    by_piece = start[pieces].softmax(-1)
-    by_character = cells[:, 0].softmax(-1)
-    for piece, probability in zip(pieces[1:], by_piece[1:].tolist(), strict=True):
-        characters = [1 + n for n, at in enumerate(encoded["at"]) if at == piece]
-        assert by_character[characters].sum().item() == pytest.approx(probability, rel=1e-4)
-    assert by_character[0].item() == pytest.approx(by_piece[0].item(), rel=1e-4)
+        output = model(**inputs)
+    at = encoded["at"]
+    for n, piece in enumerate(at):
+        first, last = n == 0 or at[n - 1] != piece, n == len(at) - 1 or at[n + 1] != piece
+        assert cells[1 + n, 0].item() == pytest.approx(output.start_logits[0, piece].item() if first else FAR, abs=1e-5)
+        assert cells[1 + n, 1].item() == pytest.approx(output.end_logits[0, piece].item() if last else FAR, abs=1e-5)
+
+
+def test_the_objective_compares_the_students_pieces(
+    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase]
+) -> None:
+    """A model against itself, then what a teacher of smaller pieces says of the student's larger ones."""
+    task = QuestionAnswering(max_length=160)
+    coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
+    _, at = task.collate([coarse], 0)
+    batch = {
+        "counts": torch.tensor([task.positions(coarse)]),
+        "labels": torch.tensor(first_and_last(label(("reading lamp", 8)), CONTEXT)),
+        "has_teacher": torch.tensor([True]),
+        "student_at": at,
+    }
+    own, small = answer_of(task, model, coarse), answer_of(task, model, fine)
+    same = task.signals(own, own.clone(), batch)
+    inputs, _ = task.collate([coarse], 0)
+    pieces = [0, *sorted(set(coarse["at"]))]
+    with torch.no_grad():
+        start = model(**inputs).start_logits[0, pieces]
+    assert torch.allclose(same.student[0], start, atol=1e-4)
+    assert KL()(same, 2.0).item() == pytest.approx(0.0, abs=1e-6)
+    assert [pieces[n] for n in same.labels.tolist()] == [coarse["at"][6], coarse["at"][16]]
+    other = task.signals(own, small, batch)
+    assert other.teacher is not None
+    teacher = other.teacher.softmax(-1)
+    by_character = small.softmax(0)
+    for n, piece in enumerate(pieces[1:], 1):
+        inside = [1 + c for c, at_piece in enumerate(coarse["at"]) if at_piece == piece]
+        assert teacher[0, n].item() == pytest.approx(by_character[inside, 0].sum().item(), abs=1e-5)
+        assert teacher[1, n].item() == pytest.approx(by_character[inside, 1].sum().item(), abs=1e-5)
 
 
 def test_tokenizers_meet_at_characters(tokenizers: list[PreTrainedTokenizerBase]) -> None:
@@ -168,9 +197,7 @@ def test_what_is_certain_is_decoded(tokenizers: list[PreTrainedTokenizerBase], s
     encoded = read(task, CONTEXT, tokenizers[size])
     start, end = first_and_last(label((said, CONTEXT.index(said))) if said else "[]", CONTEXT)
     answer = torch.zeros(task.positions(encoded), 2)
-    group = [-1, *encoded["at"]]
-    answer[[n for n, piece in enumerate(group) if piece == group[start]], 0] = 9.0
-    answer[[n for n, piece in enumerate(group) if piece == group[end]], 1] = 9.0
+    answer[start, 0] = answer[end, 1] = 9.0
     assert task.decode(answer, {"text_pair": CONTEXT}, encoded, None) == said
 
 
@@ -192,7 +219,9 @@ def test_signals_are_two_distributions_a_row_and_padding_weighs_nothing() -> Non
     counts = torch.tensor([2, 4])
     torch.manual_seed(0)
     student = torch.randn(6, 2, requires_grad=True)
+    at = torch.tensor([[0, 1, -2, -2], [9, 10, 11, 12]])  # pieces of one character each
     batch = {"counts": counts, "labels": torch.tensor([0, 1, 3, 2]), "has_teacher": torch.tensor([True, True])}
+    batch["student_at"] = at
     found = task.signals(student, student.detach().clone(), batch)
     assert found.student.shape == (4, 4)
     assert found.student.softmax(-1)[:2, 2:].sum().item() == 0.0
@@ -210,6 +239,7 @@ def test_a_row_that_was_not_read_has_no_teacher() -> None:
         "counts": torch.tensor([2, 2]),
         "labels": torch.tensor([0, 0, 1, 1]),
         "has_teacher": torch.tensor([True, False]),
+        "student_at": torch.tensor([[0, 1], [2, 3]]),
     }
     teacher = torch.tensor([[0.0, 0.0], [1.0, 1.0], [torch.nan, torch.nan], [torch.nan, torch.nan]])
     found = QuestionAnswering().signals(torch.zeros(4, 2), teacher, batch)
@@ -245,9 +275,8 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
     answers = []
     for e in encoded:
         answer = torch.zeros(task.positions(e), 2)
-        group = [-1, *e["at"]]
         for column, place in enumerate(first_and_last(label(("lamp", 16)), CONTEXT)):
-            answer[[n for n, piece in enumerate(group) if piece == group[place]], column] = 9.0
+            answer[place, column] = 9.0
         answers.append(answer)
     scores, said = task.judge(answers, rows, encoded, None)
     assert said == ["lamp", "lamp"]

@@ -89,7 +89,7 @@ class DistillationModule(LightningModule):
         metrics, agreement = self.dev_metrics[language], self.agreement[language]
         assert isinstance(metrics, MetricCollection)
         assert isinstance(agreement, MeanMetric)
-        metrics.update(signals.student, batch["labels"], row=signals.row)
+        self.task.watch(metrics, signals, batch)
         if signals.teacher is not None and signals.has_teacher.any():
             same = self.task.agree(signals.student, signals.teacher)
             agreement.update(same[signals.has_teacher].float())

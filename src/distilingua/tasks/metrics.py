@@ -9,7 +9,6 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, Metric
 
 from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.tasks.question_answering import is_likeliest
 from distilingua.tasks.words import entities
 
 
@@ -90,11 +89,11 @@ class BothRight(Metric):
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """
         Args:
-            logits: (2 · rows, positions), a start and an end for every row.
-            labels: positions, (2 · rows,); rows whose label is hidden are left out.
+            logits: (2 · rows, classes), a start and an end for every row.
+            labels: class indices, (2 · rows,); rows whose label is hidden are left out.
         """
         seen = labels.view(-1, 2)[:, 0] != HIDDEN
-        best = is_likeliest(logits, labels.clamp(min=0))
+        best = logits.argmax(-1) == labels
         self.right += (best.view(-1, 2).all(-1) & seen).sum()
         self.total += seen.sum()
 

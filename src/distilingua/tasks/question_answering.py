@@ -36,11 +36,13 @@ class QuestionAnswering(Task):
     right; `[]` says that there is no answer.
 
     A row's positions are "no answer" and every character of the context that is not a space, with two logits each:
-    starts here, ends here. The objective sees two distributions over them. A piece shares its probability evenly among
-    its characters, so teacher and student meet at characters whatever pieces they read. A context longer than
-    `max_length` is read in windows that overlap, each character in the window that shows most around it, and all
-    windows of a context compete in one distribution (Clark and Gardner 2018, section 3.3); "no answer" counts as much
-    as in the window that finds it least likely.
+    starts here, ends here. A piece starts with its first character and ends with its last, so teacher and student meet
+    at characters whatever pieces they read. The objective sees two distributions over the student's pieces: what the
+    teacher says of any character in a piece is said of that piece.
+
+    A context longer than `max_length` is read in windows that overlap, each character in the window that shows most
+    around it, and all windows of a context compete in one distribution (Clark and Gardner 2018, section 3.3); "no
+    answer" counts as much as in the window that finds it least likely.
 
     Args:
         labels: none; answers have no classes.
@@ -172,8 +174,8 @@ class QuestionAnswering(Task):
         return 2
 
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
-        """Logits of starting and of ending at every position, (positions, 2): those of its piece, less the logarithm of
-        the number of characters that share it."""
+        """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
+        with this character; `FAR` inside of pieces."""
         assert at is not None
         both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
         first = at[:, 0] // both.shape[1]
@@ -181,8 +183,9 @@ class QuestionAnswering(Task):
         nothing = torch.segment_reduce(both[:, 0], "min", lengths=counts)
         real = at[:, 1:] != PADDING
         index = at[:, 1:].clamp(min=0)
-        shared = torch.bincount(index[real], minlength=both.shape[0] * both.shape[1])[index].clamp(min=1)
-        characters = both.flatten(0, 1)[index] - shared.log()[..., None]
+        edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
+        # padding repeats piece 0 of the batch, which is no character's
+        characters = torch.where(edges, both.flatten(0, 1)[index], FAR)
         cells = torch.cat([nothing[:, None], characters], dim=1)
         return cells[at != PADDING]
 
@@ -201,15 +204,18 @@ class QuestionAnswering(Task):
         student_layers: Layers | None = None,
         teacher_layers: Layers | None = None,
     ) -> Signals:
-        """Two positions a row, its start and its end; classes are the row's positions, padded to the longest row's."""
-        counts, read = batch["counts"], batch["has_teacher"]
+        """Two positions a row, its start and its end; classes are "no answer" and the row's pieces in order."""
+        counts, read, at = batch["counts"], batch["has_teacher"], batch["student_at"]
+        piece = torch.cat([at.new_zeros(len(at), 1), first_of_piece(at[:, 1:]).cumsum(1)], dim=1)
         if teacher is not None:
             read = read & torch.stack([~part.isnan().any() for part in teacher.split(counts.tolist())])
-            teacher = arranged(teacher.nan_to_num(), counts)
+            teacher = by_piece(teacher.nan_to_num(), counts, piece)
+        labels = batch["labels"].view(-1, 2)
+        labels = torch.where(labels == HIDDEN, HIDDEN, piece.gather(1, labels.clamp(min=0)))
         return Signals(
-            student=arranged(student, counts),
+            student=by_piece(student, counts, piece),
             teacher=teacher,
-            labels=batch["labels"],
+            labels=labels.flatten(),
             has_teacher=read.repeat_interleave(2),
             rows=len(counts),
             row=torch.arange(len(counts), device=counts.device).repeat_interleave(2),
@@ -246,11 +252,11 @@ class QuestionAnswering(Task):
 
         return MetricCollection({"exact": BothRight()})
 
-    def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return is_likeliest(student, teacher.argmax(-1))
+    def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
+        metrics.update(signals.student, signals.labels)
 
     def right(self, answer: Tensor, targets: Tensor) -> Tensor:
-        return is_likeliest(answer.T, targets.clamp(min=0))[targets != HIDDEN]
+        return super().right(answer.T, targets)
 
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         assert at is not None
@@ -261,13 +267,7 @@ class QuestionAnswering(Task):
         places = characters_of(row["text_pair"])
         if not places:
             return ""
-        pieces = torch.stack([torch.tensor(encoded["window"]), torch.tensor(encoded["at"])], dim=1)
-        _, group, counts = pieces.unique(dim=0, return_inverse=True, return_counts=True)
-        logits = answer[1:] + counts[group].log()[:, None]  # of the piece again
-        first = torch.cat([torch.tensor([True]), group[1:] != group[:-1]])
-        last = torch.cat([group[1:] != group[:-1], torch.tensor([True])])
-        starts = torch.where(first, logits[:, 0], -torch.inf).topk(min(BEST, int(first.sum())))
-        ends = torch.where(last, logits[:, 1], -torch.inf).topk(min(BEST, int(last.sum())))
+        starts, ends = (answer[1:, column].topk(min(BEST, len(places))) for column in (0, 1))
         length = torch.tensor(places)[ends.indices][None] - torch.tensor(places)[starts.indices][:, None]
         score = starts.values[:, None] + ends.values[None]
         score = score.masked_fill((length < 0) | (length >= self.max_answer), -torch.inf)
@@ -335,12 +335,23 @@ def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None
     return [window for _, window, _ in found], [piece for *_, piece in found]
 
 
-def arranged(cells: Tensor, counts: Tensor) -> Tensor:
-    """(2 · rows, most positions of a row) from (positions, 2): start and end of every row."""
+def first_of_piece(at: Tensor) -> Tensor:
+    """Whether the character before stands for another piece, (rows, characters) bool."""
+    return torch.cat([torch.ones_like(at[:, :1], dtype=torch.bool), at[:, 1:] != at[:, :-1]], dim=1)
+
+
+def by_piece(cells: Tensor, counts: Tensor, piece: Tensor) -> Tensor:
+    """Logits of the pieces that characters belong to: start and end of every row, (2 · rows, most pieces of a row).
+
+    Args:
+        cells: logits of characters, (positions, 2).
+        counts: positions per row, (rows,).
+        piece: number of the piece within its row, (rows, most positions), ascending.
+    """
     padded = pad_sequence(list(cells.split(counts.tolist())), batch_first=True, padding_value=FAR)
-    return padded.transpose(1, 2).flatten(0, 1)
-
-
-def is_likeliest(logits: Tensor, classes: Tensor) -> Tensor:
-    """Whether no class is likelier than this one, (positions,) bool: characters of one piece are all alike."""
-    return logits.gather(-1, classes[:, None])[:, 0] >= logits.max(-1).values - 1e-6
+    index = piece[..., None].expand_as(padded)
+    highest = padded.detach().amax(1, keepdim=True)
+    total = torch.zeros(len(padded), int(piece.max()) + 1, 2, device=cells.device)
+    total = total.scatter_add(1, index, (padded - highest).exp())
+    logits = torch.where(total > 0, total.clamp(min=1e-38).log() + highest, FAR)
+    return logits.transpose(1, 2).flatten(0, 1)

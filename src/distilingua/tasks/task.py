@@ -217,7 +217,11 @@ class Task(ABC):
     # --- judging ------------------------------------------------------------------------------------------------------
     @abstractmethod
     def metrics(self) -> MetricCollection:
-        """Takes `(signals.student, batch["labels"], row=signals.row)`."""
+        """Dev scores, which `watch` updates."""
+
+    def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
+        """Adds a batch; what a model did not see for want of length is judged all the same."""
+        metrics.update(signals.student, batch["labels"], row=signals.row)
 
     def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Whether both decide alike, (positions,) bool."""
@@ -265,11 +269,11 @@ class Task(ABC):
                 "has_teacher": torch.zeros(len(rows), dtype=torch.bool),
             },
         )
-        # what a model did not see for want of length is judged all the same
-        scores = self.metrics()(found.student, labels, row=found.row)
+        metrics = self.metrics()
+        self.watch(metrics, found, {"labels": labels})
         columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
         told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
-        return {name: float(value) for name, value in scores.items()}, told
+        return {name: float(value) for name, value in metrics.compute().items()}, told
 
 
 def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
