@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from distilingua.commands import readable_errors
+
 DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
 
 
@@ -291,3 +293,11 @@ def test_corpus_describes_without_leaving_anything_behind(tmp_path: Path, files_
     assert "Best accuracy any model can reach" in shown.stdout
     assert "en 100.00 %, de 100.00 %" in shown.stdout
     assert not (tmp_path / "outputs").exists()
+
+
+def test_ctrl_c_outside_of_training_leaves_no_traceback() -> None:
+    with (
+        pytest.raises(SystemExit, match="Interrupted. What was finished is kept: distilingua resume"),
+        readable_errors(),
+    ):
+        raise KeyboardInterrupt

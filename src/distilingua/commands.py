@@ -50,13 +50,15 @@ def corpus(cfg: DictConfig) -> None:
 
 @contextmanager
 def readable_errors(unused: Path | None = None) -> Iterator[None]:
-    """A UserError ends the command with its message alone.
+    """A UserError ends the command with its message alone, and so does Ctrl-C.
 
     Args:
         unused: folder of a run, removed where the run never began.
     """
     try:
         yield
+    except KeyboardInterrupt:  # outside of training, which saves and says how to go on
+        sys.exit("\nInterrupted. What was finished is kept: distilingua resume goes on from there.")
     except (UserError, InstantiationException, MissingMandatoryValue) as raised:
         error: BaseException | None = raised
         if isinstance(raised, MissingMandatoryValue):

@@ -54,8 +54,8 @@ def untaught(rows: Rows) -> dict[str, float]:
 def ambiguity_caps(rows: Dataset) -> dict[str, float]:
     """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
     labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in rows.select_columns(["lang", "text", "label"]):
-        labels[row["lang"], row["text"].casefold()][row["label"]] += 1
+    for row in rows.select_columns(["lang", "text", "text_pair", "label"]):
+        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][row["label"]] += 1
     best: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for (lang, _), counts in labels.items():
