@@ -160,7 +160,7 @@ def test_a_context_that_does_not_fit_is_refused_without_windows(tokenizers: list
         read(task, LONG, tokenizers[0])
     with pytest.raises(UserError, match=r"a question alone has \d+ pieces"):
         QuestionAnswering(max_length=16, stride=4).encode(columns("x", LONG), tokenizers[0], "")
-    with pytest.raises(UserError, match="task.stride=40"):
+    with pytest.raises(UserError, match=r"task\.stride=40"):
         QuestionAnswering(max_length=64, stride=40)
 
 

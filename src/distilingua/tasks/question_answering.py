@@ -181,7 +181,6 @@ class QuestionAnswering(Task):
         first = at[:, 0] // both.shape[1]
         counts = torch.diff(first, append=first.new_tensor([len(both)]))
         nothing = torch.segment_reduce(both[:, 0], "min", lengths=counts)
-        real = at[:, 1:] != PADDING
         index = at[:, 1:].clamp(min=0)
         edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
         # padding repeats piece 0 of the batch, which is no character's

@@ -270,6 +270,9 @@ class Task(ABC):
             },
         )
         metrics = self.metrics()
+        for metric in metrics.values():
+            # one process judges, and would wait for the others in vain
+            metric.distributed_available_fn = lambda: False
         self.watch(metrics, found, {"labels": labels})
         columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
         told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
