@@ -130,6 +130,13 @@ class Task(ABC):
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
         return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Tells a model that has been loaded what it cannot know of itself, such as which language to write.
+
+        Raises:
+            UserError: this model and tokenizer cannot serve the task as it is configured.
+        """
+
     def width(self, model: PreTrainedModel) -> int:
         """Logits per position."""
         return len(self.labels)
