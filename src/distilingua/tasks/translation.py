@@ -217,6 +217,8 @@ class Translation(Task):
         return list(found)
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        if self.into is not None:
+            answer = answer[answer != _piece(self.into, tokenizer)]  # not every tokenizer skips it by itself
         return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
     def judge(
