@@ -255,6 +255,8 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
     source, task, rows = job.source, job.task, job.rows
     if not job.objective.compares:
         return {"data": {}, "teacher": None}
+    for reader in teachers.values():
+        task.comparable(job.tokenizer, reader.tokenizer)
     # a text is read along with the label that its row learns from; only some tasks look at it
     labels = {
         i: row["label"]

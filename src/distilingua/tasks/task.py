@@ -62,6 +62,9 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     """Whether its answers are sequences of the model's own length, which cannot be averaged."""
 
+    note: str = ""
+    """What belongs beneath its scores, such as the version of what computed them."""
+
     @property
     def model_class(self) -> Any:
         import transformers
@@ -151,6 +154,13 @@ class Task(ABC):
         return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
 
     # --- learning -----------------------------------------------------------------------------------------------------
+    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Whether positions and classes mean the same to both.
+
+        Raises:
+            UserError: they do not, so terms that compare distributions cannot be computed.
+        """
+
     @abstractmethod
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Per row the class index of every position, (positions,); `HIDDEN` where the label is not shown."""

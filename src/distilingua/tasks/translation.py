@@ -49,6 +49,7 @@ class Translation(Task):
     shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
     reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
     positional: ClassVar[bool] = False
+    makes_labels = True
     generates: ClassVar[bool] = True
 
     def __init__(
@@ -185,6 +186,17 @@ class Translation(Task):
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [torch.as_tensor(e["target_ids"], dtype=torch.long) for e in encoded]
 
+    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+        own, other = student.get_vocab(), teacher.get_vocab()
+        if own != other:
+            raise UserError(
+                f"objective: its soft terms compare the choice of every piece, and the student's vocabulary "
+                f"({len(own)} pieces) is not the teacher's ({len(other)} pieces, {len(own.items() & other.items())} of "
+                f"them with the same number). Let the student learn the teacher's text alone, which works across "
+                f"vocabularies (objective=sequence), or give both the same one (teacher=seq2seq_scratch, or for a "
+                f"pretrained teacher student=seq2seq_hub with its student.path)."
+            )
+
     def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
         """The teacher's translation; "" where it says the same thing three times over, or where its length is far from
         the text's, as both betray a decoder that has lost its way."""
@@ -231,7 +243,7 @@ class Translation(Task):
         return scores, told
 
     @property
-    def note(self) -> str:
+    def note(self) -> str:  # type: ignore[override]  # constant elsewhere
         """sacrebleu's signatures: what has to be the same for scores to be comparable."""
         scorers = self._scorers()
         for _, scorer in scorers:
