@@ -200,7 +200,10 @@ def opus_folder(folder: Path) -> str:
     sizes = {"train": 5, "validation": 3, "test": 4}
     return lay_out(
         folder,
-        {config: {s: opus(lang, s, n) for s, n in sizes.items()} for lang, config in (("de", "de-en"), ("fr", "en-fr"))},
+        {
+            config: {s: opus(lang, s, n) for s, n in sizes.items()}
+            for lang, config in (("de", "de-en"), ("fr", "en-fr"))
+        },
     )
 
 
@@ -208,7 +211,10 @@ def opus_folder(folder: Path) -> str:
 def test_opus100_reads_a_field_per_language(compose_run: Compose, tmp_path: Path) -> None:
     cfg = compose_run("corpus=opus100", f"corpus.path={opus_folder(tmp_path / 'opus')}", "corpus.limit=4")
     rows = instantiate(cfg.corpus).load(["de", "fr"]).to_list()
-    assert [(r["text"], r["label"]) for r in rows[:2]] == [("de train 0", "en de train 0"), ("de train 1", "en de train 1")]
+    assert [(r["text"], r["label"]) for r in rows[:2]] == [
+        ("de train 0", "en de train 0"),
+        ("de train 1", "en de train 1"),
+    ]
     found = [(row["lang"], row["split"]) for row in rows]
     for lang in ("de", "fr"):
         assert [found.count((lang, split)) for split in ("train", "dev", "test")] == [4, 3, 4]

@@ -35,7 +35,9 @@ TEXTS = ["turn the light on", "turn the light off please", "how warm is it", "op
 GERMAN = ["mach das Licht an", "mach das Licht aus bitte", "wie warm ist es", "öffne die Tür", "schließe jetzt die Tür"]
 ROWS = Dataset.from_dict({"text": TEXTS, "label": GERMAN, "lang": ["en"] * len(TEXTS)})
 SHAPE = {"d_model": 32, "max_position_embeddings": 64, "encoder_layers": 1, "decoder_layers": 1}
-SHAPE |= {f"{side}_{size}": n for side in ("encoder", "decoder") for size, n in (("attention_heads", 2), ("ffn_dim", 64))}
+SHAPE |= {
+    f"{side}_{size}": n for side in ("encoder", "decoder") for size, n in (("attention_heads", 2), ("ffn_dim", 64))
+}
 SHAPE |= {"dropout": 0.0, "attention_dropout": 0.0, "activation_dropout": 0.0}
 SHAPE |= {"scale_embedding": True, "init_std": 32**-0.5}  # learns faster
 CODES = {
@@ -273,7 +275,7 @@ def test_labels_are_free_text() -> None:
     assert {Translation.stratum(text) for text in GERMAN} == {""}
 
 
-# --- models of the hub: Marian, mBART, M2M-100, NLLB -------------------------------------------------------------------
+# --- models of the hub: Marian, mBART, M2M-100, NLLB ------------------------------------------------------------------
 
 
 def sentence_pieces(folder: Path) -> sentencepiece.SentencePieceProcessor:
@@ -313,7 +315,12 @@ def folder(make: str, tmp_path: Path) -> Path:
     start = tokenizer.pad_token_id if make == "marian" else tokenizer.eos_token_id
     kind = "m2m_100" if make == "nllb" else make
     config = AutoConfig.for_model(
-        kind, vocab_size=len(tokenizer) + 120, decoder_start_token_id=start, forced_eos_token_id=ids["eos_token_id"], **ids, **SHAPE
+        kind,
+        vocab_size=len(tokenizer) + 120,
+        decoder_start_token_id=start,
+        forced_eos_token_id=ids["eos_token_id"],
+        **ids,
+        **SHAPE,
     )
     torch.manual_seed(0)
     AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path / "model")
@@ -361,7 +368,7 @@ def test_languages_must_be_named_as_the_tokenizer_does(make: str, folder: Path) 
         Translation().encode(rows, tokenizer, "")
     with pytest.raises(UserError, match="has no language 'english'"):
         Translation(into=CODES[make]["into"], codes={"en": "english"}).encode(rows, tokenizer, "")  # type: ignore[arg-type]
-    with pytest.raises(UserError, match="task.codes has no 'en'; it has fr"):
+    with pytest.raises(UserError, match=r"task.codes has no 'en'; it has fr"):
         Translation(into=CODES[make]["into"], codes={"fr": CODES[make]["codes"]["fr"]}).encode(rows, tokenizer, "")  # type: ignore[arg-type, index]
     with pytest.raises(UserError, match="has no language 'german'"):
         load_model(folder, Translation(into="german", codes=CODES[make]["codes"]), tokenizer)  # type: ignore[arg-type]

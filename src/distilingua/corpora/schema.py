@@ -74,7 +74,7 @@ def dataset_from_table(
         own = _whole(row[columns["id"]]) if columns.get("id") else position
         first, said = _field(row, texts[0]), _field(row, label) if label else None
         if isinstance(first, list):  # tokens and their tags
-            text, name = tagged(first, [_class_name(tag, names) for tag in said])
+            text, name = tagged(first, [_class_name(tag, names) for tag in said or ()])
         else:
             text, name = _text(first), _class_name(_whole(said), names)
         aligned = position if group == "row" else _whole(row[group]) if group else None

@@ -72,7 +72,7 @@ class Seq2Seq(Scratch):
             dropout=self.dropout,
             attention_dropout=self.dropout,
             scale_embedding=True,
-            # embeddings, once scaled, as large as the positions that are added to them; the usual 0.02 drowns small ones
+            # scaled embeddings are as large as the positions added to them; with the usual 0.02 they would drown
             init_std=self.hidden_size**-0.5,
             pad_token_id=tokenizer.pad_token_id,
             bos_token_id=tokenizer.bos_token_id,

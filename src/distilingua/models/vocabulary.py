@@ -40,9 +40,10 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
 
 
 def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = False) -> PreTrainedTokenizerFast:
-    """A BPE tokenizer (Sennrich et al. 2016) for models that write: frequent words stay whole, which makes for few steps,
-    and digits stand alone, so that any number can be copied. There is an end and no beginning, as Marian has it: a
-    beginning would be one more step.
+    """A BPE tokenizer (Sennrich et al. 2016) for models that write.
+
+    Frequent words stay whole, which makes for few steps, and digits stand alone, so that any number can be copied.
+    There is an end and no beginning, as Marian has it: a beginning would be one more step.
 
     Args:
         texts: what it learns from.

@@ -173,7 +173,8 @@ class Translation(Task):
         codes = codes or self.codes
         if lang not in codes:
             raise UserError(
-                f"task.codes has no {lang!r}; it has {', '.join(codes)}. Add it as {type(tokenizer).__name__} spells it."
+                f"task.codes has no {lang!r}; it has {', '.join(codes)}. Add it as {type(tokenizer).__name__} spells "
+                f"it."
             )
         if _piece(codes[lang], tokenizer) in (None, tokenizer.unk_token_id):
             raise UserError(
@@ -204,8 +205,8 @@ class Translation(Task):
         if not text or REPEATED.search(text):
             return ""
         if self.ratio is not None:
-            own = len(encoded["input_ids"])
-            written = len(self.encode({"text": [""], "label": [text], "lang": [row["lang"]]}, tokenizer, "")[0]["target_ids"])
+            (again,) = self.encode({"text": [""], "label": [text], "lang": [row["lang"]]}, tokenizer, "")
+            own, written = len(encoded["input_ids"]), self.positions(again)
             if not 1 / self.ratio <= written / own <= self.ratio:
                 return ""
         return text
