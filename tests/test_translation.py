@@ -7,10 +7,16 @@ import random
 from pathlib import Path
 
 import pytest
+from datasets import Dataset, List, Value
 from omegaconf import DictConfig
 
 from distilingua.checks import check
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.data.cleaning import CleaningReport
+from distilingua.data.pairing import PairingReport
+from distilingua.data.rows import Rows
 from distilingua.errors import UserError
+from distilingua.stages import read_along
 from distilingua.train import train
 from tests.conftest import Compose
 
@@ -99,3 +105,28 @@ def test_no_labels_and_no_comparison_leave_nothing_to_learn(run: Compose, tiny_r
         check(run("objective=sequence", "task.makes_labels=false"))
     with pytest.raises(UserError, match=r"task=intent learns no labels of its making.*Choose objective=kd\."):
         check(tiny_run("objective=sequence"))
+
+
+def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> None:
+    """One English sentence stands in for a row with the teacher's translation and for a dev row with the reference, and
+    the steps of one are not those of the other."""
+
+    def part(*rows: tuple[str, str, list[str]]) -> Dataset:
+        kept = dataset_from_rows({"id": row_id, "label": label} for row_id, label, _ in rows)
+        return kept.add_column("teacher_rows", [read for *_, read in rows], feature=List(Value("string")))
+
+    texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
+    dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
+    rows = Rows(part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
+    lessons = read_along(
+        rows, part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
+    )
+    read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}
+    assert [[read[i] for i in ids] for ids in lessons["teacher_rows"]] == [
+        [("text of en-1", "eine Tür")],
+        [("text of en-1", "eine Tür")],
+        [],
+    ]
+    assert [read[i] for i in rows.dev["fr"]["teacher_rows"][0]] == [("text of en-1", "die Tür")]
+    assert read["en-1"] == ("text of en-1", "?")
+    assert len(rows.texts) == 4
