@@ -224,8 +224,9 @@ class Translation(Task):
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         """The likeliest translation that a beam search finds, as pieces, (steps,)."""
         text = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        # early stopping would end the search with the first few short translations, before a better one is finished
         found = model.generate(
-            **text, num_beams=self.beams, max_new_tokens=self.max_length, do_sample=False, early_stopping=self.beams > 1
+            **text, num_beams=self.beams, max_new_tokens=self.max_length, do_sample=False, early_stopping=False
         )
         return list(found)
 
