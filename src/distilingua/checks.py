@@ -72,6 +72,12 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
+    if objective.needs_teacher and not objective.compares and not cfg.task.get("makes_labels", task.makes_labels):
+        raise UserError(
+            f"objective: no term compares with the teacher, and task={cfg.task.name} learns no labels of its making: "
+            f"there is nothing to learn from it. Choose objective=kd"
+            + (", or set task.makes_labels=true." if task.makes_labels else ".")
+        )
     if augmentations and task.points_into:
         raise UserError(
             f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from datasets import Dataset
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
 from distilingua.console import console, plain_table, quieten, show_data
@@ -21,13 +21,15 @@ def describe(cfg: DictConfig) -> None:
     pair: Pair = instantiate(cfg.pair)
     objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     reads = instantiate(cfg.teacher, _convert_="all").languages if objective.needs_teacher else None
-    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads)
+    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, task=get_class(cfg.task._target_))
     show_data(rows)
     caps = ambiguity_caps(corpus.load(pair.languages))
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
     console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
+    if not rows.labels:  # free text
+        return
     languages = pair.languages[:2]  # more do not fit beside each other
     shown = plain_table(f"{len(rows.labels)} labels; a training sentence of each", ("label",), ())
     for lang in languages:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset, Value, concatenate_datasets
+from datasets import Dataset, List, Value, concatenate_datasets
 from hydra.utils import get_class, instantiate
 from lightning import seed_everything
 from omegaconf import DictConfig, OmegaConf
@@ -178,7 +178,7 @@ def label_anew(job: Job, teachers: Mapping[str, Reader]) -> Dataset:
     """
     rows, task = job.rows, job.task
     if not task.makes_labels:
-        return rows.train
+        return read_along(rows, rows.train) if "label" in task.reads else rows.train
     ((name, reader),) = teachers.items()
     wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
     texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in wanted])
@@ -196,7 +196,36 @@ def label_anew(job: Job, teachers: Mapping[str, Reader]) -> Dataset:
     labels = json.loads((cached(job.cache, "pseudo_labels", recipe, build) / "labels.json").read_text("utf-8"))
     console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
     marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
-    return with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
+    lessons = with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
+    return read_along(rows, labelled(lessons))
+
+
+def read_along(rows: Rows, lessons: Dataset) -> Dataset:
+    """For teachers that read a text along with a label: the text once more for every label of a row it is read for.
+
+    Args:
+        rows: gets the new texts, and dev rows whose `teacher_rows` name them.
+
+    Returns:
+        The lessons, with `teacher_rows` that name them.
+    """
+    number = {row_id: n for n, row_id in enumerate(rows.texts["id"])}
+    along: dict[str, tuple[int, str]] = {}
+
+    def renamed(part: Dataset) -> Dataset:
+        readings = []
+        for label, read in zip(part["label"][:], part["teacher_rows"][:], strict=True):
+            named = {row_id: f"{row_id}|{label}" if row_id else "" for row_id in read}
+            along.update({name: (number[row_id], label) for row_id, name in named.items() if row_id})
+            readings.append(list(named.values()))
+        return part.remove_columns("teacher_rows").add_column("teacher_rows", readings, feature=List(Value("string")))
+
+    lessons, rows.dev = renamed(lessons), {lang: renamed(part) for lang, part in rows.dev.items()}
+    texts = rows.texts.select([n for n, _ in along.values()])
+    texts = with_labels(texts, [label for _, label in along.values()])
+    texts = texts.remove_columns("id").add_column("id", list(along), feature=Value("string"))
+    rows.texts = concatenate_datasets([rows.texts, texts.select_columns(rows.texts.column_names)])
+    return lessons
 
 
 def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
@@ -224,6 +253,10 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
         lessons: the student's training rows.
     """
     source, task, rows = job.source, job.task, job.rows
+    if not job.objective.compares:
+        return {"data": {}, "teacher": None}
+    for reader in teachers.values():
+        task.comparable(job.tokenizer, reader.tokenizer)
     # a text is read along with the label that its row learns from; only some tasks look at it
     labels = {
         i: row["label"]

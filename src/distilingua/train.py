@@ -62,6 +62,8 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
     log_results(cfg, job.task, metrics, judgements)
     console.print(results_table(metrics))
+    if job.task.note:
+        console.print(job.task.note)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.", soft_wrap=True)
     return metrics
 
@@ -94,6 +96,7 @@ def summary(
             for name, model in models.items()
         },
         "retention": kept,
+        "note": job.task.note,
     }
 
 

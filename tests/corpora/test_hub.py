@@ -23,6 +23,7 @@ from distilingua.tasks.token_classification import TokenClassification
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
 HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
+del HUB["opus100"]  # its columns have fields: test_translations.py
 FIRST = {"masakhaner": "ha"}  # it has no English
 PAIRS = {name: (FIRST.get(name, "en"), "de" if "de" in cfg.languages else "sw") for name, cfg in HUB.items()}
 ROWS = {"train": 5, "validation": 3, "test": 4}

@@ -21,7 +21,7 @@ class Hub:
         path: repository on the hub, or a local folder with the same files.
         languages: language code -> configuration of the data set.
         columns: see `dataset_from_table`.
-        splits: our split -> theirs, or a share of it, `validation[60%:70%]`.
+        splits: our split -> theirs, or a share of it, `validation[60%:70%]`; null leaves it out.
         labels: class names by number, where the labels are plain numbers; null takes names from the data set.
         limit: rows per language and split, for a quick look; null for all.
         skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
@@ -34,7 +34,7 @@ class Hub:
     path: str
     languages: dict[str, str]
     columns: dict[str, Any]
-    splits: dict[str, str] = field(
+    splits: dict[str, str | None] = field(
         default_factory=lambda: {"train": "train", "dev": "validation", "test": "test"},
     )
     labels: list[str] | None = None
@@ -60,8 +60,10 @@ class Hub:
         parts = []
         for lang in languages:
             for split, theirs in self.splits.items():
+                if theirs is None:
+                    continue
                 table = self._table(lang, split, theirs)
-                _require_columns(self.columns, table.column_names, f"{self.path} ({self.languages[lang]})")
+                _require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
@@ -87,6 +89,14 @@ def _share(split: str) -> tuple[str, float, float]:
     if found is None:
         raise UserError(f"corpus.splits: {split!r} is no split. Write validation, or a share: validation[60%:70%].")
     return found[1], int(found[2] or 0) / 100, int(found[3] or 100) / 100
+
+
+def _names(table: Dataset, lang: str) -> list[str]:
+    """What `columns` may name: the columns, and the fields of those that have some, this language's as `{lang}` too."""
+    fields = {name: getattr(kind, "languages", kind) for name, kind in table.features.items()}  # `Translation` has some
+    inside = [f"{name}.{field}" for name, kind in fields.items() if isinstance(kind, dict | list) for field in kind]
+    inside += [f"{name.removesuffix(lang)}{{lang}}" for name in inside if name.endswith(f".{lang}")]
+    return [*table.column_names, *inside]
 
 
 def _require_columns(columns: dict[str, Any], found: list[str], where: str) -> None:

@@ -55,32 +55,35 @@ def dataset_from_table(
         table: as `datasets.load_dataset` returned it.
         columns: schema column -> column of the table. `text` may name two columns, for sentence pairs, or one of
             tokens, whose `label` is a list of tags; `label` may be answers as SQuAD has them; `group: row` aligns
-            tables line by line; `id` may be left out.
+            tables line by line; `id` and `label` may be left out. A dot leads into a column of fields, and `{lang}`
+            stands for the language: `translation.{lang}`.
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
     """
     from datasets import ClassLabel, Features, Value
 
     texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
-    label = columns["label"]
-    feature = table.features[label]
+    texts = [name.replace("{lang}", lang) for name in texts]
+    label = (columns.get("label") or "").replace("{lang}", lang)
+    feature = table.features.get(label)
     feature = getattr(feature, "feature", feature)  # of a list of tags, that of one
     names = list(feature.names) if isinstance(feature, ClassLabel) else labels
     group = columns.get("group")
 
     def convert(row: dict[str, Any], position: int) -> dict[str, str]:
         own = _whole(row[columns["id"]]) if columns.get("id") else position
-        if isinstance(row[texts[0]], list):  # tokens and their tags
-            text, name = tagged(row[texts[0]], [_class_name(tag, names) for tag in row[label]])
+        first, said = _field(row, texts[0]), _field(row, label) if label else None
+        if isinstance(first, list):  # tokens and their tags
+            text, name = tagged(first, [_class_name(tag, names) for tag in said or ()])
         else:
-            text, name = _text(row[texts[0]]), _class_name(_whole(row[label]), names)
+            text, name = _text(first), _class_name(_whole(said), names)
         aligned = position if group == "row" else _whole(row[group]) if group else None
         return {
             "id": f"{lang}-{split}-{own}",
             "lang": lang,
             "split": split,
             "text": text,
-            "text_pair": _text(row[texts[1]]) if len(texts) > 1 else "",
+            "text_pair": _text(_field(row, texts[1])) if len(texts) > 1 else "",
             "label": name,
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
@@ -103,6 +106,14 @@ def _answers(value: dict[str, Any] | list[dict[str, Any]]) -> str:
     if isinstance(value, dict):
         value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
     return json.dumps([{"text": a["text"], "start": a["answer_start"]} for a in value], ensure_ascii=False)
+
+
+def _field(row: dict[str, Any], name: str) -> Any:
+    """A column, or a field of one: `translation.de`. A column that has the dot in its own name is itself."""
+    if name in row:
+        return row[name]
+    column, _, field = name.partition(".")
+    return row[column][field]
 
 
 def _text(value: Any) -> str:

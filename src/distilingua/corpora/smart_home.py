@@ -65,8 +65,8 @@ class Template:
 class Sampler:
     """Draws sentences at random from one language's templates (hassil itself can only enumerate them)."""
 
-    def __init__(self, lang: str, seed: int) -> None:
-        self.lang, self.seed = lang, seed
+    def __init__(self, lang: str, seed: int, reword: bool = True) -> None:
+        self.lang, self.seed, self.reword = lang, seed, reword
         self.intents = Intents.from_dict(get_intents(lang))
         words, english = _glossary()[lang], _glossary()["en"]
         # (canonical value, words): the English word of the same position is the canonical value of a glossary entry
@@ -81,7 +81,7 @@ class Sampler:
 
     def sentence(self, template: Template, draw: int) -> tuple[str, list[dict[str, Any]]]:
         """The `draw`-th sentence of a template, and its slots as `{name, value, start, end}` in characters."""
-        rng = random.Random(f"{self.seed}/{template.id}/{draw}")
+        rng = random.Random(f"{self.seed}/{template.id}/{draw}" if self.reword else f"{self.seed}/{template.id}")
         text, slots = "", []
         for piece, slot in self._pieces(template.expression, template, draw, rng):
             piece = re.sub(r"\s+", " ", piece)
@@ -183,6 +183,8 @@ class SmartHome:
         min_intents: refuse languages with fewer intents than this.
         label: what is to be learnt: `intent`, or `slots` as BIO tags.
         seed: of the sampled sentences. The split depends on the templates alone.
+        reword: draw a template's wording anew for every sentence; false draws it once, so that the sentences of a
+            template differ in what they speak of alone.
     """
 
     sentences: int = 12
@@ -193,6 +195,7 @@ class SmartHome:
     min_intents: int = 25
     seed: int = 0
     label: str = "intent"
+    reword: bool = True
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language that is unknown, too poor in intents, or without glossary."""
@@ -222,7 +225,7 @@ class SmartHome:
         return {lang: [word for words in _glossary()[lang].values() for word in words] for lang in languages}
 
     def _rows(self, lang: str) -> Iterator[dict[str, Any]]:
-        sampler = Sampler(lang, self.seed)
+        sampler = Sampler(lang, self.seed, self.reword)
         templates = {t.id: t for t in sampler.templates()}
         split = split_templates(templates.values(), self.parallel, self.dev, self.test)
         for template_id, template in templates.items():

@@ -38,10 +38,17 @@ class Objective(nn.Module):
         temperature: T > 0, multiplied by its schedule.
         schedules: how weights and temperature move.
         alpha: the soft labels' share, where a configuration derives its weights from one.
+        teacher: whether there is one even if no term compares with it: its own answers may be the labels, see
+            `Task.makes_labels`.
     """
 
     def __init__(
-        self, terms: Mapping[str, Term], temperature: float, schedules: Schedules, alpha: float | None = None
+        self,
+        terms: Mapping[str, Term],
+        temperature: float,
+        schedules: Schedules,
+        alpha: float | None = None,
+        teacher: bool = False,
     ) -> None:
         super().__init__()
         if not temperature > 0:
@@ -53,10 +60,8 @@ class Objective(nn.Module):
             raise UserError(f"schedule.terms names {', '.join(sorted(unknown))}; the terms are {', '.join(terms)}.")
         self.terms = nn.ModuleDict(terms)
         self.temperature, self.schedules, self.alpha = temperature, schedules, alpha
-
-    @property
-    def needs_teacher(self) -> bool:
-        return any(term.soft for term in self.terms.values())
+        self.compares = any(term.soft for term in terms.values())
+        self.needs_teacher = teacher or self.compares
 
     @property
     def needs(self) -> dict[str, set[str]]:

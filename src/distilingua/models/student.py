@@ -194,6 +194,7 @@ class Pretrained:
         _check_length(task.max_length, model.config, reserved_positions(model))
         if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
             model.config.pad_token_id = tokenizer.pad_token_id
+        task.settle(model, tokenizer)
         new = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         total, pieces = model.config.num_hidden_layers, model.config.vocab_size
         layers, place = chosen_layers(self.layers, total), layer_list(model)

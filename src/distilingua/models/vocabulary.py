@@ -36,11 +36,34 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
     learnt = sorted(((piece, round(score, 6)) for piece, score in scores.items()), key=lambda x: (-x[1], x[0]))
     state["model"]["vocab"] = [*special, *learnt]
     tokenizer = Tokenizer.from_str(json.dumps(state))
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL}
+    return _finished(tokenizer, single="<s> $A </s>", pair="<s> $A </s> $B </s>")
+
+
+def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = False) -> PreTrainedTokenizerFast:
+    """A BPE tokenizer (Sennrich et al. 2016) for models that write.
+
+    Frequent words stay whole, which makes for few steps, and digits stand alone, so that any number can be copied.
+    There is an end and no beginning, as Marian has it: a beginning would be one more step.
+
+    Args:
+        texts: what it learns from.
+        size: pieces it may have.
+        lowercase: whether case carries no meaning; what is written then has no capitals.
+    """
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
+    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits(True)])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
+    tokenizer.train_from_iterator(texts, trainer)
+    return _finished(tokenizer, single="$A </s>", pair="$A </s> $B </s>")
+
+
+def _finished(tokenizer: Tokenizer, single: str, pair: str) -> PreTrainedTokenizerFast:
+    """With these special pieces around one text and around two."""
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>",
-        pair="<s> $A </s> $B </s>",
-        special_tokens=[("<s>", ids["<s>"]), ("</s>", ids["</s>"])],
+        single=single, pair=pair, special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,

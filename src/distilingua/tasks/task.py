@@ -62,6 +62,9 @@ class Task(ABC):
     generates: ClassVar[bool] = False
     """Whether its answers are sequences of the model's own length, which cannot be averaged."""
 
+    note: str = ""
+    """What belongs beneath its scores, such as the version of what computed them."""
+
     @property
     def model_class(self) -> Any:
         import transformers
@@ -130,6 +133,13 @@ class Task(ABC):
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
         return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Tells a model that has been loaded what it cannot know of itself, such as which language to write.
+
+        Raises:
+            UserError: this model and tokenizer cannot serve the task as it is configured.
+        """
+
     def width(self, model: PreTrainedModel) -> int:
         """Logits per position."""
         return len(self.labels)
@@ -144,6 +154,13 @@ class Task(ABC):
         return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
 
     # --- learning -----------------------------------------------------------------------------------------------------
+    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Whether positions and classes mean the same to both.
+
+        Raises:
+            UserError: they do not, so terms that compare distributions cannot be computed.
+        """
+
     @abstractmethod
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Per row the class index of every position, (positions,); `HIDDEN` where the label is not shown."""

@@ -1,0 +1,84 @@
+"""Encoder-decoders from scratch, for translation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.models.student import Scratch
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distilingua.tasks.task import Task
+
+
+@dataclass
+class Seq2Seq(Scratch):
+    """A small encoder-decoder with random weights, and one vocabulary for both sides, trained on the pair's own text
+    and on the translations that training may see.
+
+    Args:
+        decoder_layers: of the decoder; `layers` are the encoder's. A shallow decoder translates faster at little loss
+            (Kasai et al. 2021).
+        architecture: any encoder-decoder of transformers whose configuration has BART's names. Those with norms before
+            their layers (m2m_100, which is NLLB's shape too, mbart, pegasus) take larger steps from random weights than
+            those with norms after (marian, bart).
+
+    See `Scratch` for the others.
+    """
+
+    architecture: str = "m2m_100"
+    lowercase: bool = False
+    decoder_layers: int = 2
+
+    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        from distilingua.models.vocabulary import train_writing_tokenizer
+
+        columns = ["text", "label"]
+        recipe = {
+            "kind": "writing",
+            "texts": rows_fingerprint(rows, columns),
+            "size": self.vocabulary,
+            "lowercase": self.lowercase,
+        }
+
+        def build(folder: Path) -> None:
+            texts = (text for column in columns for text in rows[column] if text)
+            train_writing_tokenizer(texts, self.vocabulary, self.lowercase).save_pretrained(folder)
+
+        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+
+    def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        from transformers import AutoConfig
+
+        self.check(task.max_length)
+        config = AutoConfig.for_model(
+            self.architecture,
+            vocab_size=len(tokenizer),
+            d_model=self.hidden_size,
+            encoder_layers=self.layers,
+            decoder_layers=self.decoder_layers,
+            encoder_attention_heads=self.heads,
+            decoder_attention_heads=self.heads,
+            encoder_ffn_dim=self.feed_forward,
+            decoder_ffn_dim=self.feed_forward,
+            max_position_embeddings=self.positions,
+            dropout=self.dropout,
+            attention_dropout=self.dropout,
+            scale_embedding=True,
+            # scaled embeddings are as large as the positions added to them; with the usual 0.02 they would drown
+            init_std=self.hidden_size**-0.5,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.eos_token_id,  # BART's, and the only one that mBART's decoder can have
+            forced_eos_token_id=tokenizer.eos_token_id,
+            **task.model_options,
+        )
+        return task.model_class.from_config(config)

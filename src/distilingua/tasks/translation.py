@@ -1,0 +1,274 @@
+"""Into another language: an encoder reads, a decoder writes one piece after another."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.errors import UserError
+from distilingua.tasks.task import PADDING, Encoded, Example, Task
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from torchmetrics import MetricCollection
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+REPEATED = re.compile(r"(?:^|\s)(\S+(?:\s+\S+){0,3})(?:\s+\1){2}(?:\s|$)")  # up to four words, three times in a row
+
+
+class Translation(Task):
+    """Text into one language, with any encoder-decoder: Marian, mBART, M2M-100, NLLB, BART, T5.
+
+    A position is a step of the decoder; its classes are the pieces of the vocabulary. Training forces the decoder along
+    a known text: the reference where it may be seen, else the teacher's own translation (sequence-level distillation,
+    Kim & Rush 2016, section 3.2), which works across vocabularies. Terms that compare distributions do so at every step
+    along that text (word-level distillation, section 3.1) and need teacher and student to share their vocabulary.
+    Judging and labelling translate by beam search.
+
+    Args:
+        labels: not used; a translation has no classes.
+        name: in titles and in metrics.json.
+        max_length: pieces of the text, and of its translation.
+        beams: hypotheses of the beam search; 1 is greedy.
+        makes_labels: whether the teacher translates the rows without a visible reference.
+        ratio: the teacher's translation is dropped where it has more than `ratio` times the text's pieces, or fewer
+            than its `ratio`-th part; above 1, or null to keep all.
+        tokenize: sacrebleu's tokenizer for BLEU: 13a, zh, ja-mecab, ko-mecab, char, intl.
+        into: the language of the translations as the tokenizer spells it, for models of many languages; null for
+            models of one direction.
+        codes: language code -> how the tokenizer spells it, for models of many languages.
+    """
+
+    auto = "AutoModelForSeq2SeqLM"
+    shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
+    reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
+    positional: ClassVar[bool] = False
+    makes_labels = True
+    generates: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        name: str = "translation",
+        max_length: int = 64,
+        beams: int = 4,
+        makes_labels: bool = True,
+        ratio: float | None = 2.5,
+        tokenize: str = "13a",
+        into: str | None = None,
+        codes: Mapping[str, str] | None = None,
+    ) -> None:
+        self.labels, self.name, self.max_length, self.beams = [], name, max_length, beams
+        self.makes_labels, self.ratio, self.tokenize = makes_labels, ratio, tokenize
+        self.into, self.codes = into, dict(codes or {})
+        if beams < 1:
+            raise UserError(f"task.beams={beams}: a search needs at least 1. Try task.beams=4.")
+        if ratio is not None and not ratio > 1:
+            raise UserError(
+                f"task.ratio={ratio}: expected a number above 1, such as 2.5, or null to keep every translation."
+            )
+        self._sacrebleu()  # a missing package is told at once
+
+    # --- labels -------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def classes(labels: Iterable[str]) -> list[str]:
+        """None: a translation is free text."""
+        return []
+
+    @staticmethod
+    def stratum(label: str) -> str:
+        """All labels are alike: `few_shot` shows n translations."""
+        return ""
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def recipe(self) -> Any:
+        return [self.max_length, self.into, self.codes]
+
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+        """`input_ids` of the text and `target_ids` of its translation, both with the tokenizer's own special pieces;
+        no `target_ids` where the translation is hidden."""
+        self._check_codes(tokenizer)
+        options: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
+        texts = [prefix + text for text in rows["text"]]
+        sources: list[list[int]] = [[]] * len(texts)
+        before = getattr(tokenizer, "src_lang", None)
+        for lang in dict.fromkeys(rows["lang"]) if self.codes else ("",):
+            own = [i for i in range(len(texts)) if not self.codes or rows["lang"][i] == lang]
+            if self.codes:
+                tokenizer.src_lang = self._code(lang, tokenizer)
+            for i, ids in zip(own, tokenizer([texts[i] for i in own], **options)["input_ids"], strict=True):
+                sources[i] = ids
+        if self.codes:
+            tokenizer.src_lang, tokenizer.tgt_lang = before, self.into  # as it was: addresses of caches look at it
+        visible = [i for i, label in enumerate(rows["label"]) if label]
+        written = [rows["label"][i] for i in visible]
+        targets = tokenizer(text_target=written, **options)["input_ids"] if written else []
+        found = dict(zip(visible, targets, strict=True))
+        # arrays, because a column of empty lists has no type on disk
+        return [
+            {"input_ids": ids, "target_ids": np.asarray(found.get(i, []), dtype=np.int64)}
+            for i, ids in enumerate(sources)
+        ]
+
+    def positions(self, encoded: Encoded) -> int:
+        return len(encoded["target_ids"])
+
+    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """The text, and under `labels` its translation, (rows, most steps): the model itself makes the decoder's input
+        of it, each kind in its own way."""
+        inputs, _ = super().collate([{"input_ids": e["input_ids"]} for e in encoded], pad_id)
+        steps = torch.arange(max(1, *map(self.positions, encoded)) if encoded else 1)
+        count = torch.tensor([self.positions(e) for e in encoded])[:, None]
+        inputs["labels"] = torch.full((len(encoded), len(steps)), HIDDEN)
+        for row, e in zip(inputs["labels"], encoded, strict=True):
+            row[: self.positions(e)] = torch.as_tensor(e["target_ids"], dtype=torch.long)
+        # some decoders (mBART) want a piece that is no padding, even where no position is
+        inputs["labels"][:, :1].masked_fill_(count == 0, int(pad_id == 0))
+        return inputs, torch.where(steps < count, steps, PADDING)
+
+    def unread(self, encoded: Encoded) -> Encoded:
+        return {"input_ids": [0], "target_ids": encoded["target_ids"]}
+
+    def width(self, model: PreTrainedModel) -> int:
+        """Pieces of the vocabulary that the decoder chooses from."""
+        return model.get_output_embeddings().weight.shape[0]
+
+    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        """A model of many languages is told which one to write: in its first piece, or before it (mBART-25)."""
+        self._check_codes(tokenizer)
+        if self.into is None:
+            return
+        code = self._code(self.into, tokenizer, {self.into: self.into})
+        tokenizer.tgt_lang = self.into
+        written = _piece(code, tokenizer)
+        if tokenizer(text_target="x")["input_ids"][0] == written:
+            model.generation_config.forced_bos_token_id = written
+        else:
+            model.generation_config.decoder_start_token_id = written
+
+    def _check_codes(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        many = hasattr(tokenizer, "src_lang")
+        if many != bool(self.into and self.codes):
+            name = type(tokenizer).__name__
+            raise UserError(
+                f"task.codes: {name} is of a model of many languages and has to be told which it reads and writes. Set "
+                f"task.into and task.codes as it spells them, e.g. task.into=deu_Latn '+task.codes={{en: eng_Latn}}'."
+                if many
+                else f"task.into={self.into}: {name} knows no language codes. Set task.into=null and leave task.codes "
+                f"empty, or choose a model of many languages."
+            )
+
+    def _code(self, lang: str, tokenizer: PreTrainedTokenizerBase, codes: Mapping[str, str] | None = None) -> str:
+        codes = codes or self.codes
+        if lang not in codes:
+            raise UserError(
+                f"task.codes has no {lang!r}; it has {', '.join(codes)}. Add it as {type(tokenizer).__name__} spells "
+                f"it."
+            )
+        if _piece(codes[lang], tokenizer) in (None, tokenizer.unk_token_id):
+            raise UserError(
+                f"task.codes: {type(tokenizer).__name__} has no language {codes[lang]!r}. Spell it as that model does, "
+                f"such as deu_Latn for NLLB, de_DE for mBART, de for M2M-100."
+            )
+        return codes[lang]
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+        return [torch.as_tensor(e["target_ids"], dtype=torch.long) for e in encoded]
+
+    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+        own, other = student.get_vocab(), teacher.get_vocab()
+        if own != other:
+            raise UserError(
+                f"objective: its soft terms compare the choice of every piece, and the student's vocabulary "
+                f"({len(own)} pieces) is not the teacher's ({len(other)} pieces, {len(own.items() & other.items())} of "
+                f"them with the same number). Let the student learn the teacher's text alone, which works across "
+                f"vocabularies (objective=sequence), or give both the same one (teacher=seq2seq_scratch, or for a "
+                f"pretrained teacher student=seq2seq_hub with its student.path)."
+            )
+
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+        """The teacher's translation; "" where it says the same thing three times over, or where its length is far from
+        the text's, as both betray a decoder that has lost its way."""
+        text = self.decode(answer, row, encoded, tokenizer)
+        if not text or REPEATED.search(text):
+            return ""
+        if self.ratio is not None:
+            (again,) = self.encode({"text": [""], "label": [text], "lang": [row["lang"]]}, tokenizer, "")
+            own, written = len(encoded["input_ids"]), self.positions(again)
+            if not 1 / self.ratio <= written / own <= self.ratio:
+                return ""
+        return text
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def metrics(self) -> MetricCollection:
+        """While it trains, along the reference: the share of steps at which the likeliest piece is the right one, and
+        the perplexity. BLEU and chrF take a search, see `judge`."""
+        from torchmetrics import MetricCollection
+
+        from distilingua.tasks.pieces import PieceAccuracy, PiecePerplexity
+
+        return MetricCollection({"accuracy": PieceAccuracy(), "perplexity": PiecePerplexity()})
+
+    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
+        """The likeliest translation that a beam search finds, as pieces, (steps,)."""
+        text = {name: tensor for name, tensor in inputs.items() if name != "labels"}
+        # early stopping would end the search with the first few short translations, before a better one is finished
+        found = model.generate(
+            **text, num_beams=self.beams, max_new_tokens=self.max_length, do_sample=False, early_stopping=False
+        )
+        return list(found)
+
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        if self.into is not None:
+            answer = answer[answer != _piece(self.into, tokenizer)]  # not every tokenizer skips it by itself
+        return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
+
+    def judge(
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+    ) -> tuple[dict[str, float], list[str]]:
+        """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of all rows together by sacrebleu (Post 2018), 0 to 1,
+        and the translations."""
+        told = [self.decode(*each, tokenizer) for each in zip(answers, rows, encoded, strict=True)]
+        scores = {name: score.corpus_score(told, [rows["label"][:]]).score / 100 for name, score in self._scorers()}
+        return scores, told
+
+    @property
+    def note(self) -> str:  # type: ignore[override]  # constant elsewhere
+        """sacrebleu's signatures: what has to be the same for scores to be comparable."""
+        scorers = self._scorers()
+        for _, scorer in scorers:
+            scorer.corpus_score([""], [[""]])  # a signature counts references, so it needs some
+        return "; ".join(f"{self.shown[name]}: {scorer.get_signature()}" for name, scorer in scorers)
+
+    def _scorers(self) -> list[tuple[str, Any]]:
+        metrics = self._sacrebleu()
+        return [("bleu", metrics.BLEU(tokenize=self.tokenize)), ("chrf", metrics.CHRF())]
+
+    def _sacrebleu(self) -> Any:
+        try:
+            import sacrebleu.metrics
+        except ImportError:
+            raise UserError(
+                "task=translation is judged by sacrebleu, which is not installed. Type: pip install "
+                "'distilingua[translation]'"
+            ) from None
+        return sacrebleu.metrics
+
+
+def _piece(code: str, tokenizer: Any) -> int | None:
+    """The piece that stands for a language."""
+    if hasattr(tokenizer, "get_lang_token"):  # M2M-100 writes __de__
+        code = tokenizer.lang_code_to_token.get(code, "")
+    return tokenizer.convert_tokens_to_ids(code)

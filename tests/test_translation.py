@@ -1,0 +1,132 @@
+"""Translation jobs from end to end: French into German, of which only English has references."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, List, Value
+from omegaconf import DictConfig
+
+from distilingua.checks import check
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.data.cleaning import CleaningReport
+from distilingua.data.pairing import PairingReport
+from distilingua.data.rows import Rows
+from distilingua.errors import UserError
+from distilingua.stages import read_along
+from distilingua.train import train
+from tests.conftest import Compose
+
+WORDS = {
+    "en": ["lamp", "radio", "door", "window", "heater", "fan"],
+    "fr": ["lampe", "radio", "porte", "fenêtre", "chauffage", "ventilateur"],
+    "de": ["Lampe", "Radio", "Tür", "Fenster", "Heizung", "Lüfter"],
+}
+PHRASES = {
+    "en": ["turn on {} {} now", "where is {} {}", "please stop {} {}"],
+    "fr": ["allume maintenant {} {}", "où est {} {}", "arrête {} {} s'il te plaît"],
+    "de": ["schalte {} {} jetzt ein", "wo ist {} {}", "bitte stoppe {} {}"],
+}
+
+
+@pytest.fixture
+def run(compose_run: Compose, tmp_path: Path) -> Compose:
+    """A job of seconds, composed with the experiment's choices: six things, three phrases, twenty numbers."""
+    for lang in ("en", "fr"):
+        for split, rows in (("train", 250), ("dev", 20), ("test", 30)):
+            rng, lines = random.Random(split), []
+            for n in range(rows):
+                phrase, word, number = rng.randrange(3), rng.randrange(6), rng.randrange(20)
+                text, label = (PHRASES[x][phrase].format(WORDS[x][word], number) for x in (lang, "de"))
+                lines.append(json.dumps({"text": text, "label": label, "key": f"{split}-{n}"}, ensure_ascii=False))
+            (tmp_path / "data" / lang).mkdir(parents=True, exist_ok=True)
+            (tmp_path / "data" / lang / f"{split}.jsonl").write_text("\n".join(lines), "utf-8")
+
+    def composed(*overrides: str) -> DictConfig:
+        size = {"layers": 1, "decoder_layers": 1, "hidden_size": 64, "heads": 2, "feed_forward": 128, "vocabulary": 150}
+        return compose_run(
+            "experiment=translation",
+            "corpus=files",
+            "~corpus.corpus",
+            f"corpus.path={tmp_path / 'data'}",
+            "corpus.columns.group=key",
+            "cleaning.duplicates=false",
+            *(f"{part}.{name}={n}" for part in ("student", "teacher.scratch") for name, n in size.items()),
+            "student.dropout=0.0",
+            "teacher.scratch.dropout=0.0",
+            "teacher.fine_tune.epochs=20",
+            "teacher.fine_tune.batch_size=16",
+            "task.beams=2",
+            "training.epochs=12",
+            "training.batch_size=16",
+            "trainer.precision=32-true",
+            "+trainer.enable_progress_bar=false",
+            "~callbacks.progress_bar",
+            *overrides,
+        )
+
+    return composed
+
+
+def bleu(metrics: dict, model: str, lang: str) -> float:
+    return metrics["models"][model]["languages"][lang]["bleu"]
+
+
+def test_the_teacher_s_text_and_its_choices_carry_translation_to_another_language(run: Compose) -> None:
+    cfg = run()
+    check(cfg)
+    metrics = train(cfg)
+    assert bleu(metrics, "teacher", "en") > 0.8
+    assert bleu(metrics, "student", "fr") > bleu(metrics, "direct", "fr") + 0.3
+    assert metrics["dev"]["agreement"]["fr"] > 0.7
+    assert metrics["note"].startswith("BLEU: nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
+    assert metrics["shown"] == {"bleu": "BLEU", "chrf": "chrF"}
+
+
+def test_the_teacher_s_text_alone_carries_it_across_vocabularies(run: Compose) -> None:
+    cfg = run("objective=sequence", "teacher.scratch.vocabulary=120")
+    check(cfg)
+    metrics = train(cfg)
+    assert bleu(metrics, "student", "fr") > bleu(metrics, "direct", "fr") + 0.3
+
+
+def test_choices_of_different_pieces_are_not_compared(run: Compose) -> None:
+    with pytest.raises(
+        UserError, match=r"vocabulary \(150 pieces\) is not the teacher's \(120 pieces.*objective=sequence"
+    ):
+        train(run("teacher.scratch.vocabulary=120", "teacher.fine_tune.epochs=1", "task.ratio=null"))
+
+
+def test_no_labels_and_no_comparison_leave_nothing_to_learn(run: Compose, tiny_run: Compose) -> None:
+    with pytest.raises(UserError, match=r"task=translation learns no labels.*or set task.makes_labels=true"):
+        check(run("objective=sequence", "task.makes_labels=false"))
+    with pytest.raises(UserError, match=r"task=intent learns no labels of its making.*Choose objective=kd\."):
+        check(tiny_run("objective=sequence"))
+
+
+def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> None:
+    """One English sentence stands in for a row with the teacher's translation and for a dev row with the reference, and
+    the steps of one are not those of the other."""
+
+    def part(*rows: tuple[str, str, list[str]]) -> Dataset:
+        kept = dataset_from_rows({"id": row_id, "label": label} for row_id, label, _ in rows)
+        return kept.add_column("teacher_rows", [read for *_, read in rows], feature=List(Value("string")))
+
+    texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
+    dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
+    rows = Rows(part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
+    lessons = read_along(
+        rows, part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
+    )
+    read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}
+    assert [[read[i] for i in ids] for ids in lessons["teacher_rows"]] == [
+        [("text of en-1", "eine Tür")],
+        [("text of en-1", "eine Tür")],
+        [],
+    ]
+    assert [read[i] for i in rows.dev["fr"]["teacher_rows"][0]] == [("text of en-1", "die Tür")]
+    assert read["en-1"] == ("text of en-1", "?")
+    assert len(rows.texts) == 4
