@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
+from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
@@ -72,6 +73,8 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
+    if "audio" in task.reads:
+        _check_hearing(cfg, objective, augmentations)
     if augmentations and task.points_into:
         raise UserError(
             f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "
@@ -111,6 +114,36 @@ def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
         part.paths.run = str(Path(cfg.paths.run) / str(name))
         alone[str(name)] = part
     return alone
+
+
+def _check_hearing(cfg: DictConfig, objective: Objective, augmentations: Mapping[str, Augmentation]) -> None:
+    """What speech asks of the other groups."""
+    aligns = [name for name, term in objective.terms.items() if isinstance(term, CTC)]
+    hard = [name for name, term in objective.terms.items() if not term.soft and name not in aligns]
+    if hard or not aligns:
+        raise UserError(
+            f"objective/terms=[{','.join(objective.terms)}]: the hard loss of speech is ctc, which finds out which frame "
+            f"says what. Choose objective=kd_ctc, or objective=custom 'objective/terms=[kl,ctc]'."
+        )
+    if objective.needs:
+        raise UserError(
+            f"objective: {', '.join(sorted(set.union(*objective.needs.values())))} compare layers piece by piece, and "
+            f"speech has no pieces. Choose objective=kd_ctc."
+        )
+    if augmentations:
+        raise UserError(
+            f"augmentation={','.join(augmentations)} changes text, and this task hears sound. Leave it out: "
+            f"augmentation=[]; for sound, name more corpus.voices, corpus.speeds and corpus.pitches."
+        )
+    if "audio" not in cfg.corpus.get("columns", {"audio": True}):
+        raise UserError("corpus.columns names no audio. Name the column with sound: +corpus.columns.audio=audio.")
+    for name in ("frame_ms", "alphabet"):
+        student, teacher = OmegaConf.select(cfg, f"student.{name}"), OmegaConf.select(cfg, f"teacher.scratch.{name}")
+        if objective.needs_teacher and OmegaConf.select(cfg, "teacher.scratch") is not None and student != teacher:
+            raise UserError(
+                f"student.{name}={student} and teacher.scratch.{name}={teacher}: teacher and student meet at frames and "
+                f"characters, so both need the same."
+            )
 
 
 def _check_numbers(cfg: DictConfig) -> None:

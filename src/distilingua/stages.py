@@ -98,9 +98,10 @@ def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair)
 def teach(job: Job, name: str, source: TeacherSource) -> Reader:
     """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
     cfg, task, rows = job.cfg, job.task, job.rows
-    tokenizer = source.scratch.tokenizer(rows.train, job.cache) if source.scratch else load_tokenizer(source)
+    tokenizer = source.scratch.tokenizer(rows.train, job.cache) if source.scratch else load_tokenizer(source, "audio" in task.reads)
+    task.meet(job.tokenizer, tokenizer)
     if source.fine_tune is None:
-        order = source.label_order()
+        order = task.order_of(source.label_order(), tokenizer)
         if order is not None and task.labels and order != task.labels:
             raise UserError(
                 f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "

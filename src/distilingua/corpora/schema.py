@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from distilingua.corpora.sound import of_cell
 from distilingua.errors import UserError
 from distilingua.tasks.words import tagged
 
@@ -28,6 +29,7 @@ COLUMNS = {
     "label": 'what is to be learnt, as the task spells it: a class, tags, an answer, a text; "" for unknown',
     "group": 'rows of one group mean the same, whatever their language; "" where nothing is aligned',
     "block": 'a coarser group, for pair.align=block; "" where there is none',
+    "audio": 'where sound comes from, see corpora/sound.py; "" for text',
     "spans": "JSON, [[value, start, end], …], in characters of the text (of text_pair, where there is one): stretches "
     'that mean the same wherever aligned rows have an equal value; "" where nothing is known',
 }
@@ -59,8 +61,10 @@ def dataset_from_table(
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
     """
-    from datasets import ClassLabel, Features, Value
+    from datasets import Audio, ClassLabel, Features, Value
 
+    if columns.get("audio"):
+        table = table.cast_column(columns["audio"], Audio(decode=False))  # read by soundfile, row by row
     texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
     label = columns["label"]
     feature = table.features[label]
@@ -74,6 +78,7 @@ def dataset_from_table(
             text, name = tagged(row[texts[0]], [_class_name(tag, names) for tag in row[label]])
         else:
             text, name = _text(row[texts[0]]), _class_name(_whole(row[label]), names)
+        sound = columns.get("audio")
         aligned = position if group == "row" else _whole(row[group]) if group else None
         return {
             "id": f"{lang}-{split}-{own}",
@@ -84,6 +89,7 @@ def dataset_from_table(
             "label": name,
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
+            "audio": of_cell(row[sound]) if sound else "",
             "spans": "",
         }
 

@@ -9,7 +9,9 @@ Two kinds, both naming their content, so that whatever is computed from a row ca
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,6 +36,30 @@ def spoken(text: str, voice: str, speed: int, pitch: int) -> str:
 def of_file(path: Path) -> str:
     """A row's `audio` for a sound file."""
     return f"{path}#{hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]}"
+
+
+def of_cell(cell: Any) -> str:
+    """A row's `audio` for a cell of an audio column of `datasets` that is not decoded: {"path", "bytes"}.
+
+    A table on the hub carries the files' bytes. They are written out once, under their hash, beside what `datasets`
+    keeps anyway.
+    """
+    if cell is None:
+        return ""
+    if cell.get("bytes") is None:
+        path = Path(cell.get("path") or "")
+        return of_file(path) if path.is_file() else f"{path}#missing"
+    import datasets
+
+    digest = hashlib.sha256(cell["bytes"]).hexdigest()
+    name = digest + Path(cell.get("path") or "").suffix
+    file = Path(datasets.config.HF_DATASETS_CACHE) / "distilingua_sound" / digest[:2] / name
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(f".{name}-{os.getpid()}")
+        unfinished.write_bytes(cell["bytes"])
+        unfinished.replace(file)
+    return f"{file}#{digest[:DIGITS]}"
 
 
 def waveform(audio: str) -> np.ndarray:
