@@ -122,8 +122,8 @@ def _check_hearing(cfg: DictConfig, objective: Objective, augmentations: Mapping
     hard = [name for name, term in objective.terms.items() if not term.soft and name not in aligns]
     if hard or not aligns:
         raise UserError(
-            f"objective/terms=[{','.join(objective.terms)}]: the hard loss of speech is ctc, which finds out which frame "
-            f"says what. Choose objective=kd_ctc, or objective=custom 'objective/terms=[kl,ctc]'."
+            f"objective/terms=[{','.join(objective.terms)}]: the hard loss of speech is ctc, which finds out which "
+            f"frame says what. Choose objective=kd_ctc, or objective=custom 'objective/terms=[kl,ctc]'."
         )
     if objective.needs:
         raise UserError(
@@ -141,8 +141,8 @@ def _check_hearing(cfg: DictConfig, objective: Objective, augmentations: Mapping
         student, teacher = OmegaConf.select(cfg, f"student.{name}"), OmegaConf.select(cfg, f"teacher.scratch.{name}")
         if objective.needs_teacher and OmegaConf.select(cfg, "teacher.scratch") is not None and student != teacher:
             raise UserError(
-                f"student.{name}={student} and teacher.scratch.{name}={teacher}: teacher and student meet at frames and "
-                f"characters, so both need the same."
+                f"student.{name}={student} and teacher.scratch.{name}={teacher}: teacher and student meet at frames "
+                f"and characters, so both need the same."
             )
 
 

@@ -98,7 +98,11 @@ def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair)
 def teach(job: Job, name: str, source: TeacherSource) -> Reader:
     """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
     cfg, task, rows = job.cfg, job.task, job.rows
-    tokenizer = source.scratch.tokenizer(rows.train, job.cache) if source.scratch else load_tokenizer(source, "audio" in task.reads)
+    tokenizer = (
+        source.scratch.tokenizer(rows.train, job.cache)
+        if source.scratch
+        else load_tokenizer(source, "audio" in task.reads)
+    )
     task.meet(job.tokenizer, tokenizer)
     if source.fine_tune is None:
         order = task.order_of(source.label_order(), tokenizer)

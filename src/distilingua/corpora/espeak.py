@@ -84,7 +84,9 @@ def speak(text: str, voice: str, speed: int = 175, pitch: int = 50) -> np.ndarra
                 )
             library.espeak_SetSynthCallback(collect)
             if library.espeak_SetVoiceByName(voice.encode()):
-                raise UserError(f"speech: eSpeak NG has no voice {voice!r}: the language {language!r} is not known to it.")
+                raise UserError(
+                    f"speech: eSpeak NG has no voice {voice!r}: the language {language!r} is not known to it."
+                )
             library.espeak_SetParameter(RATE, speed, 0)
             library.espeak_SetParameter(PITCH, pitch, 0)
             data = text.encode() + b"\0"

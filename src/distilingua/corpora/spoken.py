@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from distilingua.corpora import espeak
-from distilingua.corpora.schema import SPLITS, Corpus, dataset_from_rows
+from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
 
@@ -70,17 +70,17 @@ class Spoken:
         return dataset_from_rows(self._rows(languages))
 
     def _rows(self, languages: list[str]) -> Iterator[dict[str, Any]]:
-        kept: dict[tuple[str, str], list[tuple[int, dict[str, Any]]]] = {
-            (lang, split): [] for lang in languages for split in SPLITS
+        kept: dict[tuple[str, str], dict[str, tuple[int, dict[str, Any]]]] = {
+            (lang, split): {} for lang in languages for split in SPLITS
         }
         texts = self.corpus.load(languages)
-        for row in texts.select_columns([name for name in texts.column_names if name != "slots"]):
+        for row in texts.select_columns([name for name in COLUMNS if name in texts.column_names]):
             wanted = self.labels is None or row["label"] in self.labels
             if wanted and len(row["text"]) <= self.max_characters and SAYABLE.fullmatch(row["text"]):
-                kept[row["lang"], row["split"]].append((_lot(row["id"]), row))
+                kept[row["lang"], row["split"]].setdefault(row["text"], (_lot(row["id"]), row))
         for (_, split), rows in kept.items():
             voices = self.voices["train" if split == "parallel" else split]
-            for lot, row in sorted(rows, key=lambda entry: entry[0])[: self.limit.get(split)]:
+            for lot, row in sorted(rows.values(), key=lambda entry: entry[0])[: self.limit.get(split)]:
                 variant, speed, pitch = (
                     choices[(lot >> shift) % len(choices)]
                     for shift, choices in ((8, voices), (24, self.speeds), (40, self.pitches))

@@ -12,8 +12,8 @@ from transformers.utils import ModelOutput
 
 from distilingua.distillation.signals import Layers
 from distilingua.models.layers import LayerReader
-from distilingua.models.speech import Listener
 from distilingua.models.source import TeacherSource
+from distilingua.models.speech import Listener
 from distilingua.tasks.task import Task
 
 

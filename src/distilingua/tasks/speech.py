@@ -173,9 +173,7 @@ class SpeechRecognition(Task):
         if encoded[0]["masked"]:
             ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
             inputs["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
-        places = [
-            torch.full((e["frames"],), ABSENT) if e.get("absent") else torch.arange(e["frames"]) for e in encoded
-        ]
+        places = [torch.full((e["frames"],), ABSENT) if e.get("absent") else torch.arange(e["frames"]) for e in encoded]
         return inputs, torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=PADDING)
 
     # --- learning -----------------------------------------------------------------------------------------------------
@@ -193,7 +191,7 @@ class SpeechRecognition(Task):
         if missing:
             raise UserError(
                 f"task.alphabet lacks {' '.join(missing)}, which transcripts are written with. Name every character, "
-                f"the space included: task.alphabet=\"{''.join(sorted({*self.labels[1:], *missing}))}\"."
+                f'the space included: task.alphabet="{"".join(sorted({*self.labels[1:], *missing}))}".'
             )
         classes = [[self._index[c] for c in text if c in self._index] for text in texts]
         return [
