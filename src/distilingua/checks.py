@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
-from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
@@ -74,7 +73,9 @@ def check(cfg: DictConfig) -> None:
     if pair.align == "block" and not source.store:
         raise UserError("pair.align=block averages stored soft labels. Set teacher.store=true, or pair.align=sentence.")
     if "audio" in task.reads:
-        _check_hearing(cfg, objective, augmentations)
+        _check_hearing(cfg, source, objective, augmentations)
+    elif "sound" in cfg.student:
+        raise UserError("student: it hears, and this task reads. Set task=speech, or choose student=tiny.")
     if augmentations and task.points_into:
         raise UserError(
             f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "
@@ -116,15 +117,25 @@ def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     return alone
 
 
-def _check_hearing(cfg: DictConfig, objective: Objective, augmentations: Mapping[str, Augmentation]) -> None:
+def _check_hearing(
+    cfg: DictConfig,
+    source: TeacherSource | Ensemble,
+    objective: Objective,
+    augmentations: Mapping[str, Augmentation],
+) -> None:
     """What speech asks of the other groups."""
-    aligns = [name for name, term in objective.terms.items() if isinstance(term, CTC)]
-    hard = [name for name, term in objective.terms.items() if not term.soft and name not in aligns]
-    if hard or not aligns:
-        raise UserError(
-            f"objective/terms=[{','.join(objective.terms)}]: the hard loss of speech is ctc, which finds out which "
-            f"frame says what. Choose objective=kd_ctc, or objective=custom 'objective/terms=[kl,ctc]'."
+    if "sound" not in cfg.student:
+        raise UserError("task: it hears, and this student reads. Choose student=speech_tiny.")
+    for name, member in source.members.items():
+        folder = member.local
+        hears = folder is None or any(
+            (folder / f"{file}_config.json").is_file() for file in ("preprocessor", "processor")
         )
+        if objective.needs_teacher and not hears:
+            raise UserError(
+                f"{name}: {member.path} has no feature extractor, so it cannot hear. Choose teacher=speech_scratch, or "
+                f"a CTC model with the same alphabet and frame rate: teacher=local teacher.path=FOLDER."
+            )
     if objective.needs:
         raise UserError(
             f"objective: {', '.join(sorted(set.union(*objective.needs.values())))} compare layers piece by piece, and "

@@ -42,7 +42,7 @@ def test_a_higher_rate_is_brought_down(tmp_path: Path, rate: int) -> None:
 
 
 def test_a_lower_rate_is_refused_with_both_numbers(tmp_path: Path) -> None:
-    with pytest.raises(BadSound, match="8000 Hz.*16000 Hz"):
+    with pytest.raises(BadSound, match=r"8000 Hz.*16000 Hz"):
         waveform(of_file(written(tmp_path / "a.wav", tone(1.0, 8000), 8000)))
 
 

@@ -146,7 +146,7 @@ def test_models_of_one_rate_meet_within_two_frames_and_others_are_refused(
     assert closest(3, 3) == [0, 1, 2]
     assert closest(4, 3) == [0, 1, 2]
     assert closest(2, 4) == [0, 1, 1, 1]
-    with pytest.raises(UserError, match="100 frames.*50"):
+    with pytest.raises(UserError, match=r"100 frames.*50"):
         closest(100, 50)
     rows = rows_of(TEXTS)
     mel = SpeechScratch(**SHAPE, frame_ms=20, alphabet=ALPHABET).tokenizer(rows, tmp_path)

@@ -96,7 +96,7 @@ def speak(text: str, voice: str, speed: int = 175, pitch: int = 50) -> np.ndarra
         finally:
             handle = library._handle
             del library
-            (_ctypes.FreeLibrary if sys.platform == "win32" else _ctypes.dlclose)(handle)
+            getattr(_ctypes, "FreeLibrary" if sys.platform == "win32" else "dlclose")(handle)
     return np.concatenate(chunks) if chunks else np.zeros(0, dtype=np.int16)
 
 

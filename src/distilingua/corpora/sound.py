@@ -24,7 +24,7 @@ DIGITS = 16
 SHORTEST, LONGEST = 0.1, 30.0  # seconds; the longest is Whisper's window
 
 
-class BadSound(Exception):
+class BadSound(Exception):  # noqa: N818  # it is the sound that is bad
     """Sound that cannot be learnt from; says why."""
 
 

@@ -104,7 +104,7 @@ def load_rows(
 
 
 def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool) -> Dataset:
-    """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused with the first of them named."""
+    """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
     kept = []
     columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", *task.reads])
     for n, row in enumerate(texts.select_columns(list(columns))):

@@ -97,7 +97,7 @@ class Panel:
 
     def _answer(self, teacher: int, read: str, row: Example) -> np.ndarray:
         cells = self.stores[teacher](read)
-        same = read == row["id"] and len(cells) == self.task.positions(row)
+        same = read == row["id"] and len(cells) == self.task.positions(dict(row))
         return cells if same else self.task.project(cells, self.texts[read], row)
 
 

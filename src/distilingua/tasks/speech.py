@@ -113,8 +113,8 @@ class SpeechRecognition(Task):
     def meet(self, student: Any, teacher: Any) -> None:
         if student.frame_ms != teacher.frame_ms:
             raise UserError(
-                f"teacher: it has a frame every {teacher.frame_ms:g} ms and the student every {student.frame_ms:g} ms, so "
-                f"there is no telling which of them belong together. Set student.frame_ms={teacher.frame_ms:g}."
+                f"teacher: it has a frame every {teacher.frame_ms:g} ms and the student every {student.frame_ms:g} ms, "
+                f"so there is no telling which of them belong together. Set student.frame_ms={teacher.frame_ms:g}."
             )
 
     # --- reading ------------------------------------------------------------------------------------------------------
@@ -203,7 +203,8 @@ class SpeechRecognition(Task):
         """(rows, most characters), `HIDDEN` after the last."""
         return torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=HIDDEN)
 
-    def hard(self) -> Term:
+    @staticmethod
+    def hard() -> Term:
         return CTC()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
@@ -214,7 +215,7 @@ class SpeechRecognition(Task):
 
     def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
         """The same sound, heard in a frame or two more or less."""
-        return cells[closest(len(cells), self.positions(row))]
+        return cells[closest(len(cells), row["frames"])]
 
     def signals(
         self,

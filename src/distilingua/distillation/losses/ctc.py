@@ -42,9 +42,7 @@ class CTC(Term):
         """
         labels, row = signals.labels, signals.row
         if labels.ndim != 2 or row is None:
-            raise UserError(
-                "objective: ctc aligns speech with its transcript. Other tasks want objective/terms=[ce,…]."
-            )
+            raise UserError("objective: ctc is for task=speech. Other tasks want objective/terms=[ce,…].")
         characters = (labels != HIDDEN).sum(1)
         frames = row.bincount(minlength=signals.rows)
         time = torch.arange(len(row), device=row.device) - (frames.cumsum(0) - frames)[row]
