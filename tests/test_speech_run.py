@@ -20,7 +20,12 @@ from tests.conftest import Compose
 
 SMALL = (
     *("corpus.corpus.sentences=3", "corpus.corpus.eval_sentences=3", "corpus.voices={train:[m1],dev:[m1],test:[m3]}"),
-    *("corpus.limit={train:32,parallel:16,dev:4,test:6}", "corpus.speeds=[180]", "corpus.pitches=[50]"),
+    *(
+        "corpus.limit={train:32,parallel:16,dev:4,test:6}",
+        "corpus.speeds=[180]",
+        "corpus.pitches=[50]",
+        "corpus.renditions=1",
+    ),
     *("student.layers=1", "student.hidden_size=32", "student.heads=2", "student.feed_forward=64", "student.mels=20"),
     *("teacher.scratch.layers=1", "teacher.scratch.hidden_size=48", "teacher.scratch.feed_forward=64"),
     *("teacher.scratch.mels=20", "teacher.fine_tune.epochs=6", "teacher.fine_tune.lr=5e-3"),

@@ -65,6 +65,15 @@ def test_what_cannot_be_said_as_written_is_left_out() -> None:
     assert set(rows["text"]) == {"turn it on", "garage-door", "don't stop", "schließ die Tür"}
 
 
+def test_a_sentence_is_said_in_several_voices_in_training_only() -> None:
+    rows = Spoken(Sentences(TEXTS), VOICES, renditions=2).load(["en"])
+    counts = {split: rows["split"][:].count(split) for split in ("train", "parallel", "dev", "test")}
+    assert counts == {"train": 24, "parallel": 24, "dev": 12, "test": 12}
+    assert len(set(rows["id"])) == len(rows)
+    said = [row["audio"].split(":")[1] for row in rows if row["text"] == TEXTS[0] and row["split"] == "train"]
+    assert sorted(said) == ["en+f1", "en+m1"]
+
+
 def test_limits_labels_length_and_repetitions() -> None:
     corpus = Sentences([*TEXTS, TEXTS[0], "a very long sentence that nobody wants to train on at all"])
     rows = Spoken(corpus, VOICES, limit={"train": 3, "test": 2}, labels=["kind 0"]).load(["en"])

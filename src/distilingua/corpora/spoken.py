@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from distilingua.corpora import espeak
@@ -21,7 +22,7 @@ SAYABLE = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")  # words and nothing e
 
 @dataclass
 class Spoken:
-    """The sentences of another corpus, each said once, in a voice, at a speed and a pitch drawn by hash.
+    """The sentences of another corpus, each said in a voice, at a speed and at a pitch drawn by hash.
 
     What is said becomes the label. Sentences with digits or signs are left out: eSpeak says "20" in words that the
     text does not have.
@@ -33,6 +34,8 @@ class Spoken:
         speeds: words per minute, drawn from.
         pitches: 0 to 100, drawn from.
         limit: split -> sentences per language at most, those with the lowest hash.
+        renditions: how often a sentence of train and parallel is said, in another voice every time. It costs less than
+            new sentences, and a model that hears every word in many voices finds it again in a strange one.
         labels: keep only sentences with these labels in the other corpus: a narrower domain; null for all.
         max_characters: longer sentences are left out: what training costs grows with them.
         languages: language code -> eSpeak's, where it has another name.
@@ -43,6 +46,7 @@ class Spoken:
     speeds: Sequence[int] = (175,)
     pitches: Sequence[int] = (50,)
     limit: Mapping[str, int] = field(default_factory=dict)
+    renditions: int = 1
     labels: Sequence[str] | None = None
     max_characters: int = 40
     languages: Mapping[str, str] = field(default_factory=lambda: {"zh-CN": "cmn", "pt-BR": "pt-br"})
@@ -80,13 +84,14 @@ class Spoken:
                 kept[row["lang"], row["split"]].setdefault(row["text"], (_lot(row["id"]), row))
         for (_, split), rows in kept.items():
             voices = self.voices["train" if split == "parallel" else split]
-            for lot, row in sorted(rows.values(), key=lambda entry: entry[0])[: self.limit.get(split)]:
-                variant, speed, pitch = (
-                    choices[(lot >> shift) % len(choices)]
-                    for shift, choices in ((8, voices), (24, self.speeds), (40, self.pitches))
-                )
+            chosen = [row for _, row in sorted(rows.values(), key=lambda entry: entry[0])[: self.limit.get(split)]]
+            for row, turn in product(chosen, range(self.renditions if split in ("train", "parallel") else 1)):
+                drawn = _lot(row["id"], turn)
+                variant = voices[(_lot(row["id"]) + turn) % len(voices)]  # another one every time, while there are any
+                speed, pitch = self.speeds[drawn % len(self.speeds)], self.pitches[(drawn >> 32) % len(self.pitches)]
                 voice = f"{self.languages.get(row['lang'], row['lang'])}+{variant}"
-                yield {**row, "label": row["text"], "audio": spoken(row["text"], voice, int(speed), int(pitch))}
+                audio = spoken(row["text"], voice, int(speed), int(pitch))
+                yield {**row, "id": f"{row['id']}-{turn}", "label": row["text"], "audio": audio}
 
 
 def _lot(*parts: object) -> int:
