@@ -18,7 +18,7 @@ from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.errors import UserError
 from distilingua.models.inference import answers_of
 from distilingua.models.speech import Listener, SpeechScratch
-from distilingua.tasks.speech import SpeechRecognition, closest
+from distilingua.tasks.speech import Recent, SpeechRecognition, closest
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 SHAPE: dict[str, Any] = {"layers": 1, "hidden_size": 32, "heads": 2, "feed_forward": 64, "kernel": 5, "mels": 16}
@@ -182,6 +182,22 @@ def test_bad_sound_is_named(task: SpeechRecognition, tmp_path: Path) -> None:
     listener = SpeechScratch(**SHAPE, alphabet=ALPHABET).tokenizer(rows_of(TEXTS), tmp_path)
     with pytest.raises(UserError, match=r"phone\.wav.*8000 Hz"):
         task.encode({"audio": [row["audio"]]}, listener, "")
+
+
+def test_what_was_heard_is_kept_up_to_so_many_bytes_and_the_oldest_goes_first() -> None:
+    made: list[str] = []
+
+    def make(name: str) -> Any:
+        return lambda: made.append(name) or {"features": bytes(40), "name": name}
+
+    recent = Recent(100)
+    for name in ("a", "b", "a", "c", "a", "b"):  # c drives b out, b drives c out
+        assert recent.get(name, make(name))["name"] == name
+    assert made == ["a", "b", "c", "b"]
+    recent.get("a", make("a"))["name"] = "changed"
+    assert recent.get("a", make("a"))["name"] == "a"
+    assert recent.size == 80
+    assert Recent(10).get("x", make("x"))["name"] == "x"
 
 
 def test_judging_compares_normal_spellings(task: SpeechRecognition) -> None:

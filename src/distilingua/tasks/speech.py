@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from distilingua.artifacts import fingerprint
 from distilingua.corpora.sound import RATE, BadSound, waveform
 from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.ctc import CTC
@@ -26,6 +27,30 @@ if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a sec
 BLANK_NAME = "<pad>"  # what transformers' CTC tokenizers call the blank
 EDGE = 2  # frames by which two models of one rate may differ: they treat the ends of a sound in their own way
 RARE = 1e-3  # share of all characters from which on one that the alphabet lacks is a mistake
+
+
+class Recent:
+    """What was heard last in this process, up to so many bytes: a run reads most rows four times, as the teacher's
+    lessons, for its transcripts, for its store and for the student, and hearing takes longer than a training step."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.size = most, 0
+        self.kept: OrderedDict[Any, Encoded] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Encoded]) -> Encoded:
+        """A copy, so that nobody changes what others get."""
+        found = self.kept.pop(key, None)
+        if found is None:
+            found = make()
+            self.size += len(found["features"])
+        self.kept[key] = found  # the last again
+        while self.size > self.most:
+            _, oldest = self.kept.popitem(last=False)
+            self.size -= len(oldest["features"])
+        return dict(found)
+
+
+RECENT = Recent(512 * 2**20)
 
 
 class SpeechRecognition(Task):
@@ -133,23 +158,25 @@ class SpeechRecognition(Task):
         Raises:
             UserError: sound that cannot be learnt from.
         """
-        encoded = []
-        for audio in rows["audio"]:
-            try:
-                sound = waveform(audio)
-            except BadSound as bad:
-                raise UserError(f"corpus: {audio}: {bad}. Mend it, or set corpus.skip_bad_rows=true.") from None
-            features = tokenizer.features(sound[: self.max_length * RATE])
-            encoded.append(
-                {
-                    "features": features.astype(np.float16).tobytes(),
-                    "width": features.shape[1] if features.ndim > 1 else 0,
-                    "masked": tokenizer.masked,
-                    "frames": tokenizer.frames(len(features)),
-                    "cut": len(sound) > self.max_length * RATE,
-                }
-            )
-        return encoded
+        address = fingerprint(tokenizer.state)
+        return [
+            RECENT.get((address, self.max_length, audio), lambda audio=audio: self._encode(audio, tokenizer))
+            for audio in rows["audio"]
+        ]
+
+    def _encode(self, audio: str, tokenizer: Any) -> Encoded:
+        try:
+            sound = waveform(audio)
+        except BadSound as bad:
+            raise UserError(f"corpus: {audio}: {bad}. Mend it, or set corpus.skip_bad_rows=true.") from None
+        features = tokenizer.features(sound[: self.max_length * RATE])
+        return {
+            "features": features.astype(np.float16).tobytes(),
+            "width": features.shape[1] if features.ndim > 1 else 0,
+            "masked": tokenizer.masked,
+            "frames": tokenizer.frames(len(features)),
+            "cut": len(sound) > self.max_length * RATE,
+        }
 
     def length(self, encoded: Encoded) -> int:
         frames: int = encoded["frames"]

@@ -75,7 +75,8 @@ def drawn_hearings(answer: Tensor, classes: Sequence[str], count: int, seed: str
         The mean error of these against the model's best transcript is its expected word error rate, what minimum Bayes
         risk decoding minimises (Goel and Byrne 2000). DUST (Khurana et al. 2021) compares hearings under dropout in the
         same way; that asks the teacher again for each of them. Like every confidence it believes an overconfident
-        teacher.
+        teacher; the one of `experiment=speech` doubts too much instead (expected 0.4, true word error rate 0.15), but
+        ranks its transcripts well. Look at how many are kept before you trust a threshold.
     """
     number = int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=7).digest(), "big")
     generator = torch.Generator().manual_seed(number)
