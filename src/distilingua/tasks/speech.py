@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -160,7 +161,7 @@ class SpeechRecognition(Task):
         """
         address = fingerprint(tokenizer.state)
         return [
-            RECENT.get((address, self.max_length, audio), lambda audio=audio: self._encode(audio, tokenizer))
+            RECENT.get((address, self.max_length, audio), partial(self._encode, audio, tokenizer))
             for audio in rows["audio"]
         ]
 
