@@ -78,6 +78,10 @@ def check(cfg: DictConfig) -> None:
             f"there is nothing to learn from it. Choose objective=kd"
             + (", or set task.makes_labels=true." if task.makes_labels else ".")
         )
+    if "audio" in task.reads:
+        _check_hearing(cfg, source, objective, augmentations)
+    elif "sound" in cfg.student:
+        raise UserError("student: it hears, and this task reads. Set task=speech, or choose student=tiny.")
     if augmentations and task.points_into:
         raise UserError(
             f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "
@@ -117,6 +121,46 @@ def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
         part.paths.run = str(Path(cfg.paths.run) / str(name))
         alone[str(name)] = part
     return alone
+
+
+def _check_hearing(
+    cfg: DictConfig,
+    source: TeacherSource | Ensemble,
+    objective: Objective,
+    augmentations: Mapping[str, Augmentation],
+) -> None:
+    """What speech asks of the other groups."""
+    if "sound" not in cfg.student:
+        raise UserError("task: it hears, and this student reads. Choose student=speech_tiny.")
+    for name, member in source.members.items():
+        folder = member.local
+        hears = folder is None or any(
+            (folder / f"{file}_config.json").is_file() for file in ("preprocessor", "processor")
+        )
+        if objective.needs_teacher and not hears:
+            raise UserError(
+                f"{name}: {member.path} has no feature extractor, so it cannot hear. Choose teacher=speech_scratch, or "
+                f"a CTC model with the same alphabet and frame rate: teacher=local teacher.path=FOLDER."
+            )
+    if objective.needs:
+        raise UserError(
+            f"objective: {', '.join(sorted(set.union(*objective.needs.values())))} compare layers piece by piece, and "
+            f"speech has no pieces. Choose objective=kd_ctc."
+        )
+    if augmentations:
+        raise UserError(
+            f"augmentation={','.join(augmentations)} changes text, and this task hears sound. Leave it out: "
+            f"augmentation=[]; for sound, name more corpus.voices, corpus.speeds and corpus.pitches."
+        )
+    if "audio" not in cfg.corpus.get("columns", {"audio": True}):
+        raise UserError("corpus.columns names no audio. Name the column with sound: +corpus.columns.audio=audio.")
+    for name in ("frame_ms", "alphabet"):
+        student, teacher = OmegaConf.select(cfg, f"student.{name}"), OmegaConf.select(cfg, f"teacher.scratch.{name}")
+        if objective.needs_teacher and OmegaConf.select(cfg, "teacher.scratch") is not None and student != teacher:
+            raise UserError(
+                f"student.{name}={student} and teacher.scratch.{name}={teacher}: teacher and student meet at frames "
+                f"and characters, so both need the same."
+            )
 
 
 def _check_numbers(cfg: DictConfig) -> None:

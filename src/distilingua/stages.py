@@ -98,9 +98,14 @@ def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair)
 def teach(job: Job, name: str, source: TeacherSource) -> Reader:
     """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
     cfg, task, rows = job.cfg, job.task, job.rows
-    tokenizer = source.scratch.tokenizer(rows.train, job.cache) if source.scratch else load_tokenizer(source)
+    tokenizer = (
+        source.scratch.tokenizer(rows.train, job.cache)
+        if source.scratch
+        else load_tokenizer(source, "audio" in task.reads)
+    )
+    task.meet(job.tokenizer, tokenizer)
     if source.fine_tune is None:
-        order = source.label_order()
+        order = task.order_of(source.label_order(), tokenizer)
         if order is not None and task.labels and order != task.labels:
             raise UserError(
                 f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
@@ -197,7 +202,7 @@ def label_anew(job: Job, teachers: Mapping[str, Reader]) -> Dataset:
     console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
     marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
     lessons = with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
-    return read_along(rows, labelled(lessons))
+    return read_along(rows, labelled(lessons)) if "label" in task.reads else lessons
 
 
 def read_along(rows: Rows, lessons: Dataset) -> Dataset:

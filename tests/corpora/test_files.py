@@ -102,6 +102,7 @@ def test_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
         "label": "light",
         "group": "",
         "block": "",
+        "audio": "",
         "spans": "",
     }
     assert [(row["lang"], row["split"], row["text"], row["label"]) for row in rows if row["lang"] == "de"] == [

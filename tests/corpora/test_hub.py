@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+import soundfile
 import yaml
-from datasets import ClassLabel, Dataset, Features, List, Value
+from datasets import Audio, ClassLabel, Dataset, Features, List, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from distilingua.cli import conf_folder
 from distilingua.corpora.hub import Hub
 from distilingua.corpora.schema import COLUMNS
+from distilingua.corpora.sound import waveform
+from distilingua.data.cleaning import Cleaning
+from distilingua.data.protocol import Pair
+from distilingua.data.rows import load_rows
 from distilingua.errors import UserError
 from distilingua.tasks.question_answering import QuestionAnswering
+from distilingua.tasks.speech import SpeechRecognition
 from distilingua.tasks.token_classification import TokenClassification
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
@@ -177,6 +185,47 @@ def tydiqa(lang: str, split: str, n: int) -> Dataset:
     return table.map(lambda row, i: {"id": f"{names[i // n]}-{split}-{i}"}, with_indices=True)
 
 
+def recordings(n: int, rate: int, suffix: str) -> list[dict[str, Any]]:
+    """Cells of an audio column as a table on the hub stores them: the file's bytes under its bare name."""
+    cells = []
+    for i in range(n):
+        file = BytesIO()
+        sound = 0.3 * np.sin(2 * np.pi * (200 + 20 * i) * np.arange(rate) / rate)
+        soundfile.write(file, sound, rate, format=suffix)
+        cells.append({"bytes": file.getvalue(), "path": f"{i}.{suffix}"})
+    return cells
+
+
+def fleurs(lang: str, split: str, n: int) -> Dataset:
+    """A sentence has one id in all languages; several people may read it."""
+    first = {"train": 0, "validation": 1000, "test": 2000}[split]
+    return Dataset.from_dict(
+        {
+            "id": [first + i // 2 for i in range(n)],
+            "num_samples": [16_000] * n,
+            "path": [f"{i}.wav" for i in range(n)],
+            "audio": recordings(n, 16_000, "wav"),
+            "transcription": [f"{lang} sentence {split} {'abc'[i // 2]}" for i in range(n)],
+            "raw_transcription": [f"{lang.upper()} sentence, {split} {'abc'[i // 2]}." for i in range(n)],
+            "gender": [i % 2 for i in range(n)],
+            "language": [lang] * n,
+        }
+    ).cast_column("audio", Audio(sampling_rate=16_000, decode=False))
+
+
+def common_voice(lang: str, split: str, n: int) -> Dataset:
+    return Dataset.from_dict(
+        {
+            "client_id": [f"{i:032x}" for i in range(n)],
+            "path": [f"common_voice_{lang}_{i}.mp3" for i in range(n)],
+            "audio": recordings(n, 32_000, "mp3"),
+            "sentence": [f"{lang.title()} sentence, “{split}” {'abcdef'[i]}!" for i in range(n)],
+            "up_votes": [2] * n,
+            "locale": [lang] * n,
+        }
+    ).cast_column("audio", Audio(sampling_rate=48_000, decode=False))
+
+
 LOOK_ALIKES: dict[str, Table] = {
     "xnli": xnli,
     "massive": massive,
@@ -190,6 +239,8 @@ LOOK_ALIKES: dict[str, Table] = {
     "xquad": squad,
     "mlqa": squad,
     "tydiqa": tydiqa,
+    "fleurs": fleurs,
+    "common_voice": common_voice,
 }
 
 
@@ -266,6 +317,7 @@ def test_xnli_is_a_pair_of_sentences_with_the_names_of_its_classes(tmp_path: Pat
         "label": "neutral",
         "group": "train-1",
         "block": "",
+        "audio": "",
         "spans": "",
     }
     english = [row["label"] for row in rows if (row["lang"], row["split"]) == ("en", "train")]
@@ -330,6 +382,7 @@ def test_pawsx_is_a_pair_of_sentences_aligned_by_id(tmp_path: Path) -> None:
         "label": "1",
         "group": "train-2",
         "block": "",
+        "audio": "",
         "spans": "",
     }
     assert [row["group"] for row in rows[:german]] == [row["group"] for row in rows[german:]]
@@ -438,3 +491,63 @@ def test_english_learns_from_squad_and_xquad_is_cut_into_splits(tmp_path: Path) 
 def test_a_share_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'validation\[5:\]' is no split. Write validation, or a share"):
         corpus("xnli", lay_out(tmp_path, "xnli"), splits={"train": "validation[5:]"}).load(["en"])
+
+
+def test_fleurs_recordings_are_heard_and_aligned_whoever_reads_them(tmp_path: Path) -> None:
+    rows = load("fleurs", tmp_path)
+    english = [row for row in rows if (row["lang"], row["split"]) == ("en", "train")]
+    assert [row["group"] for row in english] == ["train-0", "train-0", "train-1", "train-1", "train-2"]
+    assert english[0]["label"] == english[0]["text"] == "en sentence train a"
+    assert english[0]["audio"] != english[1]["audio"]  # two readers
+    assert {row["group"] for row in rows if row["lang"] == "de"} == {
+        row["group"] for row in rows if row["lang"] == "en"
+    }
+    assert len(waveform(english[0]["audio"])) == 16_000
+
+
+def test_two_recordings_of_a_sentence_are_two_rows_and_never_on_both_sides(tmp_path: Path) -> None:
+    rows = corpus("fleurs", lay_out(tmp_path, "fleurs")).load(["en", "de"])
+    clean, report = Cleaning()(rows)
+    assert len(clean) == len(rows)
+    assert not report.dropped
+    again = datasets.concatenate_datasets([rows, rows.map(lambda row: {"id": row["id"] + "-again"})])
+    assert len(Cleaning()(again)[0]) == len(rows)  # the same recordings
+    mixed = rows.map(lambda row: {"text": "the same everywhere"})
+    assert set(Cleaning()(mixed)[0]["split"]) == {"test"}
+
+
+def test_common_voice_recordings_are_brought_down_to_the_rate_that_models_hear(tmp_path: Path) -> None:
+    rows = load("common_voice", tmp_path)
+    assert rows[0]["text"] == rows[0]["label"] == "En sentence, “train” a!"
+    assert rows[0]["audio"].partition("#")[0].endswith(".mp3")
+    assert abs(len(waveform(rows[0]["audio"])) - 16_000) < 1500  # MP3 pads
+    assert {row["group"] for row in rows} == {""}
+
+
+def bad_recordings(lang: str, split: str, n: int) -> Dataset:
+    """One is empty, one is corrupt, one has a telephone's rate."""
+    cells = recordings(n, 16_000, "wav")
+    if split == "train" and lang == "de":
+        cells[0]["bytes"], cells[1]["bytes"] = b"", b"RIFF and then nonsense" * 50
+        cells[2] = recordings(1, 8_000, "wav")[0]
+    table = fleurs(lang, split, n).remove_columns("audio").add_column("audio", cells)
+    return table.cast_column("audio", Audio(decode=False))
+
+
+def test_bad_recordings_are_refused_by_name_or_left_out_and_counted(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path, "fleurs", bad_recordings)
+    pair = Pair("en", ["de"], "zero_shot")
+    with pytest.raises(UserError, match=r"row 'de-train-0'.*not sound.*skip_bad_rows=true"):
+        load_rows(corpus("fleurs", folder), Cleaning(), pair, None, task=SpeechRecognition)
+    rows = load_rows(corpus("fleurs", folder, skip_bad_rows=True), Cleaning(), pair, None, task=SpeechRecognition)
+    assert rows.cleaning.dropped == {"de": {"bad": 3}}
+    assert {row_id for row_id in rows.train["id"] if row_id.startswith("de")} == {"de-train-3", "de-train-4"}
+
+
+def test_a_row_without_a_recording_is_bad(tmp_path: Path) -> None:
+    def silent(lang: str, split: str, n: int) -> Dataset:
+        table = fleurs(lang, split, n).remove_columns("audio")
+        return table.add_column("audio", [None] * n).cast_column("audio", Audio(decode=False))
+
+    rows = corpus("fleurs", lay_out(tmp_path, "fleurs", silent)).load(["en"])
+    assert SpeechRecognition.unreadable(rows[0]) == "it has no sound."

@@ -24,7 +24,8 @@ class Hub:
         splits: our split -> theirs, or a share of it, `validation[60%:70%]`; null leaves it out.
         labels: class names by number, where the labels are plain numbers; null takes names from the data set.
         limit: rows per language and split, for a quick look; null for all.
-        skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
+        skip_bad_rows: leave rows out that cannot be read or whose label cannot be right, and count them; else the first
+            one is refused.
         load_options: arguments of `datasets.load_dataset` in place of `path`, the configuration as `name`, and the
             split; `{config}` stands for the configuration.
         parts: `split` or `language/split` -> such arguments for this part alone.

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from distilingua.corpora.sound import of_cell
 from distilingua.errors import UserError
 from distilingua.tasks.words import tagged
 
@@ -28,6 +29,7 @@ COLUMNS = {
     "label": 'what is to be learnt, as the task spells it: a class, tags, an answer, a text; "" for unknown',
     "group": 'rows of one group mean the same, whatever their language; "" where nothing is aligned',
     "block": 'a coarser group, for pair.align=block; "" where there is none',
+    "audio": 'where sound comes from, see corpora/sound.py; "" for text',
     "spans": "JSON, [[value, start, end], …], in characters of the text (of text_pair, where there is one): stretches "
     'that mean the same wherever aligned rows have an equal value; "" where nothing is known',
 }
@@ -60,8 +62,10 @@ def dataset_from_table(
         lang, split: of every row here.
         labels: class names by number, for tables whose labels are numbers without names.
     """
-    from datasets import ClassLabel, Features, Value
+    from datasets import Audio, ClassLabel, Features, Value
 
+    if columns.get("audio"):
+        table = table.cast_column(columns["audio"], Audio(decode=False))  # read by soundfile, row by row
     texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
     texts = [name.replace("{lang}", lang) for name in texts]
     label = (columns.get("label") or "").replace("{lang}", lang)
@@ -77,6 +81,7 @@ def dataset_from_table(
             text, name = tagged(first, [_class_name(tag, names) for tag in said or ()])
         else:
             text, name = _text(first), _class_name(_whole(said), names)
+        sound = columns.get("audio")
         aligned = position if group == "row" else _whole(row[group]) if group else None
         return {
             "id": f"{lang}-{split}-{own}",
@@ -87,6 +92,7 @@ def dataset_from_table(
             "label": name,
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
+            "audio": of_cell(row[sound]) if sound else "",
             "spans": "",
         }
 

@@ -41,7 +41,8 @@ class Cleaning:
         markup: take out HTML/XML tags and unescape entities.
         url: what a URL becomes; null leaves URLs alone.
         min_characters, max_characters: rows outside are dropped (`too_short`, `too_long`).
-        duplicates: drop a row whose text (case folded) occurred before. Within a language, test goes first, then dev,
+        duplicates: drop a row whose text (case folded) occurred before with the same
+            sound, if any: two recordings of a text are two rows. Within a language, test goes first, then dev,
             then train, then parallel, so a held-out text is never trained on, and text kept for aligned pairs was
             never seen with its label. Between languages, the earlier one goes first, and no text of one is both
             trained on and held out. So the first language, the source, does not depend on the others, and one teacher
@@ -82,8 +83,9 @@ class Cleaning:
         dropped: dict[str, Counter[str]] = {}
         keep: list[int] = []
         held_out: set[tuple[str, str]] = set()
-        trained: set[tuple[str, str]] = set()
-        in_language: set[tuple[str, str, str]] = set()
+        trained: dict[tuple[str, str], str] = {}  # the split it is in
+        heard: set[tuple[str, ...]] = set()  # texts, each with its sound, if it has one
+        sounds = rows["audio"][:] if "audio" in rows.column_names else [""] * len(rows)
         langs, splits = rows["lang"][:], rows["split"][:]  # lists: a column is slow to index
         texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
         order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
@@ -101,14 +103,17 @@ class Cleaning:
             elif self.duplicates:
                 if splits[i] in HELD_OUT:
                     # languages are judged apart: the same words may stand in the test sets of two of them
-                    rule = "duplicate" if (lang, *key) in in_language else "in_training" if key in trained else None
+                    again = (lang, *key, sounds[i]) in heard
+                    rule = "duplicate" if again else "in_training" if key in trained else None
                     if rule is None:
                         held_out.add(key)
-                        in_language.add((lang, *key))
+                        heard.add((lang, *key, sounds[i]))
                 else:
-                    rule = "in_test_or_dev" if key in held_out else "duplicate" if key in trained else None
+                    again = trained.get(key, splits[i]) != splits[i] or (*key, sounds[i]) in heard
+                    rule = "in_test_or_dev" if key in held_out else "duplicate" if again else None
                     if rule is None:
-                        trained.add(key)
+                        trained[key] = splits[i]
+                        heard.add((*key, sounds[i]))
             if rule:
                 dropped.setdefault(lang, Counter())[rule] += 1
             else:

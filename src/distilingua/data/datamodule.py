@@ -55,6 +55,8 @@ def encode_rows(
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """What shapes its pieces. Truncation and padding are left out: they are the traces of its last call."""
+    if hasattr(tokenizer, "state"):  # it hears
+        return fingerprint(tokenizer.state)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         return fingerprint(sorted(tokenizer.get_vocab().items()))

@@ -104,10 +104,11 @@ def load_rows(
 
 
 def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool) -> Dataset:
-    """Rows whose label can be right; the others are counted as `bad`, or refused with the first of them named."""
+    """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
     kept = []
-    for n, row in enumerate(texts.select_columns(["id", "lang", "text", "text_pair", "label"])):
-        problem = task.problem(row) if row["label"] else None
+    columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", *task.reads])
+    for n, row in enumerate(texts.select_columns(list(columns))):
+        problem = task.unreadable(row) or (task.problem(row) if row["label"] else None)
         if problem is None:
             kept.append(n)
         elif not skip:

@@ -97,7 +97,8 @@ class Panel:
 
     def _answer(self, teacher: int, read: str, row: Example) -> np.ndarray:
         cells = self.stores[teacher](read)
-        return cells if read == row["id"] else self.task.project(cells, self.texts[read], row)
+        same = read == row["id"] and len(cells) == self.task.positions(dict(row))
+        return cells if same else self.task.project(cells, self.texts[read], row)
 
 
 def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:

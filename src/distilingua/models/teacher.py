@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from distilingua.distillation.signals import Layers
 from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
+from distilingua.models.speech import Listener
 from distilingua.tasks.task import Task
 
 
@@ -38,7 +39,9 @@ class FrozenTeacher:
         return self._read(inputs)
 
 
-def load_tokenizer(source: TeacherSource) -> PreTrainedTokenizerBase:
+def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
+    if hears:
+        return Listener.load(source.location, source.revision)
     tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
     if tokenizer.pad_token is None:  # decoders are trained without one
         tokenizer.pad_token = tokenizer.eos_token

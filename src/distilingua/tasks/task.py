@@ -92,6 +92,23 @@ class Task(ABC):
         """What is wrong with a row's label, in a sentence; None for nothing."""
         return None
 
+    @staticmethod
+    def unreadable(row: Mapping[str, str]) -> str | None:
+        """Why a row cannot be read, with or without a label, in a sentence; None if it can."""
+        return None
+
+    def order_of(self, known: list[str] | None, tokenizer: Any) -> list[str] | None:
+        """Classes in the order of a teacher's logits; None where that is not known.
+
+        Args:
+            known: as its configuration names them.
+            tokenizer: the teacher's.
+        """
+        return known
+
+    def meet(self, student: Any, teacher: Any) -> None:  # noqa: B027  # texts always do
+        """Raises UserError where models that read with these tokenizers have no positions in common."""
+
     # --- reading ------------------------------------------------------------------------------------------------------
     @property
     def model_options(self) -> dict[str, Any]:

@@ -1,0 +1,289 @@
+"""Speech to text, by connectionist temporal classification (CTC)."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distilingua.artifacts import fingerprint
+from distilingua.corpora.sound import RATE, BadSound, waveform
+from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ctc import CTC
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Layers, Signals
+from distilingua.errors import UserError
+from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, Task
+from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
+
+if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+    from datasets import Dataset
+    from torchmetrics import MetricCollection
+
+BLANK_NAME = "<pad>"  # what transformers' CTC tokenizers call the blank
+EDGE = 2  # frames by which two models of one rate may differ: they treat the ends of a sound in their own way
+RARE = 1e-3  # share of all characters from which on one that the alphabet lacks is a mistake
+
+
+class Recent:
+    """What was heard last in this process, up to so many bytes: a run reads most rows four times, as the teacher's
+    lessons, for its transcripts, for its store and for the student, and hearing takes longer than a training step."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.size = most, 0
+        self.kept: OrderedDict[Any, Encoded] = OrderedDict()
+
+    def get(self, key: Any, make: Callable[[], Encoded]) -> Encoded:
+        """A copy, so that nobody changes what others get."""
+        found = self.kept.pop(key, None)
+        if found is None:
+            found = make()
+            self.size += len(found["features"])
+        self.kept[key] = found  # the last again
+        while self.size > self.most:
+            _, oldest = self.kept.popitem(last=False)
+            self.size -= len(oldest["features"])
+        return dict(found)
+
+
+RECENT = Recent(512 * 2**20)
+
+
+class SpeechRecognition(Task):
+    """A character for every frame. Teacher and student hear the same sound at the same frame rate and meet at frames.
+
+    Labels are transcripts as people write them; what is learnt and compared is their `normal` spelling.
+
+    Args:
+        labels: not used: classes are characters, and a target's may be missing from the source.
+        name: in titles.
+        max_length: seconds a model hears at most. A row that goes beyond is cut, and its label is not learnt from.
+        alphabet: characters after the blank, in the order of the logits: one text, or a list where an entry has several
+            letters. Null takes those of the visible labels. A teacher must have been taught the same.
+        pseudo_labels: learn from the teacher's transcripts of unlabelled sound, see `pseudo_label`.
+        most_wer: mean word error rate between a transcript and `hearings` others up to which it is trusted.
+        hearings: how many are drawn.
+
+    Raises:
+        UserError: characters named twice; a threshold below 0; no hearings.
+    """
+
+    auto = "AutoModelForCTC"
+    shown: ClassVar[Mapping[str, str]] = {"wacc": "words", "wer": "WER", "cer": "CER"}
+    reads = ("audio",)
+    positional = False
+
+    def __init__(
+        self,
+        labels: Sequence[str] = (),
+        name: str = "speech",
+        max_length: int = 30,
+        alphabet: str | Sequence[str] | None = None,
+        pseudo_labels: bool = True,
+        most_wer: float = 0.1,
+        hearings: int = 8,
+    ) -> None:
+        if most_wer < 0 or hearings < 1:
+            raise UserError(
+                f"task.most_wer={most_wer}, task.hearings={hearings}: expected at least 0 and 1, such as 0.1 and 8."
+            )
+        self.name, self.max_length, self.makes_labels = name, max_length, pseudo_labels
+        self.most_wer, self.hearings = most_wer, hearings
+        self._set(list(alphabet) if alphabet is not None else [])
+
+    def _set(self, alphabet: list[str]) -> None:
+        twice = [c for c, n in Counter(alphabet).items() if n > 1]
+        if twice:
+            raise UserError(f"task.alphabet names {', '.join(map(repr, twice))} twice. Name every character once.")
+        self.labels = [BLANK_NAME, *alphabet] if alphabet else []
+        self._index = {label: i for i, label in enumerate(self.labels)}
+
+    # --- labels -------------------------------------------------------------------------------------------------------
+    @staticmethod
+    def classes(labels: Iterable[str]) -> list[str]:
+        return []
+
+    @staticmethod
+    def stratum(label: str) -> str:
+        return ""
+
+    @staticmethod
+    def unreadable(row: Mapping[str, str]) -> str | None:
+        if not row["audio"]:
+            return "it has no sound."
+        if row["audio"].startswith("espeak:"):  # made, not found; `encode` will hear it
+            return None
+        try:
+            waveform(row["audio"])
+        except BadSound as bad:
+            return f"{row['audio'].rpartition('#')[0]}: {bad}."
+        return None
+
+    @staticmethod
+    def problem(row: Mapping[str, str]) -> str | None:
+        return None if normal(row["label"]) else f"the transcript {row['label']!r} has nothing that can be heard."
+
+    def learn(self, labels: Iterable[str]) -> None:
+        if not self.labels:
+            self._set(characters(labels))
+
+    def order_of(self, known: list[str] | None, tokenizer: Any) -> list[str] | None:
+        order: list[str] = tokenizer.labels
+        return order
+
+    def meet(self, student: Any, teacher: Any) -> None:
+        if student.frame_ms != teacher.frame_ms:
+            raise UserError(
+                f"teacher: it has a frame every {teacher.frame_ms:g} ms and the student every {student.frame_ms:g} ms, "
+                f"so there is no telling which of them belong together. Set student.frame_ms={teacher.frame_ms:g}."
+            )
+
+    # --- reading ------------------------------------------------------------------------------------------------------
+    @property
+    def model_options(self) -> dict[str, Any]:
+        return {**super().model_options, "vocab_size": len(self.labels), "pad_token_id": 0}
+
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: Any, prefix: str) -> list[Encoded]:
+        """What the model's own feature extractor makes of the sound, as float16 in bytes, and how many frames it has.
+
+        Float16 keeps three digits of features that are normalised to a variance of 1, in half the space.
+
+        Args:
+            tokenizer: a `Listener`.
+
+        Raises:
+            UserError: sound that cannot be learnt from.
+        """
+        address = fingerprint(tokenizer.state)
+        return [
+            RECENT.get((address, self.max_length, audio), partial(self._encode, audio, tokenizer))
+            for audio in rows["audio"]
+        ]
+
+    def _encode(self, audio: str, tokenizer: Any) -> Encoded:
+        try:
+            sound = waveform(audio)
+        except BadSound as bad:
+            raise UserError(f"corpus: {audio}: {bad}. Mend it, or set corpus.skip_bad_rows=true.") from None
+        features = tokenizer.features(sound[: self.max_length * RATE])
+        return {
+            "features": features.astype(np.float16).tobytes(),
+            "width": features.shape[1] if features.ndim > 1 else 0,
+            "masked": tokenizer.masked,
+            "frames": tokenizer.frames(len(features)),
+            "cut": len(sound) > self.max_length * RATE,
+        }
+
+    def length(self, encoded: Encoded) -> int:
+        frames: int = encoded["frames"]
+        return frames
+
+    def positions(self, encoded: Encoded) -> int:
+        return self.length(encoded)
+
+    def unread(self, encoded: Encoded) -> Encoded:
+        return {**encoded, "absent": True}
+
+    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """`input_features` (rows, frames, width) or `input_values` (rows, samples), and `attention_mask` if wanted."""
+        width = encoded[0]["width"]
+        sounds = [torch.from_numpy(np.frombuffer(e["features"], dtype=np.float16).astype(np.float32)) for e in encoded]
+        if width:
+            sounds = [sound.view(-1, width) for sound in sounds]
+        inputs = {
+            "input_features" if width else "input_values": torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
+        }
+        if encoded[0]["masked"]:
+            ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
+            inputs["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
+        places = [torch.full((e["frames"],), ABSENT) if e.get("absent") else torch.arange(e["frames"]) for e in encoded]
+        return inputs, torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=PADDING)
+
+    # --- learning -----------------------------------------------------------------------------------------------------
+    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+        """Per row the classes of its characters, (characters,); one `HIDDEN` where the label is not shown.
+
+        A character that the alphabet lacks is left out, if it is rare; what is judged at the end keeps it.
+
+        Raises:
+            UserError: such a character is not rare.
+        """
+        texts = [normal(label) for label in rows["label"]]
+        counts = Counter("".join(texts))
+        missing = [c for c, n in counts.most_common() if c not in self._index and n > RARE * counts.total()]
+        if missing:
+            raise UserError(
+                f"task.alphabet lacks {' '.join(missing)}, which transcripts are written with. Name every character, "
+                f'the space included: task.alphabet="{"".join(sorted({*self.labels[1:], *missing}))}".'
+            )
+        classes = [[self._index[c] for c in text if c in self._index] for text in texts]
+        return [
+            torch.tensor(found if found and not e["cut"] else [HIDDEN], dtype=torch.long)
+            for found, e in zip(classes, encoded, strict=True)
+        ]
+
+    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
+        """(rows, most characters), `HIDDEN` after the last."""
+        return torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=HIDDEN)
+
+    @staticmethod
+    def hard() -> Term:
+        return CTC()
+
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+        """The teacher's transcript, where it is expected to be at most `most_wer` off: see `drawn_hearings`."""
+        transcript = best_path(answer, self.labels)
+        others = drawn_hearings(answer, self.labels, self.hearings, seed=row["id"])
+        return transcript if not encoded["cut"] and disagreement(transcript, others) <= self.most_wer else ""
+
+    def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
+        """The same sound, heard in a frame or two more or less."""
+        return cells[closest(len(cells), row["frames"])]
+
+    def signals(
+        self,
+        student: Tensor,
+        teacher: Tensor | None,
+        batch: Mapping[str, Any],
+        student_layers: Layers | None = None,
+        teacher_layers: Layers | None = None,
+    ) -> Signals:
+        if teacher is not None and batch.get("teacher_at") is not None:
+            heard = (batch["teacher_at"] != PADDING).sum(1).tolist()
+            rows = zip(teacher.split(heard), batch["counts"].tolist(), strict=True)
+            teacher = torch.cat([cells[closest(len(cells), count)] for cells, count in rows])
+        return super().signals(student, teacher, batch, student_layers, teacher_layers)
+
+    # --- judging ------------------------------------------------------------------------------------------------------
+    def metrics(self) -> MetricCollection:
+        from distilingua.tasks.error_rates import transcript_metrics
+
+        return transcript_metrics(self.labels)
+
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+        return best_path(answer, self.labels)
+
+    def judge(
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+    ) -> tuple[dict[str, float], list[str]]:
+        told = [best_path(answer, self.labels) for answer in answers]
+        return errors([normal(label) for label in rows["label"]], told), told
+
+
+def closest(frames: int, wanted: int) -> list[int]:
+    """Numbers of the frames that stand for `wanted` frames: the same ones, the last one again where one is missing.
+
+    Raises:
+        UserError: the two numbers belong to different frame rates.
+    """
+    if abs(frames - wanted) > EDGE:
+        raise UserError(
+            f"teacher: it hears a sound in {frames} frames and the student in {wanted}: their frame rates differ. Set "
+            f"student.frame_ms to the teacher's."
+        )
+    return [min(i, frames - 1) for i in range(wanted)]

@@ -1,0 +1,63 @@
+"""eSpeak NG: real synthesis."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from distilingua.corpora import espeak
+from distilingua.corpora.espeak import SAMPLING_RATE, check_extra, speak, variants
+from distilingua.errors import UserError
+
+
+def test_the_same_words_sound_the_same_whatever_was_spoken_before() -> None:
+    first = speak("turn on the lights", "en+f2", 180, 60)
+    speak("mach das Licht im Flur aus", "de+m3", 140, 20)
+    speak("kitchen", "en+klatt4")
+    assert np.array_equal(first, speak("turn on the lights", "en+f2", 180, 60))
+
+
+def test_the_same_words_sound_the_same_in_another_process() -> None:
+    code = (
+        "import sys; from distilingua.corpora import espeak; sys.stdout.buffer.write(espeak.speak('lights on', 'en'))"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout
+    speak("something else", "en+m1")
+    assert hashlib.sha256(told).digest() == hashlib.sha256(speak("lights on", "en").tobytes()).digest()
+
+
+def test_voice_speed_and_pitch_change_the_sound() -> None:
+    plain = speak("turn on the lights", "en+m1")
+    seconds = len(plain) / SAMPLING_RATE
+    assert plain.dtype == np.int16
+    assert 0.5 < seconds < 3
+    assert len(speak("turn on the lights", "en+m1", speed=300)) < 0.8 * len(plain)
+    assert not np.array_equal(plain, speak("turn on the lights", "en+m1", pitch=90))
+    assert not np.array_equal(plain, speak("turn on the lights", "en+f2"))
+    assert not np.array_equal(plain, speak("turn on the lights", "de+m1"))
+
+
+@pytest.mark.parametrize("voice", ["xx+m1", "nowhere"])
+def test_an_unknown_language_is_named(voice: str) -> None:
+    with pytest.raises(UserError, match=voice.partition("+")[0]):
+        speak("hello", voice)
+
+
+def test_an_unknown_variant_is_not_replaced_by_the_plain_voice() -> None:
+    with pytest.raises(UserError, match=r"'m99'.*m1"):
+        speak("hello", "en+m99")
+
+
+def test_the_variants_are_there() -> None:
+    assert {"m1", "m8", "f1", "f5", "klatt"} <= set(variants())
+
+
+def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_extra()
+    monkeypatch.setattr(espeak, "PACKAGES", ("espeakng_loader", "no_such_package_here"))
+    with pytest.raises(UserError, match=r"no-such-package-here.*pip install 'distilingua\[speech\]'"):
+        speak("hello", "en")
