@@ -73,7 +73,8 @@ def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: C
 
 
 def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(speech_run: Compose) -> None:
-    from distilingua.stages import label_anew, lessons_of, prepare, teach
+    from distilingua.stages import prepare
+    from distilingua.teaching import label_anew, lessons_of, teach
 
     cfg = speech_run("teacher.fine_tune.epochs=1", "task.most_wer=100")
     job = prepare(cfg)
@@ -127,7 +128,8 @@ def test_what_cannot_work_is_refused_before_anything_loads(
 
 
 def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_run: Compose) -> None:
-    from distilingua.stages import prepare, teach
+    from distilingua.stages import prepare
+    from distilingua.teaching import teach
 
     cfg = speech_run("student.frame_ms=20", "teacher.fine_tune.epochs=1")
     job = prepare(cfg)
@@ -138,7 +140,8 @@ def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_ru
 def test_a_finished_teacher_teaches_and_one_with_another_alphabet_is_refused(
     speech_run: Compose, tmp_path: Path
 ) -> None:
-    from distilingua.stages import prepare, teach
+    from distilingua.stages import prepare
+    from distilingua.teaching import teach
 
     first = speech_run("teacher.fine_tune.epochs=1", "training.epochs=1", "task.pseudo_labels=false")
     train(first)

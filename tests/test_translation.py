@@ -16,7 +16,7 @@ from distilingua.data.cleaning import CleaningReport
 from distilingua.data.pairing import PairingReport
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
-from distilingua.stages import read_along
+from distilingua.teaching import read_along
 from distilingua.train import train
 from tests.conftest import Compose
 

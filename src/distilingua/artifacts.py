@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
-SHAPING_CODE = (  # what changes a teacher or a baseline; terms other than cross-entropy do not
-    *("data", "tasks", "models", "stages.py", "fitting.py", "distillation/losses/ce.py", "distillation/losses/term.py"),
+SHAPING_CODE = (  # what changes a teacher or a baseline; soft terms do not
+    *("data", "tasks", "models", "stages.py", "teaching.py", "fitting.py"),
+    *(f"distillation/losses/{name}.py" for name in ("term", "ce", "bce", "ctc")),
     *(f"distillation/{name}.py" for name in ("module", "objective", "schedules", "signals")),
 )
 

@@ -20,18 +20,15 @@ from distilingua.monitoring.results import log_results
 from distilingua.stages import (
     Answers,
     Job,
-    as_one,
-    ask,
     distil,
-    label_anew,
     prepare,
     read_right,
     save,
     student_fit,
     student_reader,
-    teach,
     train_direct,
 )
+from distilingua.teaching import as_one, ask, label_anew, teach
 from distilingua.train import Clock, summary
 
 

@@ -15,7 +15,8 @@ from distilingua.console import console, quieten, results_table, show_data
 from distilingua.evaluate import Judgement, Reader, Readers, judge, latency, retention
 from distilingua.fitting import check_settings, keep_settings
 from distilingua.monitoring.results import log_results
-from distilingua.stages import Answers, Job, as_one, ask, distil, label_anew, prepare, read_right, teach, train_direct
+from distilingua.stages import Answers, Job, distil, prepare, read_right, train_direct
+from distilingua.teaching import as_one, ask, label_anew, teach
 
 
 def train(cfg: DictConfig) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from distilingua.evaluate import Reader
 from distilingua.fitting import fit
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.stages import ask, prepare, student_fit
+from distilingua.stages import prepare, student_fit
+from distilingua.teaching import ask
 
 
 class Parts:

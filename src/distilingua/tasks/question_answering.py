@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
 from distilingua.tasks.answers import exact_match, token_f1
-from distilingua.tasks.task import PADDING, Encoded, Example, Task, needs_offsets
+from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, needs_offsets
 from distilingua.tasks.words import aligned
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -29,7 +29,7 @@ LEAST = 1e-8  # probability: its logarithm must stay finite
 BEST = 20  # starts and ends that are tried with one another, as the SQuAD example of transformers does
 
 
-class QuestionAnswering(Task):
+class QuestionAnswering(WithoutClasses):
     """The first and the last character of the answer; or that the context holds none.
 
     `text` is the question, `text_pair` the context. A label is JSON, `[{"text": …, "start": …}, …]`, every one of them
@@ -76,14 +76,6 @@ class QuestionAnswering(Task):
     @property
     def model_options(self) -> dict[str, Any]:
         return {"num_labels": 2}
-
-    @staticmethod
-    def classes(labels: Iterable[str]) -> list[str]:
-        return []
-
-    @staticmethod
-    def stratum(label: str) -> str:
-        return ""
 
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:

@@ -18,7 +18,7 @@ from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
-from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, Task
+from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -54,7 +54,7 @@ class Recent:
 RECENT = Recent(512 * 2**20)
 
 
-class SpeechRecognition(Task):
+class SpeechRecognition(WithoutClasses):
     """A character for every frame. Teacher and student hear the same sound at the same frame rate and meet at frames.
 
     Labels are transcripts as people write them; what is learnt and compared is their `normal` spelling.
@@ -104,14 +104,6 @@ class SpeechRecognition(Task):
         self._index = {label: i for i, label in enumerate(self.labels)}
 
     # --- labels -------------------------------------------------------------------------------------------------------
-    @staticmethod
-    def classes(labels: Iterable[str]) -> list[str]:
-        return []
-
-    @staticmethod
-    def stratum(label: str) -> str:
-        return ""
-
     @staticmethod
     def unreadable(row: Mapping[str, str]) -> str | None:
         if not row["audio"]:

@@ -313,6 +313,18 @@ class Task(ABC):
         return {name: float(value) for name, value in metrics.compute().items()}, told
 
 
+class WithoutClasses(Task):
+    """For tasks whose labels are texts, or places in a text, and name no classes."""
+
+    @staticmethod
+    def classes(labels: Iterable[str]) -> list[str]:
+        return []
+
+    @staticmethod
+    def stratum(label: str) -> str:
+        return ""
+
+
 def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
     """For tasks whose positions are in the text.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.errors import UserError
-from distilingua.tasks.task import PADDING, Encoded, Example, Task
+from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a sec
 REPEATED = re.compile(r"(?:^|\s)(\S+(?:\s+\S+){0,3})(?:\s+\1){2}(?:\s|$)")  # up to four words, three times in a row
 
 
-class Translation(Task):
+class Translation(WithoutClasses):
     """Text into one language, with any encoder-decoder: Marian, mBART, M2M-100, NLLB, BART, T5.
 
     A position is a step of the decoder; its classes are the pieces of the vocabulary. Training forces the decoder along
@@ -74,17 +74,6 @@ class Translation(Task):
                 f"task.ratio={ratio}: expected a number above 1, such as 2.5, or null to keep every translation."
             )
         self._sacrebleu()  # a missing package is told at once
-
-    # --- labels -------------------------------------------------------------------------------------------------------
-    @staticmethod
-    def classes(labels: Iterable[str]) -> list[str]:
-        """None: a translation is free text."""
-        return []
-
-    @staticmethod
-    def stratum(label: str) -> str:
-        """All labels are alike: `few_shot` shows n translations."""
-        return ""
 
     # --- reading ------------------------------------------------------------------------------------------------------
     @property
