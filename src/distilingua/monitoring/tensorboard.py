@@ -50,7 +50,7 @@ def log_judgements(
 ) -> None:
     """Per language: the student's confusion matrix where labels are classes, and where it and the teacher disagree."""
     for lang, judgement in student.items():
-        if set(judgement.truth) <= set(labels):  # one class a row
+        if {*judgement.truth, *judgement.predicted} <= set(labels):  # one class a row
             figure = confusion_figure(labels, judgement.truth, judgement.predicted, f"{lang}, test")
             logger.experiment.add_figure(f"confusion/{lang}", figure)
         if teacher is not None:
