@@ -57,7 +57,7 @@ def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-unty
     same_pieces = term in ("attention", "minilm")
     options = ["teacher.languages=null", "optimizer.lr=5e-4"] if same_pieces else []
     if yes_or_no:
-        options = ["task=labels", "optimizer.lr=5e-3"]
+        options = ["task=labels", "optimizer.lr=5e-3", "training.epochs=12", "teacher.fine_tune.epochs=24"]
     student = ("student=layers", "student.layers=first:1") if same_pieces else ONE_LAYER
     terms = sorted({term, "bce" if yes_or_no else "ce"})
     cfg = tiny_run(
