@@ -193,13 +193,6 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
         return {"data": {}, "teacher": None}
     for reader in teachers.values():
         task.comparable(job.tokenizer, reader.tokenizer)
-    # a text is read along with the label that its row learns from; only some tasks look at it
-    labels = {
-        i: row["label"]
-        for part in (lessons, *rows.dev.values())
-        for row in part.select_columns(["label", "teacher_rows"])
-        for i in row["teacher_rows"]
-    }
     reads = [r for part in (lessons, *rows.dev.values()) for r in part["teacher_rows"]]
     columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
     stores = []
@@ -207,7 +200,6 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
         member = source.members[name]
         ids = {i for i in column if i} if column is not None else {i for r in reads for i in r}
         texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in ids])
-        texts = with_labels(texts, [labels[row_id] for row_id in texts["id"]])
         encoded = tokenise(texts, task, reader.tokenizer, reader.prefix, job.cache)
         pad_id = reader.tokenizer.pad_token_id
         if member.store is False:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilingua.corpora import espeak
 from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows
+from distilingua.corpora.smart_home import stable_hash
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
 
@@ -81,19 +81,16 @@ class Spoken:
         for row in texts.select_columns([name for name in COLUMNS if name in texts.column_names]):
             wanted = self.labels is None or row["label"] in self.labels
             if wanted and len(row["text"]) <= self.max_characters and SAYABLE.fullmatch(row["text"]):
-                kept[row["lang"], row["split"]].setdefault(row["text"], (_lot(row["id"]), row))
+                kept[row["lang"], row["split"]].setdefault(row["text"], (stable_hash(row["id"]), row))
         for (_, split), rows in kept.items():
             voices = self.voices["train" if split == "parallel" else split]
             chosen = [row for _, row in sorted(rows.values(), key=lambda entry: entry[0])[: self.limit.get(split)]]
             for row, turn in product(chosen, range(self.renditions if split in ("train", "parallel") else 1)):
-                drawn = _lot(row["id"], turn)
-                variant = voices[(_lot(row["id"]) + turn) % len(voices)]  # another one every time, while there are any
+                drawn = stable_hash(row["id"], turn)
+                variant = voices[
+                    (stable_hash(row["id"]) + turn) % len(voices)
+                ]  # another one every time, while there are any
                 speed, pitch = self.speeds[drawn % len(self.speeds)], self.pitches[(drawn >> 32) % len(self.pitches)]
                 voice = f"{self.languages.get(row['lang'], row['lang'])}+{variant}"
                 audio = spoken(row["text"], voice, int(speed), int(pitch))
                 yield {**row, "id": f"{row['id']}-{turn}", "label": row["text"], "audio": audio}
-
-
-def _lot(*parts: object) -> int:
-    """A number of 64 bits, the same on every machine."""
-    return int.from_bytes(hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest(), "big")

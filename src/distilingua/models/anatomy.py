@@ -23,11 +23,8 @@ def anatomy(model: PreTrainedModel) -> Table:
     table = plain_table(f"Student: {_weights(model):,} weights{copied}", ("part", "first weights"), ("weights", "MB"))
     new = set(note.get("new", ()))
     parts: dict[str, list[tuple[str, nn.Parameter]]] = defaultdict(list)
-    place = layer_list(model)
-    try:
-        pieces = {id(p) for p in model.get_input_embeddings().parameters()}
-    except (NotImplementedError, AttributeError):  # a model that hears has none
-        pieces = set()
+    place, reads = layer_list(model), model.main_input_name == "input_ids"  # a model that hears has no pieces
+    pieces = {id(p) for p in model.get_input_embeddings().parameters()} if reads else set()
     for name, weight in model.named_parameters():
         parts["pieces" if id(weight) in pieces else _part(name, model.base_model_prefix, place)].append((name, weight))
     for part, named in parts.items():

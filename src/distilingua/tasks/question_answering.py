@@ -249,10 +249,6 @@ class QuestionAnswering(WithoutClasses):
     def right(self, answer: Tensor, targets: Tensor) -> Tensor:
         return super().right(answer.T, targets)
 
-    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
-        assert at is not None
-        return list(self.cells(model(**inputs), at).split((at != PADDING).sum(-1).tolist()))
-
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """The answer's text, of the two pieces whose logits have the highest sum; "" where "no answer" has a higher."""
         places = characters_of(row["text_pair"])

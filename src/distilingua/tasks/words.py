@@ -37,7 +37,7 @@ def tags_of(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
 
 def tagged(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, str]:
     """Text and tags of a sentence that comes as tokens; a token of several words goes on with what it began."""
-    words = [max(len(words_of(token)), 0) for token in tokens]
+    words = [len(words_of(token)) for token in tokens]
     spread = [
         tag if n == 0 or tag == OUTSIDE else f"I-{tag[2:]}"
         for tag, count in zip(tags, words, strict=True)
