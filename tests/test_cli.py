@@ -66,6 +66,7 @@ BAD_INPUT = [
     (["training.epochs=-1"], "training.epochs=-1: expected a whole number of at least 1"),
     (["optimizer.lr=-1"], "optimizer.lr=-1: expected a number above 0"),
     (["lr_schedule.warmup=3"], "lr_schedule.warmup=3 is outside [0, 1]"),
+    (["lr_schedule.name=cubic"], "lr_schedule.name=cubic is none of linear, cosine"),
     (["seed=abc"], "seed=abc: expected a whole number"),
     (["student.hidden_size=100"], "student.hidden_size=100 is no multiple of student.heads=6"),
     (["pair.targets=es"], "Give a list: pair.targets=[es]"),

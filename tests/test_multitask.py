@@ -108,6 +108,7 @@ def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
         ("several.tasks", {"one": {}}, "fewer than two tasks"),
         ("trainer.devices", 2, r"in one process. Set trainer\.devices=1"),
         ("augmentation", {"char_noise": {}}, r"augmentation=\[\]"),
+        ("several.tasks.kind.task._target_", "distilingua.tasks.speech.SpeechRecognition", "share an encoder of text"),
         ("several.tasks.kind.corpus.columns.label", "sort", "has no column 'sort'"),
     ],
 )

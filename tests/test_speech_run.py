@@ -112,7 +112,7 @@ def test_a_student_that_hears_the_waveform_trains(speech_run: Compose) -> None:
         (["task=intent", "objective=kd"], "task=speech"),
         (["teacher=minilm_en"], "teacher=speech_scratch"),
         (["objective=kd"], r"objective/terms=\[kl,ctc\]"),
-        (["objective=custom", "objective/terms=[kl,ctc,embedding]"], "no pieces"),
+        (["objective=custom", "objective/terms=[kl,ctc,embedding]"], "task=speech has other models"),
         (["augmentation=[char_noise]"], "corpus.voices"),
         (["corpus=massive"], "corpus.columns.audio"),
         (["student.frame_ms=20"], "teacher.scratch.frame_ms=40"),

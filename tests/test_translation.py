@@ -107,6 +107,27 @@ def test_no_labels_and_no_comparison_leave_nothing_to_learn(run: Compose, tiny_r
         check(tiny_run("objective=sequence"))
 
 
+def test_layers_of_encoder_decoders_are_not_compared(run: Compose) -> None:
+    with pytest.raises(UserError, match=r"objective: hidden compare layers.*task=translation has other models"):
+        check(run("objective=custom", "objective/terms=[kl,ce,hidden]", "teacher.store=false"))
+
+
+def test_the_embedded_commands_are_translated_the_other_way_round(compose_run: Compose) -> None:
+    """German into English with references, French without; the README gives the command."""
+    size = {"layers": 1, "decoder_layers": 1, "hidden_size": 32, "heads": 2, "feed_forward": 64, "vocabulary": 800}
+    cfg = compose_run(
+        "experiment=translation",
+        *("pair.source=de", "pair.targets=[fr]", "corpus.into=en", "corpus.corpus.sentences=1"),
+        *(f"{part}.{name}={n}" for part in ("student", "teacher.scratch") for name, n in size.items()),
+        *("teacher.fine_tune.epochs=1", "training.epochs=1", "task.beams=1", "task.max_length=24", "task.ratio=null"),
+        *("corpus.corpus.eval_sentences=1", "+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
+    )
+    check(cfg)
+    metrics = train(cfg)
+    assert metrics["pair"] == "de-fr"
+    assert set(metrics["models"]["student"]["languages"]) == {"de", "fr"}
+
+
 def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> None:
     """One English sentence stands in for a row with the teacher's translation and for a dev row with the reference, and
     the steps of one are not those of the other."""

@@ -19,6 +19,16 @@ from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
 from distilingua.models.source import Ensemble, TeacherSource
 
+LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for the first thing that cannot work; takes a second or two and writes nothing."""
@@ -64,8 +74,13 @@ def check(cfg: DictConfig) -> None:
             )
     augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
     source.settle(live=needs_live_teacher(objective, augmentations))
+    names = ", ".join(sorted({name for terms in objective.needs.values() for name in terms}))
+    if objective.needs and not encodes_text(task):
+        raise UserError(
+            f"objective: {names} compare layers of encoders of text, and task={cfg.task.name} has other models. Choose "
+            f"objective={'kd_ctc' if 'audio' in task.reads else 'kd'}."
+        )
     if objective.needs and source.store:
-        names = ", ".join(sorted(set.union(*objective.needs.values())))
         raise UserError(
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(objective.needs))}), and a store "
             f"holds logits alone. Choose one teacher with teacher.store=false, so that it reads along."
@@ -106,8 +121,18 @@ def _check_several(cfg: DictConfig) -> None:
         raise UserError("augmentation: batches of several tasks are not changed. Leave it out: augmentation=[].")
     if cfg.trainer.devices != 1:
         raise UserError("several tasks share an encoder in one process. Set trainer.devices=1.")
-    for alone in tasks_of(cfg).values():
+    for name, alone in tasks_of(cfg).items():
+        if not encodes_text(get_class(alone.task._target_)):
+            raise UserError(
+                f"several.tasks.{name}: several tasks share an encoder of text, and task={alone.task.name} has another "
+                f"model. Train it alone."
+            )
         check(alone)
+
+
+def encodes_text(task: Any) -> bool:
+    """Whether its models are an encoder of text with a head on it."""
+    return not task.generates and "audio" not in task.reads
 
 
 def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
@@ -142,11 +167,6 @@ def _check_hearing(
                 f"{name}: {member.path} has no feature extractor, so it cannot hear. Choose teacher=speech_scratch, or "
                 f"a CTC model with the same alphabet and frame rate: teacher=local teacher.path=FOLDER."
             )
-    if objective.needs:
-        raise UserError(
-            f"objective: {', '.join(sorted(set.union(*objective.needs.values())))} compare layers piece by piece, and "
-            f"speech has no pieces. Choose objective=kd_ctc."
-        )
     if augmentations:
         raise UserError(
             f"augmentation={','.join(augmentations)} changes text, and this task hears sound. Leave it out: "
@@ -179,6 +199,8 @@ def _check_numbers(cfg: DictConfig) -> None:
         value = OmegaConf.select(cfg, name)
         if value is not None and (not isinstance(value, int | float) or not 0 <= value <= 1):
             raise UserError(f"{name}={value} is outside [0, 1]: expected a share, such as 0.1.")
+    if cfg.lr_schedule.name not in LR_SCHEDULES:
+        raise UserError(f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}.")
     folder = Path(str(OmegaConf.select(cfg, "paths.cache")))
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):

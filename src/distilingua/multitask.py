@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,25 +10,14 @@ from lightning import seed_everything
 from omegaconf import DictConfig
 
 from distilingua.checks import tasks_of
-from distilingua.console import console, quieten, results_table, show_data
+from distilingua.console import console, quieten, show_data
 from distilingua.data.several import SeveralData
 from distilingua.distillation.several import SeveralTasks, share_encoder
-from distilingua.evaluate import Reader, Readers, judge, latency
+from distilingua.evaluate import Reader, Readers
 from distilingua.fitting import check_settings, fit, keep_settings
-from distilingua.monitoring.results import log_results
-from distilingua.stages import (
-    Answers,
-    Job,
-    distil,
-    prepare,
-    read_right,
-    save,
-    student_fit,
-    student_reader,
-    train_direct,
-)
+from distilingua.stages import Answers, Job, distil, prepare, save, student_fit, student_reader, train_direct
 from distilingua.teaching import as_one, ask, label_anew, teach
-from distilingua.train import Clock, summary
+from distilingua.train import Clock, conclude
 
 
 def train_several(cfg: DictConfig) -> dict[str, Any]:
@@ -39,49 +27,37 @@ def train_several(cfg: DictConfig) -> dict[str, Any]:
     """
     quieten()
     check_settings(cfg)
-    clock = Clock()
     models: dict[str, dict[str, Reader | Readers]] = {}
     answers: dict[str, Answers] = {}
 
-    with clock("data"):
+    with (shared := Clock())("data"):
         jobs = prepare_all(cfg)
         for job in jobs.values():
             show_data(job.rows)
         keep_settings(cfg)
+    clocks = {name: Clock(name) for name in jobs}
     for name, job in jobs.items():
         models[name] = {}
-        with clock(f"{name}_teacher"):
+        with clocks[name]("teacher"):
             teachers = {member: teach(job, member, source) for member, source in job.source.members.items()}
             models[name]["teacher"] = as_one(teachers, job.source)
+        with clocks[name]("soft_labels"):
             lessons = label_anew(job, teachers)
             answers[name] = ask(job, teachers, lessons)
-        with clock(f"{name}_direct"):
+        with clocks[name]("direct"):
             models[name]["direct"] = train_direct(job)
-        with clock(f"{name}_single"):
+        with clocks[name]("single"):
             distilled = distil(job, answers[name], lessons)
             if distilled is None:
                 return {}
             models[name]["single"] = distilled[0]
-    with clock("student"):
+    with shared("student"):
         readers = distil_several(cfg, jobs, answers)
     found = {}
     for name, job in jobs.items():
         models[name]["student"] = readers[name]
-        with clock(f"{name}_evaluation"):
-            judgements = {model: judge(r, job.task, job.rows.test, model) for model, r in models[name].items()}
-            dev = judge(readers[name], job.task, {job.pair.source: job.rows.dev[job.pair.source]}, "student")
-            milliseconds = latency(models[name], job.task, job.rows.test[job.pair.source])
-        metrics = summary(job, models[name], judgements, milliseconds)
-        metrics["soft_labels"] = read_right(job, answers[name])
-        metrics["dev"] = {"score": dev[job.pair.source].scores[job.task.score], "agreement": {}}
-        metrics["seconds"] = {
-            "student": clock.seconds["student"],
-            **{stage: clock.seconds[f"{name}_{stage}"] for stage in ("teacher", "direct", "single", "evaluation")},
-        }
-        (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
-        log_results(job.cfg, job.task, metrics, judgements)
-        console.print(results_table(metrics))
-        found[name] = metrics
+        clocks[name].seconds |= shared.seconds
+        found[name] = conclude(job, models[name], answers[name], {}, clocks[name])
     console.print(f"Written to {cfg.paths.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
     return found
 

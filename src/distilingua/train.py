@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -51,27 +51,48 @@ def train(cfg: DictConfig) -> dict[str, Any]:
                 return {}
             student, agreement = distilled
     models["student"] = student
+    metrics = conclude(job, models, answers, agreement, clock)
+    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.", soft_wrap=True)
+    return metrics
+
+
+def conclude(
+    job: Job,
+    models: Mapping[str, Reader | Readers],
+    answers: Answers,
+    agreement: Mapping[str, float],
+    clock: Clock,
+) -> dict[str, Any]:
+    """Judges all models; prints, logs and returns what it writes to the run's `metrics.json`.
+
+    Args:
+        models: by name; `student` is what the run is for.
+        answers: what the student learnt from.
+        agreement: of the student with the teacher on dev, per language.
+        clock: of the run so far.
+    """
     with clock("evaluation"):
         judgements = {name: judge(model, job.task, job.rows.test, name) for name, model in models.items()}
-        source_dev = judge(student, job.task, {job.pair.source: job.rows.dev[job.pair.source]}, "student")
+        source_dev = {job.pair.source: job.rows.dev[job.pair.source]}
+        dev = judge(models["student"], job.task, source_dev, "student")[job.pair.source]
         milliseconds = latency(models, job.task, job.rows.test[job.pair.source])
-
-    metrics = summary(job, models, judgements, milliseconds)
-    metrics["soft_labels"] = read_right(job, answers)
-    metrics["dev"] = {"score": source_dev[job.pair.source].scores[job.task.score], "agreement": agreement}
-    metrics["seconds"] = clock.seconds
+    metrics = {
+        **summary(job, models, judgements, milliseconds),
+        "soft_labels": read_right(job, answers),
+        "dev": {"score": dev.scores[job.task.score], "agreement": agreement},
+        "seconds": clock.seconds,
+    }
     (job.run / "metrics.json").write_text(json.dumps(metrics, indent=2, ensure_ascii=False))
-    log_results(cfg, job.task, metrics, judgements)
+    log_results(job.cfg, job.task, metrics, judgements)
     console.print(results_table(metrics))
     if job.task.note:
         console.print(job.task.note)
-    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {student.folder}.", soft_wrap=True)
     return metrics
 
 
 def summary(
     job: Job,
-    models: dict[str, Reader | Readers],
+    models: Mapping[str, Reader | Readers],
     judgements: dict[str, dict[str, Judgement]],
     milliseconds: dict[str, float],
 ) -> dict[str, Any]:
@@ -102,14 +123,19 @@ def summary(
 
 
 class Clock:
-    """Announces stages, and adds up their seconds."""
+    """Announces stages, and adds up their seconds.
 
-    def __init__(self) -> None:
+    Args:
+        of: what they are of, in what is announced.
+    """
+
+    def __init__(self, of: str = "") -> None:
+        self.of = of
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        console.rule(Text(stage.replace("_", " "), "bold"), align="left")
+        console.rule(Text(f"{self.of} {stage.replace('_', ' ')}".strip(), "bold"), align="left")
         start = time.perf_counter()
         yield
         self.seconds[stage] = round(time.perf_counter() - start, 1)

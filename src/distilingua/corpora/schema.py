@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SPLITS = ("train", "parallel", "dev", "test")
+HELD_OUT = ("dev", "test")
 COLUMNS = {
     "id": "unique in the corpus, the same at every load",
     "lang": "language code as the pair spells it",

@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from distilingua.artifacts import fingerprint
-from distilingua.corpora.schema import Corpus
+from distilingua.corpora.schema import HELD_OUT, Corpus
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-HELD_OUT = ("dev", "test")
 
 
 @dataclass

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 import ftfy
 from datasets import Dataset
 
+from distilingua.corpora.schema import HELD_OUT
+
 MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
 URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spaces, the sentence goes on right behind it
-HELD_OUT = ("test", "dev")
 
 
 @dataclass
@@ -34,7 +35,8 @@ class CleaningReport:
 
 @dataclass
 class Cleaning:
-    """Rules for the text of every row, in this order.
+    """Rules for the text of every row, in this order. Labels stay as they are, translations too: models are to write,
+    and are judged by, what people write, such as full-width commas.
 
     Args:
         repair: mend mojibake (ftfy) and unify compatible characters (Unicode NFKC).

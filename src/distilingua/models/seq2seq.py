@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.models.student import Scratch
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from distilingua.tasks.task import Task
@@ -35,24 +33,12 @@ class Seq2Seq(Scratch):
     lowercase: bool = False
     decoder_layers: int = 2
 
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer
+    spells: ClassVar[tuple[str, ...]] = ("text", "label")
 
+    def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         from distilingua.models.vocabulary import train_writing_tokenizer
 
-        columns = ["text", "label"]
-        recipe = {
-            "kind": "writing",
-            "texts": rows_fingerprint(rows, columns),
-            "size": self.vocabulary,
-            "lowercase": self.lowercase,
-        }
-
-        def build(folder: Path) -> None:
-            texts = (text for column in columns for text in rows[column] if text)
-            train_writing_tokenizer(texts, self.vocabulary, self.lowercase).save_pretrained(folder)
-
-        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+        return train_writing_tokenizer(texts, self.vocabulary, self.lowercase)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import AutoConfig

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from safetensors.torch import load_file
@@ -68,6 +68,8 @@ class Scratch:
     lowercase: bool = True
     architecture: str = "bert"
     prefix: str = ""
+    spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    """Columns that its tokenizer learns from."""
 
     def check(self, max_length: int) -> None:
         if self.hidden_size % self.heads:
@@ -87,19 +89,24 @@ class Scratch:
     def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
-        from distilingua.models.vocabulary import train_tokenizer
-
         recipe = {
-            "texts": rows_fingerprint(rows, ["text", "text_pair"]),
+            "kind": self.train_tokenizer.__qualname__,
+            "texts": rows_fingerprint(rows, self.spells),
             "size": self.vocabulary,
             "lowercase": self.lowercase,
         }
 
         def build(folder: Path) -> None:
-            texts = (text for column in ("text", "text_pair") for text in rows[column] if text)
-            train_tokenizer(texts, self.vocabulary, self.lowercase).save_pretrained(folder)
+            self.train_tokenizer(text for column in self.spells for text in rows[column] if text).save_pretrained(
+                folder
+            )
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+
+    def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        from distilingua.models.vocabulary import train_tokenizer
+
+        return train_tokenizer(texts, self.vocabulary, self.lowercase)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from transformers import AutoConfig

@@ -43,7 +43,8 @@ def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = F
     """A BPE tokenizer (Sennrich et al. 2016) for models that write.
 
     Frequent words stay whole, which makes for few steps, and digits stand alone, so that any number can be copied.
-    There is an end and no beginning, as Marian has it: a beginning would be one more step.
+    What is written keeps full-width commas and the like (NFC). There is an end and no beginning, as Marian has it: a
+    beginning would be one more step.
 
     Args:
         texts: what it learns from.
@@ -51,7 +52,7 @@ def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = F
         lowercase: whether case carries no meaning; what is written then has no capitals.
     """
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
+    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
     tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits(True)])
     tokenizer.decoder = decoders.Metaspace()
