@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distilingua.tasks.error_rates import transcript_metrics
+from distilingua.tasks.metrics import transcript_metrics
 from distilingua.tasks.transcripts import (
     best_path,
     characters,

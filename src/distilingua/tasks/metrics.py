@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import MeanAbsoluteError, Metric
+from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
+from torchmetrics.text import Perplexity
 
+from distilingua.corpora.espeak import speech_package
 from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.tasks.transcripts import spelt
 from distilingua.tasks.words import entities
 
 
@@ -99,3 +103,93 @@ class BothRight(Metric):
 
     def compute(self) -> Tensor:
         return self.right / self.total.clamp(min=1)
+
+
+class PieceAccuracy(MeanMetric):
+    """Share of the labelled positions whose likeliest piece is the right one."""
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
+        """
+        Args:
+            logits: (positions, pieces).
+            labels: pieces, (positions,); `HIDDEN` does not count.
+        """
+        shown = labels != HIDDEN
+        super().update((logits.argmax(-1) == labels)[shown].float())
+
+
+class PiecePerplexity(Perplexity):
+    """The exponential of the mean cross-entropy over the labelled positions: among how many equally likely pieces the
+    model seems to choose; 1 is perfect."""
+
+    def __init__(self) -> None:
+        super().__init__(ignore_index=HIDDEN)
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """
+        Args:
+            logits: (positions, pieces).
+            labels: pieces, (positions,); `HIDDEN` does not count.
+        """
+        super().update(logits[None], labels[None])
+
+
+class ErrorRate(Metric):
+    """Edit errors over what there is to say, of best paths against labels, over all batches and processes.
+
+    Args:
+        classes: characters by class.
+        unit: words or characters.
+    """
+
+    higher_is_better = False
+    full_state_update = False
+    wrong: Tensor
+    said: Tensor
+
+    def __init__(self, classes: Sequence[str], unit: str) -> None:
+        super().__init__()
+        self.classes, self.unit = list(classes), unit
+        for name in ("wrong", "said"):
+            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+
+    def update(self, answers: Tensor, labels: Tensor, row: Tensor) -> None:
+        """
+        Args:
+            answers: logits, (positions, classes).
+            labels: characters of every row, (rows, most characters), below 0 after the last.
+            row: which row a position belongs to, (positions,).
+        """
+        jiwer = speech_package("jiwer")
+        compare: Any = jiwer.process_words if self.unit == "words" else jiwer.process_characters
+        paths = answers.argmax(-1).split(row.bincount(minlength=len(labels)).tolist())
+        for path, label in zip(paths, labels, strict=True):
+            truth = "".join(self.classes[i] for i in label.tolist() if i >= 0)
+            if not truth:
+                continue
+            found = compare(truth, spelt(path.tolist(), self.classes))
+            self.wrong += found.substitutions + found.deletions + found.insertions
+            self.said += found.substitutions + found.deletions + found.hits
+
+    def compute(self) -> Tensor:
+        return self.wrong / self.said.clamp(min=1)
+
+
+class WordAccuracy(ErrorRate):
+    """1 - word error rate, at least 0."""
+
+    higher_is_better = True
+
+    def compute(self) -> Tensor:
+        return (1 - super().compute()).clamp(min=0)
+
+
+def transcript_metrics(classes: Sequence[str]) -> MetricCollection:
+    return MetricCollection(
+        {
+            "wacc": WordAccuracy(classes, "words"),
+            "wer": ErrorRate(classes, "words"),
+            "cer": ErrorRate(classes, "characters"),
+        },
+        compute_groups=False,  # or cer would take over the counts of words
+    )

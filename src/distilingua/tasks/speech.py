@@ -253,7 +253,7 @@ class SpeechRecognition(WithoutClasses):
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def metrics(self) -> MetricCollection:
-        from distilingua.tasks.error_rates import transcript_metrics
+        from distilingua.tasks.metrics import transcript_metrics
 
         return transcript_metrics(self.labels)
 

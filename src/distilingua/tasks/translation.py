@@ -206,7 +206,7 @@ class Translation(WithoutClasses):
         the perplexity. BLEU and chrF take a search, see `judge`."""
         from torchmetrics import MetricCollection
 
-        from distilingua.tasks.pieces import PieceAccuracy, PiecePerplexity
+        from distilingua.tasks.metrics import PieceAccuracy, PiecePerplexity
 
         return MetricCollection({"accuracy": PieceAccuracy(), "perplexity": PiecePerplexity()})
 
