@@ -93,6 +93,15 @@ def test_the_teacher_s_text_alone_carries_it_across_vocabularies(run: Compose) -
     assert bleu(metrics, "student", "fr") > bleu(metrics, "direct", "fr") + 0.3
 
 
+def test_one_language_into_another_needs_no_target(run: Compose) -> None:
+    """A small model for one direction: the teacher translates the part of the source that has no references for it."""
+    cfg = run("pair.targets=[]", "teacher.fine_tune.epochs=4", "training.epochs=3")
+    check(cfg)
+    metrics = train(cfg)
+    assert metrics["pair"] == "en"
+    assert set(metrics["models"]["student"]["languages"]) == {"en"} == set(metrics["retention"]["languages"])
+
+
 def test_choices_of_different_pieces_are_not_compared(run: Compose) -> None:
     with pytest.raises(
         UserError, match=r"vocabulary \(150 pieces\) is not the teacher's \(120 pieces.*objective=sequence"

@@ -29,18 +29,40 @@ LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than w
     "inverse_sqrt",
 )
 
+WHOLE = {  # least
+    **dict.fromkeys(("training.epochs", "training.batch_size", "training.eval_batch_size"), 1),
+    **dict.fromkeys(("training.workers", "seed", "task.stride"), 0),
+    **dict.fromkeys(("task.max_answer", "task.beams", "task.hearings"), 1),
+    "task.max_length": 3,  # a piece between the two that begin and end a text
+}
+SIZES = {  # least, of models from random weights
+    **dict.fromkeys(("layers", "decoder_layers", "hidden_size", "heads", "feed_forward", "positions", "mels"), 1),
+    "kernel": 1,
+    "vocabulary": 32,  # letters alone are as many
+}
+NULLABLE = ("task.stride", "objective.alpha", "training.language_alpha", "lr_schedule.warmup", "teacher.prefix")
+
 
 def check(cfg: DictConfig) -> None:
     """Raises UserError for the first thing that cannot work; takes a second or two and writes nothing."""
     if cfg.get("several"):
         _check_several(cfg)
         return
+    _check_values(cfg)
+    task: Any = get_class(cfg.task._target_)
     pair: Pair = instantiate(cfg.pair)
-    pair.check()
-    corpus = instantiate(cfg.corpus)
-    corpus.check(pair.languages)
+    pair.check(alone=task.generates)
     source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     source.check()
+    student = instantiate(cfg.student)
+    for role, model in {"student": student, **source.members}.items():
+        if task.auto not in model.can_be:
+            raise UserError(
+                f"{role}: task={cfg.task.name} needs an {task.auto}, and this one cannot be any. Choose another task, "
+                f"or what goes with this one: {task.goes_with}."
+            )
+    corpus = instantiate(cfg.corpus)
+    corpus.check(pair.languages)
     if source.languages is not None and pair.source not in source.languages:
         raise UserError(
             f"teacher: it reads {', '.join(source.languages)}, not the source language {pair.source!r}. Choose a "
@@ -48,11 +70,21 @@ def check(cfg: DictConfig) -> None:
         )
     if pair.align == "block" and isinstance(source, Ensemble):
         raise UserError("pair.align=block: several teachers each read one sentence. Set pair.align=sentence.")
-    _check_numbers(cfg)
+    for member in source.members.values():
+        foreign = set((member.fine_tune or {}).get("languages") or ()) - set(pair.languages)
+        if foreign:
+            raise UserError(
+                f"teacher.fine_tune.languages names {', '.join(sorted(foreign))}, and the pair is {pair.name}. Name "
+                f"languages of the pair only, or add them to it: pair.targets."
+            )
+    if pair.protocol == "translate_train" and (task.points_into or "audio" in task.reads):
+        raise UserError(
+            f"pair.protocol=translate_train: labels of task={cfg.task.name} belong to one text or sound, and are not "
+            f"those of its translation. Choose pair.protocol=zero_shot."
+        )
     if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
         raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
-    instantiate(cfg.student).check(cfg.task.max_length)
-    task: Any = get_class(cfg.task._target_)
+    student.check(cfg.task.max_length)
     if pair.align == "block" and task.points_into:
         raise UserError("pair.align=block: this task's labels point into one text. Set pair.align=sentence.")
     if isinstance(source, Ensemble) and task.generates:
@@ -95,8 +127,6 @@ def check(cfg: DictConfig) -> None:
         )
     if "audio" in task.reads:
         _check_hearing(cfg, source, objective, augmentations)
-    elif "sound" in cfg.student:
-        raise UserError("student: it hears, and this task reads. Set task=speech, or choose student=tiny.")
     if augmentations and task.points_into:
         raise UserError(
             f"augmentation={','.join(augmentations)}: labels of this task point into the text, which must stay. "
@@ -155,8 +185,6 @@ def _check_hearing(
     augmentations: Mapping[str, Augmentation],
 ) -> None:
     """What speech asks of the other groups."""
-    if "sound" not in cfg.student:
-        raise UserError("task: it hears, and this student reads. Choose student=speech_tiny.")
     for name, member in source.members.items():
         folder = member.local
         hears = folder is None or any(
@@ -183,28 +211,43 @@ def _check_hearing(
             )
 
 
-def _check_numbers(cfg: DictConfig) -> None:
-    """Values that would end in a traceback once everything has loaded."""
-    whole: dict[str, Any] = {f"training.{n}": 1 for n in ("epochs", "batch_size", "eval_batch_size")}
-    for name, least in {**whole, "training.workers": 0, "seed": 0}.items():
-        value = OmegaConf.select(cfg, name)
-        if not isinstance(value, int) or value < least:
+def _check_values(cfg: DictConfig) -> None:
+    """Values that would end in a traceback once everything has loaded, or in a model of no use."""
+    parts = [
+        part for part in ("student", "teacher.scratch") if OmegaConf.select(cfg, f"{part}.hidden_size") is not None
+    ]
+    whole = {**WHOLE, **{f"{part}.{name}": least for part in parts for name, least in SIZES.items()}}
+    for name, least in whole.items():
+        value = _given(cfg, name, least)
+        if type(value) is not int or value < least:
             raise UserError(f"{name}={value}: expected a whole number of at least {least}.")
-    above_zero = {"optimizer.lr": "1e-3", "objective.temperature": "1"}
-    for name, example in above_zero.items():
-        value = OmegaConf.select(cfg, name)
-        if not isinstance(value, int | float) or not value > 0:
+    for name, example in {"optimizer.lr": "1e-3", "objective.temperature": "1"}.items():
+        value = _given(cfg, name, 1)
+        if type(value) not in (int, float) or not value > 0:
             raise UserError(f"{name}={value}: expected a number above 0, such as {example}.")
-    for name in ("objective.alpha", "training.language_alpha", "lr_schedule.warmup"):
-        value = OmegaConf.select(cfg, name)
-        if value is not None and (not isinstance(value, int | float) or not 0 <= value <= 1):
+    shares = ["objective.alpha", "training.language_alpha", "lr_schedule.warmup"]
+    for name in [*shares, *(f"{part}.dropout" for part in parts)]:
+        value = _given(cfg, name, 0)
+        if type(value) not in (int, float) or not 0 <= value <= 1:
             raise UserError(f"{name}={value} is outside [0, 1]: expected a share, such as 0.1.")
+    for name in ("task.makes_labels", "task.pseudo_labels", *(f"{part}.lowercase" for part in parts)):
+        if type(_given(cfg, name, True)) is not bool:
+            raise UserError(f"{name}={_given(cfg, name, True)}: expected true or false.")
+    for name in ("student.prefix", "teacher.prefix"):
+        if type(_given(cfg, name, "")) is not str:
+            raise UserError(f'{name}={_given(cfg, name, "")}: expected text, "" for none.')
     if cfg.lr_schedule.name not in LR_SCHEDULES:
         raise UserError(f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}.")
     folder = Path(str(OmegaConf.select(cfg, "paths.cache")))
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise UserError(f"paths.cache={folder} cannot be written. Name another folder: paths.cache=FOLDER.")
+
+
+def _given(cfg: DictConfig, name: str, absent: Any) -> Any:
+    """The value under a name, `absent` where nobody has such a key, or where it may be null and is."""
+    value = OmegaConf.select(cfg, name, default=absent)
+    return absent if value is None and name in NULLABLE else value
 
 
 def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:

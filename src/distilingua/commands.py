@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,16 @@ from distilingua.cli import conf_folder, run
 from distilingua.errors import UserError
 
 OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
-OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "_") or "default", replace=True)
+OmegaConf.register_new_resolver("file_name", lambda text: file_name(text), replace=True)
+
+
+def file_name(text: str, most: int = 150) -> str:
+    """A name for a folder; what is longer than any file system takes ends in a hash in place of the rest."""
+    name = text.replace("/", "_") or "default"
+    if len(name.encode()) <= most:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name.encode()[:most].decode(errors='ignore')}-{digest}"
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")

@@ -23,13 +23,13 @@ def describe(cfg: DictConfig) -> None:
     reads = instantiate(cfg.teacher, _convert_="all").languages if objective.needs_teacher else None
     rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, task=get_class(cfg.task._target_))
     show_data(rows)
+    if not set(rows.labels) >= {label for label in rows.texts["label"] if label}:  # tags, answers, free text
+        return
     caps = ambiguity_caps(corpus.load(pair.languages))
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
     console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
-    if not rows.labels:  # free text
-        return
     languages = pair.languages[:2]  # more do not fit beside each other
     shown = plain_table(f"{len(rows.labels)} labels; a training sentence of each", ("label",), ())
     for lang in languages:

@@ -75,7 +75,12 @@ def prepare(cfg: DictConfig) -> Job:
     task: Task = instantiate(cfg.task, labels=rows.labels)
     task.learn(label for label in rows.train["label"] if label)
     tokenizer = student.tokenizer(rows.train, Path(cfg.paths.cache))
-    return Job(cfg, pair, source, objective, student, augmentations, rows, task, tokenizer)
+    job = Job(cfg, pair, source, objective, student, augmentations, rows, task, tokenizer)
+    # what cannot be built, or read, is said before anything is trained; tokens are kept, so no time is lost
+    if student.origin() is None:
+        student.model(task, tokenizer)
+    task.targets(rows.train, tokenise(rows.train, task, tokenizer, student.prefix, job.cache))
+    return job
 
 
 def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair) -> Dataset:

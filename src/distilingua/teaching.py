@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,8 @@ def teach(job: Job, name: str, source: TeacherSource) -> Reader:
         return Reader(load, tokenizer, source.prefix, source.local, str(source.precision))
     settings = source.fine_tune
     lessons = lessons_of(job, source)
+    # what it will be asked, so that a text it cannot read is named before it learns; tokens are kept
+    tokenise(asked(rows, (rows.train, *rows.dev.values())), task, tokenizer, source.prefix, job.cache)
     recipe = {
         "base": repr(source.scratch) if source.scratch else source.origin(),
         "tokenizer": tokenizer_fingerprint(tokenizer),
@@ -121,7 +123,7 @@ def label_anew(job: Job, teachers: Mapping[str, Reader]) -> Dataset:
         return read_along(rows, rows.train) if "label" in task.reads else rows.train
     ((name, reader),) = teachers.items()
     wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
-    texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in wanted])
+    texts = with_ids(rows.texts, wanted)
     texts = with_labels(texts, [""] * len(texts))
     recipe = {**answer_recipe(job, name, reader, texts), "task": OmegaConf.to_container(job.cfg.task, resolve=True)}
 
@@ -193,13 +195,13 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
         return {"data": {}, "teacher": None}
     for reader in teachers.values():
         task.comparable(job.tokenizer, reader.tokenizer)
-    reads = [r for part in (lessons, *rows.dev.values()) for r in part["teacher_rows"]]
+    parts = (lessons, *rows.dev.values())
+    reads = [r for part in parts for r in part["teacher_rows"]]
     columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
     stores = []
     for (name, reader), column in zip(teachers.items(), columns, strict=True):
         member = source.members[name]
-        ids = {i for i in column if i} if column is not None else {i for r in reads for i in r}
-        texts = rows.texts.select([i for i, row_id in enumerate(rows.texts["id"]) if row_id in ids])
+        texts = asked(rows, parts) if column is None else with_ids(rows.texts, set(column))
         encoded = tokenise(texts, task, reader.tokenizer, reader.prefix, job.cache)
         pad_id = reader.tokenizer.pad_token_id
         if member.store is False:
@@ -215,6 +217,15 @@ def ask(job: Job, teachers: Mapping[str, Reader], lessons: Dataset) -> Answers:
     read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
     panel = Panel(stores, member_weights(source) if isinstance(source, Ensemble) else [1.0], task, read)
     return {"data": {"soft_labels": panel}, "teacher": None}
+
+
+def asked(rows: Rows, parts: Iterable[Dataset]) -> Dataset:
+    """The texts that teachers read in place of rows, or as they are."""
+    return with_ids(rows.texts, {i for part in parts for read in part["teacher_rows"] for i in read})
+
+
+def with_ids(texts: Dataset, ids: Collection[str]) -> Dataset:
+    return texts.select([n for n, row_id in enumerate(texts["id"]) if row_id in ids])
 
 
 def member_weights(source: Ensemble) -> list[float]:

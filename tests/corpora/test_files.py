@@ -129,6 +129,18 @@ def test_sentence_pairs(suffix: str, tmp_path: Path) -> None:
     assert [(row["text"], row["text_pair"], row["label"]) for row in rows] == [("it rains", "it is wet", "yes")]
 
 
+def test_stretches_and_sound_stand_in_columns_of_their_own(tmp_path: Path) -> None:
+    records = [{"words": ["die", "Lampe"], "same": '[["lamp", 4, 9]]', "wav": "../a.wav"}]
+    path = lay_out(tmp_path / "data", {"de": records}, ".jsonl")
+    columns = {"text": "words", "label": None, "spans": "same", "audio": "wav"}
+    (tmp_path / "data" / "a.wav").write_bytes(b"sound")
+    (row,) = load(path, "de", columns=columns)
+    assert (row["text"], row["label"], row["spans"]) == ("die Lampe", "", '[["lamp", 4, 9]]')
+    assert row["audio"].rpartition("#")[0] == str(tmp_path / "data" / "de" / "../a.wav")  # beside the table
+    with pytest.raises(UserError, match=r"no column 'sound'.*corpus\.columns\.audio=words"):
+        load(path, "de", columns={**columns, "audio": "sound"})
+
+
 def test_group_row_aligns_files_line_by_line(tmp_path: Path) -> None:
     rows = corpus(lay_out(tmp_path, RECORDS), columns={"group": "row"}).load(["en", "de"]).to_list()
     groups = {(row["lang"], row["split"], row["text"]): row["group"] for row in rows}

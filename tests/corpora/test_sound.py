@@ -69,8 +69,8 @@ def test_sound_that_says_nothing_is_refused(tmp_path: Path, content: np.ndarray,
 def test_a_file_without_bytes_a_text_file_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     (tmp_path / "nothing.wav").write_bytes(b"")
     (tmp_path / "text.mp3").write_text("this is no sound at all, whatever its name says" * 20)
-    for name in ("nothing.wav", "text.mp3"):
-        with pytest.raises(BadSound, match="not sound"):
+    for name, said in (("nothing.wav", "it is empty"), ("text.mp3", "not sound")):
+        with pytest.raises(BadSound, match=said):
             waveform(of_file(tmp_path / name))
     with pytest.raises(BadSound, match="cannot be opened"):
         waveform(f"{tmp_path}/gone.wav#0123456789abcdef")
@@ -81,6 +81,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:20_000])
     with pytest.raises(BadSound):
         waveform(of_file(file))
+    file = written(tmp_path / "a.wav", tone(2, RATE), RATE)
+    content = file.read_bytes()
+    file.write_bytes(content[:20_000])
+    with pytest.raises(BadSound, match=r"cut off: \d+ of 32000 samples"):
+        waveform(of_file(file))
+    at = content.index(b"data") + 4
+    file.write_bytes(content[:at] + b"\xff" * 4 + content[at + 4 :])  # a stream, whose length nobody knew in advance
+    assert len(waveform(of_file(file))) == 2 * RATE
 
 
 def test_a_file_that_has_changed_is_refused(tmp_path: Path) -> None:

@@ -190,6 +190,11 @@ def test_an_answer_that_is_not_in_the_context_is_named(answer: tuple[str, int], 
     assert QuestionAnswering.problem({"text_pair": CONTEXT, "label": label(("living room", 28))}) is None
 
 
+@pytest.mark.parametrize("label", ["hall", "7", '"hall"', '["hall"]', '[{"text": "hall"}]', '{"text": ["x"]}'])
+def test_what_is_no_list_of_answers_is_named(label: str) -> None:
+    assert "is no list of answers" in str(QuestionAnswering.problem({"text_pair": CONTEXT, "label": label}))
+
+
 @pytest.mark.parametrize("size", [0, 1], ids=["words", "letters"])
 @pytest.mark.parametrize("said", ["reading lamp", "living room", "20", ""])
 def test_what_is_certain_is_decoded(tokenizers: list[PreTrainedTokenizerBase], said: str, size: int) -> None:

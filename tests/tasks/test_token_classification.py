@@ -175,6 +175,59 @@ def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, ski
             load()
 
 
+@pytest.mark.parametrize(
+    ("spans", "message"),
+    [
+        ("x", "'x' are not as expected: JSON"),
+        ('[["lamp", 3]]', "are not as expected"),
+        ('[["lamp", 14, 40]]', r"\['lamp', 14, 40\] is outside of a text of"),
+    ],
+)
+def test_stretches_that_cannot_be_are_named(spans: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"row 'en-train-0': spans:? .*{message}"):
+        load_rows(Tagged({"en": spans, "de": ""}), Cleaning(), Pair("en", ["de"]), None, task=TokenClassification)
+
+
+def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> None:
+    """A teacher that does not read the target says nothing of its words, unless `spans` say which are which."""
+    lamp = json.dumps([["lamp", 0, 4]])
+
+    def load(**spans: str) -> Any:
+        return load_rows(Tagged(spans), Cleaning(), Pair("en", ["de"]), ["en"], task=TokenClassification)
+
+    rows = load(en=lamp, de=lamp)
+    assert rows.pairing.with_teacher["de"] > 0
+    assert any(rows.dev["de"]["teacher_rows"][:])
+    for missing in ({"en": lamp, "de": ""}, {"en": "", "de": lamp}):
+        with pytest.raises(UserError, match="`group` and `spans`, as labels point into the text"):
+            load(**missing)
+
+
+class Tagged:
+    """Aligned rows of two languages, with these spans in all rows of each."""
+
+    def __init__(self, spans: dict[str, str]) -> None:
+        self.spans = spans
+
+    def check(self, languages: list[str]) -> None: ...
+
+    def load(self, languages: list[str]) -> Dataset:
+        return dataset_from_rows(
+            {
+                "id": f"{lang}-{split}-{n}",
+                "lang": lang,
+                "split": split,
+                "text": f"lamp {lang} {split} {n}",
+                "label": "B-name O O O",
+                "group": f"{split}-{n}",
+                "spans": self.spans[lang],
+            }
+            for lang in languages
+            for split in ("train", "dev", "test")
+            for n in range(9)
+        )
+
+
 def test_a_ragged_store_gives_back_what_the_teacher_said(
     task: TokenClassification, tokenizers: list[PreTrainedTokenizerBase], tmp_path: Path
 ) -> None:

@@ -361,7 +361,7 @@ def test_languages_must_be_named_as_the_tokenizer_does(make: str, folder: Path) 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     rows = {"text": ["the door"], "label": [""], "lang": ["en"]}
     if make == "marian":
-        with pytest.raises(UserError, match=r"task.into=deu_Latn: MarianTokenizer knows no language codes"):
+        with pytest.raises(UserError, match=r"task.into=deu_Latn, .*: MarianTokenizer knows no language codes"):
             Translation(**CODES["nllb"]).encode(rows, tokenizer, "")  # type: ignore[arg-type]
         return
     with pytest.raises(UserError, match=r"task.codes: \w+ is of a model of many languages"):

@@ -34,6 +34,8 @@ def test_tags_of_stretches() -> None:
 def test_tokens_of_several_words_go_on_with_what_they_began() -> None:
     assert tagged(["the", "New York", "x"], ["O", "B-LOC", "O"]) == ("the New York x", "O B-LOC I-LOC O")
     assert tagged(["去", "北京"], ["O", "B-LOC"]) == ("去 北京", "O B-LOC I-LOC")
+    assert tagged(["the", "lamp"], ["O"]) == ("the lamp", "O")  # for `problem` to name
+    assert tagged(["the", "lamp"], []) == ("the lamp", "")
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.hub import _require_columns
-from distilingua.corpora.schema import dataset_from_table
+from distilingua.corpora.schema import dataset_from_table, require_columns
 from distilingua.errors import UserError
 from distilingua.locations import location
 
@@ -26,7 +25,7 @@ class Files:
     Args:
         path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
             `package:NAME/FOLDER` for files that a Python package carries.
-        columns: see `dataset_from_table`.
+        columns: see `dataset_from_table`. Paths of sound files are relative to the file that names them.
         splits: our split -> what stands for `{split}` in the path.
         labels: class names by number, where the labels are plain numbers.
         skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
@@ -60,7 +59,7 @@ class Files:
                     raise UserError(f"corpus.path: {file.name} is none of {', '.join(READERS)}.")
                 if not file.is_file():
                     raise UserError(f"corpus: {file} does not exist. corpus.path={self.path} leads there for {lang!r}.")
-                _require_columns(self.columns, _header(file), str(file))
+                require_columns(self.columns, _header(file), str(file))
 
     def load(self, languages: list[str]) -> Dataset:
         from datasets import concatenate_datasets, load_dataset
@@ -78,6 +77,10 @@ class Files:
                         "na_values": [""],
                     }
                 table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
+                if sound := self.columns.get("audio"):
+                    table = table.map(
+                        lambda row, at=file.parent, name=sound: {name: str(at / row[name]) if row[name] else None}
+                    )
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         return concatenate_datasets(parts)
 

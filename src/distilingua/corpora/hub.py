@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import dataset_from_table
+from distilingua.corpora.schema import dataset_from_table, require_columns
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Hub:
                 if theirs is None:
                     continue
                 table = self._table(lang, split, theirs)
-                _require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
+                require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
@@ -98,13 +98,3 @@ def _names(table: Dataset, lang: str) -> list[str]:
     inside = [f"{name}.{field}" for name, kind in fields.items() if isinstance(kind, dict | list) for field in kind]
     inside += [f"{name.removesuffix(lang)}{{lang}}" for name in inside if name.endswith(f".{lang}")]
     return [*table.column_names, *inside]
-
-
-def _require_columns(columns: dict[str, Any], found: list[str], where: str) -> None:
-    wanted = [c for value in columns.values() if value for c in ([value] if isinstance(value, str) else value)]
-    missing = [c for c in wanted if c not in found and c != "row"]
-    if missing:
-        raise UserError(
-            f"corpus: {where} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}. "
-            f"Name the right ones under corpus.columns, e.g. corpus.columns.text={found[0]}."
-        )

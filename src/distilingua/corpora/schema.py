@@ -79,7 +79,7 @@ def dataset_from_table(
         own = _whole(row[columns["id"]]) if columns.get("id") else position
         first, said = _field(row, texts[0]), _field(row, label) if label else None
         if isinstance(first, list):  # tokens and their tags
-            text, name = tagged(first, [_class_name(tag, names) for tag in said or ()])
+            text, name = tagged([_text(token) for token in first], [_class_name(tag, names) for tag in said or ()])
         else:
             text, name = _text(first), _class_name(_whole(said), names)
         sound = columns.get("audio")
@@ -94,7 +94,7 @@ def dataset_from_table(
             "group": "" if aligned is None else f"{split}-{aligned}",
             "block": _text(_whole(row[columns["block"]])) if columns.get("block") else "",
             "audio": of_cell(row[sound]) if sound else "",
-            "spans": "",
+            "spans": _text(row[columns["spans"]]) if columns.get("spans") else "",
         }
 
     return table.map(
@@ -108,11 +108,32 @@ def dataset_from_table(
     )
 
 
+def require_columns(columns: dict[str, Any], found: list[str], where: str) -> None:
+    """Raises UserError for columns that a table does not have.
+
+    Args:
+        columns: schema column -> column of the table, as for `dataset_from_table`.
+        found: what the table has.
+        where: the table, for the message.
+    """
+    named = [(key, c) for key, v in columns.items() if v for c in ([v] if isinstance(v, str) else v)]
+    missing = {c: key for key, c in named if c not in found and c != "row"}
+    if missing:
+        raise UserError(
+            f"corpus: {where} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}. "
+            f"Name the right ones under corpus.columns, e.g. corpus.columns.{next(iter(missing.values()))}={found[0]}."
+        )
+
+
 def _answers(value: dict[str, Any] | list[dict[str, Any]]) -> str:
-    """Answers of a row in the style of SQuAD, as the label of a question."""
-    if isinstance(value, dict):
-        value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
-    return json.dumps([{"text": a["text"], "start": a["answer_start"]} for a in value], ensure_ascii=False)
+    """Answers of a row in the style of SQuAD, as the label of a question; what is none stays, for `problem` to find."""
+    try:
+        if isinstance(value, dict):
+            value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
+        value = [{"text": a["text"], "start": a["answer_start"]} for a in value]
+    except (KeyError, TypeError, ValueError):
+        pass
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _field(row: dict[str, Any], name: str) -> Any:

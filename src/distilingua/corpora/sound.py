@@ -9,7 +9,9 @@ Two kinds, both naming their content, so that whatever is computed from a row ca
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ RATE = 16_000
 """What every model here hears, in Hz: that of wav2vec 2.0, Whisper, XLS-R and all that came after them."""
 SPOKEN = "espeak:"
 DIGITS = 16
+UNKNOWN = 2**31 - 2**16  # bytes; above is what programs write for "until the end"
 SHORTEST, LONGEST = 0.1, 30.0  # seconds; the longest is Whisper's window
 
 
@@ -83,10 +86,13 @@ def waveform(audio: str) -> np.ndarray:
     soundfile = espeak.speech_package("soundfile")
     path, _, digest = audio.rpartition("#")
     try:
-        if hashlib.sha256(Path(path).read_bytes()).hexdigest()[:DIGITS] != digest:
+        content = Path(path).read_bytes()
+        if hashlib.sha256(content).hexdigest()[:DIGITS] != digest:
             raise BadSound("the file has changed since the corpus was read")
+        if not content:
+            raise BadSound("it is empty")
         with soundfile.SoundFile(path) as file:
-            stated = file.frames
+            stated = _stated(content, file.frames)
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except OSError as error:
         raise BadSound(f"it cannot be opened ({error.strerror})") from None
@@ -99,6 +105,17 @@ def waveform(audio: str) -> np.ndarray:
     if rate < RATE:
         raise BadSound(f"its rate is {rate} Hz, below the {RATE} Hz that models hear")
     return _checked(_at_rate(samples.mean(1), rate))
+
+
+def _stated(content: bytes, found: int) -> int:
+    """Samples that the header of a WAV file promises; libsndfile counts those that are there. `found` for other files,
+    and for streams, whose length was not known when the header was written."""
+    try:
+        with wave.open(io.BytesIO(content)) as file:
+            frames = file.getnframes()
+            return frames if 0 < frames * file.getnchannels() * file.getsampwidth() < UNKNOWN else found
+    except (wave.Error, EOFError):
+        return found
 
 
 def _at_rate(sound: np.ndarray, rate: int) -> np.ndarray:

@@ -45,14 +45,18 @@ class Readings:
     """Says which texts a teacher reads for a row: the row itself, or source text that means the same.
 
     Args:
-        rows: `{id, lang, split, group, block}`; source rows whose label the teacher has not seen become partners.
+        rows: `{id, lang, split, group, block, spans}`; source rows whose label the teacher has not seen become
+            partners.
+        pointing: whether labels point into the text, so that an answer to another text is worth something only where
+            `spans` say which stretches of the two correspond.
     """
 
-    def __init__(self, rows: Iterable[dict[str, Any]], pair: Pair) -> None:
+    def __init__(self, rows: Iterable[dict[str, Any]], pair: Pair, pointing: bool = False) -> None:
         self.pair, self.key = pair, "group" if pair.align == "sentence" else "block"
+        self.pointing = pointing
         self.partners: dict[str, list[str]] = defaultdict(list)
         for row in rows:
-            if row["lang"] == pair.source and row["split"] != "train" and row[self.key]:
+            if row["lang"] == pair.source and row["split"] != "train" and row[self.key] and self._carries(row):
                 self.partners[row[self.key]].append(row["id"])
         for ids in self.partners.values():
             ids.sort()  # whatever the order of the rows
@@ -67,10 +71,13 @@ class Readings:
     def _one(self, row: dict[str, Any], languages: list[str] | None, through_partner: bool = True) -> list[str]:
         if languages is None or row["lang"] in languages:
             return [row["id"]]
-        aligned = self.partners[row[self.key]] if through_partner else []
+        aligned = self.partners[row[self.key]] if through_partner and self._carries(row) else []
         if aligned and self.pair.align == "sentence":
             return [aligned[int(_lot(self.pair.seed, "partner", row["id"]) * len(aligned))]]
         return aligned
+
+    def _carries(self, row: dict[str, Any]) -> bool:
+        return not self.pointing or bool(row["spans"])
 
 
 def pair_rows(
@@ -79,6 +86,7 @@ def pair_rows(
     teacher_languages: list[str] | None,
     members: Sequence[Member] = (),
     stratum: Callable[[str], str] = str,
+    pointing: bool = False,
 ) -> tuple[Dataset, PairingReport]:
     """Training rows with the labels that may be seen and the ids of the texts the teacher reads in their place.
 
@@ -88,6 +96,7 @@ def pair_rows(
         teacher_languages: what the teacher reads; None for all languages.
         members: the teachers one by one, where there are several.
         stratum: of a label; `few_shot` shows some of each, see `Task.stratum`.
+        pointing: see `Readings`.
 
     Returns:
         The training rows, in corpus order, with `label` emptied where it may not be seen and a new column
@@ -100,14 +109,14 @@ def pair_rows(
     """
     train = [
         row
-        for row in rows.select_columns(["id", "lang", "split", "label", "group", "block"])
+        for row in rows.select_columns(["id", "lang", "split", "label", "group", "block", "spans"])
         if row["split"] in ("train", "parallel")
     ]
     if not any(row["split"] == "parallel" for row in train if row["lang"] == pair.source):
         for row in train:
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
                 row["split"] = "parallel"
-    readings = Readings(train, pair)
+    readings = Readings(train, pair, pointing)
     # what translation would carry over: the label of whatever source text a target text is aligned with
     carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
     shown = _shots(train, pair, stratum) if pair.protocol == "few_shot" else set()
@@ -129,11 +138,13 @@ def pair_rows(
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
+            spans = " and `spans`, as labels point into the text" if pointing else ""
+            corresponding = ", say which stretches correspond (README: your own files)" if pointing else ""
             raise UserError(
                 f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this corpus "
-                f"is aligned with {pair.source!r} text (column `{readings.key}`). Give aligned rows the same "
-                f"{readings.key}, choose a teacher that reads {lang!r} (teacher=xlmr_base), or train without one "
-                f"(objective=direct)."
+                f"is aligned with {pair.source!r} text (column `{readings.key}`{spans}). Give aligned rows the same "
+                f"{readings.key}{corresponding}, choose a teacher that reads {lang!r} (teacher=xlmr_base), or train "
+                f"without one (objective=direct)."
             )
     visible_rows = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])
     columns = {name: visible_rows[name][:] for name in visible_rows.column_names}

@@ -42,12 +42,19 @@ class Pair:
 
     @property
     def name(self) -> str:
-        return f"{self.source}-{'+'.join(self.targets)}"
+        return "-".join(filter(None, [self.source, "+".join(self.targets)]))
 
-    def check(self) -> None:
+    def check(self, alone: bool = False) -> None:
+        """
+        Args:
+            alone: whether the source may do without targets, as where it is translated.
+
+        Raises:
+            UserError: rules that contradict themselves.
+        """
         if isinstance(self.targets, str):
             raise UserError(f"pair.targets={self.targets} is one word. Give a list: pair.targets=[{self.targets}].")
-        if not self.targets:
+        if not self.targets and not alone:
             raise UserError("pair.targets is empty. Give at least one language, e.g. pair.targets=[de].")
         if self.source in self.targets:
             raise UserError(

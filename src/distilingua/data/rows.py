@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset, List, Value
@@ -83,7 +84,8 @@ def load_rows(
                 f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
             )
-    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratum)
+    pointing = bool(task.points_into)
+    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratum, pointing)
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
@@ -92,8 +94,8 @@ def load_rows(
         }
 
     dev = held_out("dev")
-    unlabelled = texts.select_columns(["id", "lang", "split", "group", "block"])
-    readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair)
+    unlabelled = texts.select_columns(["id", "lang", "split", "group", "block", "spans"])
+    readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair, pointing)
     for lang, rows in dev.items():
         dev[lang] = rows.add_column(
             "teacher_rows",
@@ -106,9 +108,11 @@ def load_rows(
 def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool) -> Dataset:
     """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
     kept = []
-    columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", *task.reads])
+    columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", "spans", *task.reads])
     for n, row in enumerate(texts.select_columns(list(columns))):
         problem = task.unreadable(row) or (task.problem(row) if row["label"] else None)
+        if problem is None and task.points_into:
+            problem = _bad_spans(row)
         if problem is None:
             kept.append(n)
         elif not skip:
@@ -117,3 +121,13 @@ def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool)
             rules = report.dropped.setdefault(row["lang"], {})
             rules["bad"] = rules.get("bad", 0) + 1
     return texts if len(kept) == len(texts) else texts.select(kept)
+
+
+def _bad_spans(row: Mapping[str, str]) -> str | None:
+    """What is wrong with the column `spans`, in a sentence; None for nothing."""
+    text = row["text_pair"] or row["text"]
+    try:
+        outside = [(value, a, b) for value, a, b in json.loads(row["spans"] or "[]") if not 0 <= a < b <= len(text)]
+    except (TypeError, ValueError):
+        return f'spans {row["spans"][:60]!r} are not as expected: JSON, such as [["kitchen", 15, 22]].'
+    return f"spans: {list(outside[0])} is outside of a text of {len(text)} characters." if outside else None

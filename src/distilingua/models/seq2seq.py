@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from distilingua.models.student import Scratch
+from distilingua.models.student import Scratch, from_config
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -33,6 +33,7 @@ class Seq2Seq(Scratch):
     lowercase: bool = False
     decoder_layers: int = 2
 
+    can_be: ClassVar[Sequence[str]] = ("AutoModelForSeq2SeqLM",)
     spells: ClassVar[tuple[str, ...]] = ("text", "label")
 
     def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
@@ -67,4 +68,4 @@ class Seq2Seq(Scratch):
             forced_eos_token_id=tokenizer.eos_token_id,
             **task.model_options,
         )
-        return task.model_class.from_config(config)
+        return from_config(task, config)

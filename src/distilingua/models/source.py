@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +14,12 @@ from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+TEXT_HEADS = (
+    "AutoModelForSequenceClassification",
+    "AutoModelForTokenClassification",
+    "AutoModelForQuestionAnswering",
+)
 
 
 @dataclass
@@ -87,6 +93,16 @@ class TeacherSource:
         folder = Path(self.location).expanduser()
         looks_local = self.folder or self.path.startswith(("package:", "/", "./", "../", "~")) or folder.is_dir()
         return folder if looks_local else None
+
+    @property
+    def can_be(self) -> Sequence[str]:
+        """The AutoModels of transformers that it can be, as far as is known before weights load."""
+        if self.scratch is not None:
+            kinds: Sequence[str] = self.scratch.can_be
+            return kinds
+        config = self.local / "config.json" if self.local else None
+        writes = config is None or json.loads(config.read_text("utf-8")).get("is_encoder_decoder", False)
+        return [*TEXT_HEADS, "AutoModelForCTC", *(["AutoModelForSeq2SeqLM"] if writes else [])]
 
     def check(self) -> None:
         """Raises UserError for a folder without weights, a wrong checksum or an unknown option; loads nothing."""

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -135,6 +136,7 @@ class SpeechScratch:
     dropout: float = 0.1
     alphabet: str | list[str] | None = None
     prefix: str = ""
+    can_be: ClassVar[Sequence[str]] = ("AutoModelForCTC",)
 
     def check(self, max_length: int) -> None:
         check_extra()

@@ -17,7 +17,7 @@ from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
 from distilingua.models.factorise import FactorisedEmbedding, check_rank, factorise
-from distilingua.models.source import TeacherSource
+from distilingua.models.source import TEXT_HEADS, TeacherSource
 from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings, trim_tokenizer
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -30,6 +30,10 @@ if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a sec
 class Student(Protocol):
     prefix: str
     """Goes in front of every text it reads."""
+
+    @property
+    def can_be(self) -> Sequence[str]:
+        """The AutoModels of transformers that it can be, as far as is known before weights load."""
 
     def check(self, max_length: int) -> None:
         """Raises UserError for what cannot work with texts of this many pieces and is known before weights load."""
@@ -68,6 +72,7 @@ class Scratch:
     lowercase: bool = True
     architecture: str = "bert"
     prefix: str = ""
+    can_be: ClassVar[Sequence[str]] = TEXT_HEADS
     spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that its tokenizer learns from."""
 
@@ -125,7 +130,22 @@ class Scratch:
             pad_token_id=tokenizer.pad_token_id,
             **task.model_options,
         )
-        return task.model_class.from_config(config)
+        return from_config(task, config)
+
+
+def from_config(task: Task, config: PreTrainedConfig) -> PreTrainedModel:
+    """A model with random weights and the task's head.
+
+    Raises:
+        UserError: an architecture without such a head.
+    """
+    try:
+        model: PreTrainedModel = task.model_class.from_config(config)
+    except ValueError:
+        raise UserError(
+            f"student.architecture={config.model_type}: transformers has no {task.auto} of it. Choose another."
+        ) from None
+    return model
 
 
 @dataclass
@@ -149,6 +169,10 @@ class Pretrained:
     trim_vocabulary: bool = False
     embedding_rank: int | None = None
     prefix: str = ""
+
+    @property
+    def can_be(self) -> Sequence[str]:
+        return [head for head in self._source.can_be if head != "AutoModelForCTC"]
 
     def check(self, max_length: int) -> None:
         try:

@@ -80,8 +80,14 @@ class QuestionAnswering(WithoutClasses):
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:
         context = row["text_pair"]
-        for answer in json.loads(row["label"]):
-            text, start = answer["text"], answer["start"]
+        try:
+            answers = [(str(answer["text"]), int(answer["start"])) for answer in json.loads(row["label"])]
+        except (KeyError, TypeError, ValueError):
+            return (
+                f"the label {row['label'][:60]!r} is no list of answers. A corpus gives them as SQuAD does, "
+                f'{{"text": ["in the hall"], "answer_start": [17]}}, with empty lists where there is none.'
+            )
+        for text, start in answers:
             if not text.strip() or context[start : start + len(text)] != text:
                 there = context[start : start + len(text)]
                 elsewhere = context.find(text)

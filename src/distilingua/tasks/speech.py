@@ -74,6 +74,7 @@ class SpeechRecognition(WithoutClasses):
     """
 
     auto = "AutoModelForCTC"
+    goes_with = "student=speech_tiny teacher=speech_scratch objective=kd_ctc"
     shown: ClassVar[Mapping[str, str]] = {"wacc": "words", "wer": "WER", "cer": "CER"}
     reads = ("audio",)
     positional = False
@@ -88,7 +89,7 @@ class SpeechRecognition(WithoutClasses):
         most_wer: float = 0.1,
         hearings: int = 8,
     ) -> None:
-        if most_wer < 0 or hearings < 1:
+        if not isinstance(most_wer, int | float) or most_wer < 0 or hearings < 1:
             raise UserError(
                 f"task.most_wer={most_wer}, task.hearings={hearings}: expected at least 0 and 1, such as 0.1 and 8."
             )

@@ -49,6 +49,8 @@ class Task(ABC):
     """Pieces a model reads at most."""
     auto: ClassVar[str]
     """The AutoModel of transformers whose head this task needs."""
+    goes_with: ClassVar[str] = "student=tiny teacher=minilm_en"
+    """Choices that have such a head, for messages."""
     shown: ClassVar[Mapping[str, str]]
     """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
     reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")

@@ -59,7 +59,7 @@ class TokenClassification(Task):
     def problem(row: Mapping[str, str]) -> str | None:
         words, tags = words_of(row["text"]), row["label"].split()
         if len(words) != len(tags):
-            return f"{len(words)} words and {len(tags)} tags."
+            return f"{len(words)} words and {len(tags)} tags ({row['label'][:40]!r})."
         return broken(tags)
 
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:

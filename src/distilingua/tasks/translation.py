@@ -46,6 +46,7 @@ class Translation(WithoutClasses):
     """
 
     auto = "AutoModelForSeq2SeqLM"
+    goes_with = "student=seq2seq_tiny teacher=seq2seq_scratch"
     shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
     reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
     positional: ClassVar[bool] = False
@@ -69,11 +70,17 @@ class Translation(WithoutClasses):
         self.into, self.codes = into, dict(codes or {})
         if beams < 1:
             raise UserError(f"task.beams={beams}: a search needs at least 1. Try task.beams=4.")
-        if ratio is not None and not ratio > 1:
+        if ratio is not None and not (isinstance(ratio, int | float) and ratio > 1):
             raise UserError(
                 f"task.ratio={ratio}: expected a number above 1, such as 2.5, or null to keep every translation."
             )
-        self._sacrebleu()  # a missing package is told at once
+        try:
+            self._scorers()  # a missing package is told at once
+        except KeyError:
+            raise UserError(
+                f"task.tokenize={tokenize}: sacrebleu has no such tokenizer. Choose 13a, or zh, ja-mecab, ko-mecab, "
+                f"char or intl where words are not between spaces."
+            ) from None
 
     # --- reading ------------------------------------------------------------------------------------------------------
     @property
@@ -148,14 +155,14 @@ class Translation(WithoutClasses):
 
     def _check_codes(self, tokenizer: PreTrainedTokenizerBase) -> None:
         many = hasattr(tokenizer, "src_lang")
-        if many != bool(self.into and self.codes):
+        if not (self.into and self.codes if many else not self.into and not self.codes):
             name = type(tokenizer).__name__
             raise UserError(
                 f"task.codes: {name} is of a model of many languages and has to be told which it reads and writes. Set "
-                f"task.into and task.codes as it spells them, e.g. task.into=deu_Latn '+task.codes={{en: eng_Latn}}'."
+                f"task.into and task.codes as it spells them, e.g. task.into=deu_Latn 'task.codes={{en: eng_Latn}}'."
                 if many
-                else f"task.into={self.into}: {name} knows no language codes. Set task.into=null and leave task.codes "
-                f"empty, or choose a model of many languages."
+                else f"task.into={self.into}, task.codes={self.codes or None}: {name} knows no language codes. Set "
+                f"both to null, or choose a model of many languages."
             )
 
     def _code(self, lang: str, tokenizer: PreTrainedTokenizerBase, codes: Mapping[str, str] | None = None) -> str:

@@ -36,7 +36,12 @@ def tags_of(text: str, spans: Iterable[tuple[int, int, str]]) -> str:
 
 
 def tagged(tokens: Sequence[str], tags: Sequence[str]) -> tuple[str, str]:
-    """Text and tags of a sentence that comes as tokens; a token of several words goes on with what it began."""
+    """Text and tags of a sentence that comes as tokens; a token of several words goes on with what it began.
+
+    Tags that are not one a token stay as they are, for `problem` to find; without any, the label is hidden.
+    """
+    if len(tags) != len(tokens):
+        return " ".join(tokens), " ".join(tags)
     words = [len(words_of(token)) for token in tokens]
     spread = [
         tag if n == 0 or tag == OUTSIDE else f"I-{tag[2:]}"
