@@ -86,3 +86,5 @@ def quieten() -> None:
     # it is, by way of the data module's state
     warnings.filterwarnings("ignore", message=".*your dataloader is not resumable.*")
     warnings.filterwarnings("ignore", message=".*treespec, LeafSpec.*")
+    # of a small corpus, the curves are short; every epoch has its dev scores all the same
+    warnings.filterwarnings("ignore", message=".*is smaller than the logging interval.*")

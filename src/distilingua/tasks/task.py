@@ -37,7 +37,9 @@ class Task(ABC):
     decoder step is one, so is a frame of sound. Teacher and student may read with different tokenizers: they meet at
     positions, so a row has the same number of them whoever reads it.
 
-    Subclasses set what is listed under "To set", and override what differs from one class per position.
+    Subclasses set what is listed under "To set", write the four abstract methods (`encode`, `targets`, `decode`,
+    `metrics`), and override what differs from one class per position. The objective compares distributions, so what is
+    no choice among classes, such as regression, does not fit.
     """
 
     # --- to set -------------------------------------------------------------------------------------------------------
