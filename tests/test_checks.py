@@ -28,6 +28,10 @@ def test_models_without_the_head_of_the_task(compose_run: Compose, overrides: li
         check(compose_run(*overrides))
 
 
+def test_a_teacher_that_nobody_asks_needs_no_head(compose_run: Compose) -> None:
+    check(compose_run("task=translation", *WRITES, "teacher=minilm_en", "objective=direct"))
+
+
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [

@@ -55,12 +55,7 @@ def check(cfg: DictConfig) -> None:
     source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     source.check()
     student = instantiate(cfg.student)
-    for role, model in {"student": student, **source.members}.items():
-        if task.auto not in model.can_be:
-            raise UserError(
-                f"{role}: task={cfg.task.name} needs an {task.auto}, and this one cannot be any. Choose another task, "
-                f"or what goes with this one: {task.goes_with}."
-            )
+    _check_heads({"student": student}, cfg.task.name, task)
     corpus = instantiate(cfg.corpus)
     corpus.check(pair.languages)
     if source.languages is not None and pair.source not in source.languages:
@@ -104,6 +99,8 @@ def check(cfg: DictConfig) -> None:
                 f"objective.terms.{name} is the hard loss of other tasks; that of {cfg.task.name} is {own}. Type "
                 f"objective=custom objective/terms=[{soft},{own}]."
             )
+    if objective.needs_teacher:
+        _check_heads(source.members, cfg.task.name, task)
     augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
     source.settle(live=needs_live_teacher(objective, augmentations))
     names = ", ".join(sorted({name for terms in objective.needs.values() for name in terms}))
@@ -140,6 +137,15 @@ def check(cfg: DictConfig) -> None:
     if objective.needs_teacher:
         _check_augmentation(augmentations, pair, source)
     _check_device(cfg)
+
+
+def _check_heads(models: Mapping[str, Any], name: str, task: Any) -> None:
+    for role, model in models.items():
+        if task.auto not in model.can_be:
+            raise UserError(
+                f"{role}: task={name} needs an {task.auto}, and this one cannot be any. Choose another task, or what "
+                f"goes with this one: {task.goes_with}."
+            )
 
 
 def _check_several(cfg: DictConfig) -> None:
