@@ -17,6 +17,7 @@ from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
+from distilingua.stages import prepare
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
 from distilingua.train import train
@@ -306,3 +307,13 @@ def test_german_answers_without_german_labels(compose_run) -> None:  # type: ign
     metrics = train(cfg)
     german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
     assert german["student"] > german["direct"] + 0.05
+
+
+def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = compose_run(
+        "experiment=answers",
+        *("corpus.corpus.sentences=1", "corpus.corpus.eval_sentences=1", "task.max_length=24", "task.stride=null"),
+    )
+    check(cfg)
+    with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):
+        prepare(cfg)
