@@ -7,6 +7,9 @@ import pytest
 from distilingua.checks import check
 from distilingua.commands import file_name
 from distilingua.errors import UserError
+from distilingua.models.student import Scratch
+from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.token_classification import TokenClassification
 from tests.conftest import Compose
 
 WRITES = ("corpus=translations", "pair=en-fr", "teacher=seq2seq_scratch", "student=seq2seq_tiny")
@@ -20,12 +23,24 @@ WRITES = ("corpus=translations", "pair=en-fr", "teacher=seq2seq_scratch", "stude
         (["student=speech_tiny"], "student: task=intent needs"),
         (["task=translation"], "needs an AutoModelForSeq2SeqLM.*student=seq2seq_tiny teacher=seq2seq_scratch"),
         (["task=translation", "student=seq2seq_tiny"], "teacher: task=translation needs"),
+        (["student=hub", "student.path=./missing"], r"student\.path=\./missing: no such folder"),
+        (["teacher=ensemble", "student=layers"], "student=layers copies the teacher, and there are several"),
         (["task=speech"], "student=speech_tiny teacher=speech_scratch objective=kd_ctc"),
     ],
 )
-def test_models_without_the_head_of_the_task(compose_run: Compose, overrides: list[str], message: str) -> None:
+def test_models_that_are_not_there_or_lack_the_head_of_the_task(
+    compose_run: Compose, overrides: list[str], message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         check(compose_run(*overrides))
+
+
+@pytest.mark.parametrize("architecture", ["no_such_thing", "clip", "marian"])
+def test_an_architecture_without_the_head_of_the_task(architecture: str) -> None:
+    student = Scratch(1, 32, 2, 64, architecture=architecture)
+    task = TokenClassification(["O", "B-x", "I-x"])
+    with pytest.raises(UserError, match=f"student.architecture={architecture}: transformers has no AutoModelForToken"):
+        student.model(task, train_tokenizer(["turn on the lamp"] * 20, 60))
 
 
 def test_a_teacher_that_nobody_asks_needs_no_head(compose_run: Compose) -> None:

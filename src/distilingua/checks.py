@@ -48,13 +48,16 @@ def check(cfg: DictConfig) -> None:
     if cfg.get("several"):
         _check_several(cfg)
         return
-    _check_values(cfg)
     task: Any = get_class(cfg.task._target_)
     pair: Pair = instantiate(cfg.pair)
     pair.check(alone=task.generates)
     source: TeacherSource | Ensemble = instantiate(cfg.teacher, _convert_="all")
     source.check()
+    if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
+        raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
+    _check_values(cfg)
     student = instantiate(cfg.student)
+    student.check(cfg.task.max_length)
     _check_heads({"student": student}, cfg.task.name, task)
     corpus = instantiate(cfg.corpus)
     corpus.check(pair.languages)
@@ -77,9 +80,6 @@ def check(cfg: DictConfig) -> None:
             f"pair.protocol=translate_train: labels of task={cfg.task.name} belong to one text or sound, and are not "
             f"those of its translation. Choose pair.protocol=zero_shot."
         )
-    if isinstance(source, Ensemble) and OmegaConf.is_interpolation(cfg.student, "path"):
-        raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
-    student.check(cfg.task.max_length)
     if pair.align == "block" and task.points_into:
         raise UserError("pair.align=block: this task's labels point into one text. Set pair.align=sentence.")
     if isinstance(source, Ensemble) and task.generates:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from distilingua.models.student import Scratch, from_config
+from distilingua.models.student import Scratch, random_model
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -42,10 +42,9 @@ class Seq2Seq(Scratch):
         return train_writing_tokenizer(texts, self.vocabulary, self.lowercase)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from transformers import AutoConfig
-
         self.check(task.max_length)
-        config = AutoConfig.for_model(
+        return random_model(
+            task,
             self.architecture,
             vocab_size=len(tokenizer),
             d_model=self.hidden_size,
@@ -66,6 +65,4 @@ class Seq2Seq(Scratch):
             eos_token_id=tokenizer.eos_token_id,
             decoder_start_token_id=tokenizer.eos_token_id,  # BART's, and the only one that mBART's decoder can have
             forced_eos_token_id=tokenizer.eos_token_id,
-            **task.model_options,
         )
-        return from_config(task, config)

@@ -102,9 +102,8 @@ class Scratch:
         }
 
         def build(folder: Path) -> None:
-            self.train_tokenizer(text for column in self.spells for text in rows[column] if text).save_pretrained(
-                folder
-            )
+            texts = (text for column in self.spells for text in rows[column] if text)
+            self.train_tokenizer(texts).save_pretrained(folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
@@ -114,10 +113,9 @@ class Scratch:
         return train_tokenizer(texts, self.vocabulary, self.lowercase)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-        from transformers import AutoConfig
-
         self.check(task.max_length)
-        config = AutoConfig.for_model(
+        return random_model(
+            task,
             self.architecture,
             vocab_size=len(tokenizer),
             hidden_size=self.hidden_size,
@@ -128,22 +126,29 @@ class Scratch:
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
-            **task.model_options,
         )
-        return from_config(task, config)
 
 
-def from_config(task: Task, config: PreTrainedConfig) -> PreTrainedModel:
+def random_model(task: Task, architecture: str, **shape: Any) -> PreTrainedModel:
     """A model with random weights and the task's head.
 
+    Args:
+        architecture: as transformers calls it.
+        shape: fields of its configuration.
+
     Raises:
-        UserError: an architecture without such a head.
+        UserError: an architecture that does not exist, or has no such head.
     """
+    from transformers import AutoConfig
+
     try:
+        config = AutoConfig.for_model(architecture, **shape, **task.model_options)
         model: PreTrainedModel = task.model_class.from_config(config)
-    except ValueError:
+    except ValueError as error:
+        if not str(error).startswith("Unrecognized"):
+            raise
         raise UserError(
-            f"student.architecture={config.model_type}: transformers has no {task.auto} of it. Choose another."
+            f"student.architecture={architecture}: transformers has no {task.auto} of it. Choose another."
         ) from None
     return model
 
