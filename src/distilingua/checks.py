@@ -17,7 +17,7 @@ from distilingua.data.protocol import Pair
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.objective import Objective
 from distilingua.errors import UserError
-from distilingua.models.source import Ensemble, TeacherSource
+from distilingua.models.source import TEXT_HEADS, Ensemble, TeacherSource
 
 LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
     "linear",
@@ -104,7 +104,7 @@ def check(cfg: DictConfig) -> None:
     augmentations = make_augmentations(cfg.augmentation, corpus, pair.languages)
     source.settle(live=needs_live_teacher(objective, augmentations))
     names = ", ".join(sorted({name for terms in objective.needs.values() for name in terms}))
-    if objective.needs and not encodes_text(task):
+    if objective.needs and task.auto not in TEXT_HEADS:
         raise UserError(
             f"objective: {names} compare layers of encoders of text, and task={cfg.task.name} has other models. Choose "
             f"objective={'kd_ctc' if 'audio' in task.reads else 'kd'}."
@@ -158,17 +158,13 @@ def _check_several(cfg: DictConfig) -> None:
     if cfg.trainer.devices != 1:
         raise UserError("several tasks share an encoder in one process. Set trainer.devices=1.")
     for name, alone in tasks_of(cfg).items():
-        if not encodes_text(get_class(alone.task._target_)):
+        task: Any = get_class(alone.task._target_)
+        if task.auto not in TEXT_HEADS:
             raise UserError(
                 f"several.tasks.{name}: several tasks share an encoder of text, and task={alone.task.name} has another "
                 f"model. Train it alone."
             )
         check(alone)
-
-
-def encodes_text(task: Any) -> bool:
-    """Whether its models are an encoder of text with a head on it."""
-    return not task.generates and "audio" not in task.reads
 
 
 def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,12 +14,10 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
 
+from distilingua.artifacts import fingerprint
 from distilingua.checks import check
 from distilingua.cli import conf_folder, run
 from distilingua.errors import UserError
-
-OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
-OmegaConf.register_new_resolver("file_name", lambda text: file_name(text), replace=True)
 
 
 def file_name(text: str, most: int = 150) -> str:
@@ -28,8 +25,11 @@ def file_name(text: str, most: int = 150) -> str:
     name = text.replace("/", "_") or "default"
     if len(name.encode()) <= most:
         return name
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return f"{name.encode()[:most].decode(errors='ignore')}-{digest}"
+    return f"{name.encode()[:most].decode(errors='ignore')}-{fingerprint(name)}"
+
+
+OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
+OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")

@@ -15,7 +15,7 @@ from distilingua.data.several import SeveralData
 from distilingua.distillation.several import SeveralTasks, share_encoder
 from distilingua.evaluate import Reader, Readers
 from distilingua.fitting import check_settings, fit, keep_settings
-from distilingua.stages import Answers, Job, distil, prepare, save, student_fit, student_reader, train_direct
+from distilingua.stages import Answers, Job, distil, prepare, rehearse, save, student_fit, student_reader, train_direct
 from distilingua.teaching import as_one, ask, label_anew, teach
 from distilingua.train import Clock, conclude
 
@@ -34,6 +34,7 @@ def train_several(cfg: DictConfig) -> dict[str, Any]:
         jobs = prepare_all(cfg)
         for job in jobs.values():
             show_data(job.rows)
+            rehearse(job)
         keep_settings(cfg)
     clocks = {name: Clock(name) for name in jobs}
     for name, job in jobs.items():

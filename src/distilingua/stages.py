@@ -75,12 +75,18 @@ def prepare(cfg: DictConfig) -> Job:
     task: Task = instantiate(cfg.task, labels=rows.labels)
     task.learn(label for label in rows.train["label"] if label)
     tokenizer = student.tokenizer(rows.train, Path(cfg.paths.cache))
-    job = Job(cfg, pair, source, objective, student, augmentations, rows, task, tokenizer)
-    # what cannot be built, or read, is said before anything is trained; tokens are kept, so no time is lost
+    return Job(cfg, pair, source, objective, student, augmentations, rows, task, tokenizer)
+
+
+def rehearse(job: Job) -> None:
+    """Raises UserError for a student that cannot be built, or a text that it cannot read, before anything is trained.
+
+    Tokens are kept, so no time is lost.
+    """
+    rows, student = job.rows.train, job.student
     if student.origin() is None:
-        student.model(task, tokenizer)
-    task.targets(rows.train, tokenise(rows.train, task, tokenizer, student.prefix, job.cache))
-    return job
+        student.model(job.task, job.tokenizer)
+    job.task.targets(rows, tokenise(rows, job.task, job.tokenizer, student.prefix, job.cache))
 
 
 def without_lessons(rows: Dataset, source: TeacherSource | Ensemble, pair: Pair) -> Dataset:

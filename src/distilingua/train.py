@@ -15,7 +15,7 @@ from distilingua.console import console, quieten, results_table, show_data
 from distilingua.evaluate import Judgement, Reader, Readers, judge, latency, retention
 from distilingua.fitting import check_settings, keep_settings
 from distilingua.monitoring.results import log_results
-from distilingua.stages import Answers, Job, distil, prepare, read_right, train_direct
+from distilingua.stages import Answers, Job, distil, prepare, read_right, rehearse, train_direct
 from distilingua.teaching import as_one, ask, label_anew, teach
 
 
@@ -34,6 +34,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
     with clock("data"):
         job = prepare(cfg)
         show_data(job.rows)
+        rehearse(job)
         keep_settings(cfg)
     if job.objective.needs_teacher:
         with clock("teacher"):

@@ -17,7 +17,7 @@ from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.stages import prepare
+from distilingua.stages import prepare, rehearse
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
 from distilingua.train import train
@@ -316,4 +316,4 @@ def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose
     )
     check(cfg)
     with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):
-        prepare(cfg)
+        rehearse(prepare(cfg))

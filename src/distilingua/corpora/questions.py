@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from distilingua.artifacts import stable_hash
 from distilingua.corpora.schema import dataset_from_rows
-from distilingua.corpora.smart_home import SmartHome, stable_hash
+from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:

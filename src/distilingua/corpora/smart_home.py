@@ -7,7 +7,6 @@ carries the same key in every language, so blocks, and the sentences drawn from 
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import random
 import re
@@ -21,6 +20,7 @@ from hassil.expression import Alternative, Expression, Group, ListReference, Per
 from hassil.intents import IntentData, Intents, RangeSlotList, TextSlotList
 from home_assistant_intents import get_intents, get_languages
 
+from distilingua.artifacts import stable_hash
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.errors import UserError
 from distilingua.tasks.words import tags_of
@@ -38,12 +38,6 @@ Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if an
 @functools.cache
 def _glossary() -> dict[str, dict[str, list[str]]]:
     return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
-
-
-def stable_hash(*parts: object) -> int:
-    """A number that is the same on every machine and in every process."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
+from distilingua.artifacts import stable_hash
 from distilingua.corpora import espeak
 from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows
-from distilingua.corpora.smart_home import stable_hash
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
 
@@ -87,9 +87,8 @@ class Spoken:
             chosen = [row for _, row in sorted(rows.values(), key=lambda entry: entry[0])[: self.limit.get(split)]]
             for row, turn in product(chosen, range(self.renditions if split in ("train", "parallel") else 1)):
                 drawn = stable_hash(row["id"], turn)
-                variant = voices[
-                    (stable_hash(row["id"]) + turn) % len(voices)
-                ]  # another one every time, while there are any
+                # another voice every time, while there are any
+                variant = voices[(stable_hash(row["id"]) + turn) % len(voices)]
                 speed, pitch = self.speeds[drawn % len(self.speeds)], self.pitches[(drawn >> 32) % len(self.pitches)]
                 voice = f"{self.languages.get(row['lang'], row['lang'])}+{variant}"
                 audio = spoken(row["text"], voice, int(speed), int(pitch))

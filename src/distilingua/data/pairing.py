@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -10,14 +9,14 @@ from typing import Any
 
 from datasets import Dataset
 
+from distilingua.artifacts import stable_hash
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 
 
 def _lot(*parts: object) -> float:
     """A number in [0, 1) drawn by hash: the same in every process and for every order of the rows."""
-    digest = hashlib.blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return stable_hash(*parts) / 2**64
 
 
 @dataclass

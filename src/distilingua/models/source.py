@@ -15,7 +15,7 @@ from distilingua.locations import location
 PRECISIONS = ("32", "bf16", "16", "int8")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
-TEXT_HEADS = (
+TEXT_HEADS = (  # on an encoder of text
     "AutoModelForSequenceClassification",
     "AutoModelForTokenClassification",
     "AutoModelForQuestionAnswering",
