@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in these tests may depend on a network
 torch.set_num_threads(1)  # for models this small, more threads only wait for one another

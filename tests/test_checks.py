@@ -71,7 +71,7 @@ def test_values_of_no_use(compose_run: Compose, name: str, value: str, expected:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("task.stride", "abc"), ("task.max_answer", "0"), ("teacher.scratch.layers", "0"), ("task.makes_labels", "maybe")],
+    [("task.stride", "abc"), ("task.max_answer", "0"), ("teacher.scratch.layers", "0"), ("task.pseudo_labels", "maybe")],
 )
 def test_values_of_no_use_to_some_tasks(compose_run: Compose, name: str, value: str) -> None:
     others = [] if name in ("task.stride", "task.max_answer") else ["task=translation", *WRITES]

@@ -13,9 +13,9 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.checks import check
-from distilingua.cli import conf_folder
-from distilingua.multitask import train_several
-from distilingua.train import train
+from distilingua.locations import conf_folder
+from distilingua.training.multitask import train_multitask
+from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 
 CONF = conf_folder()
@@ -104,7 +104,7 @@ SMALL = ["sentences=1", "eval_sentences=1"]
 OWN_CORPUS = {  # experiments whose labels no other corpus has, and what makes their own small
     "slots": [f"corpus.{x}" for x in SMALL],
     "answers": [f"corpus.corpus.{x}" for x in SMALL],
-    "multitask": [f"several.tasks.{task}.corpus.{x}" for task in ("intent", "slots") for x in SMALL],
+    "multitask": [f"multitask.tasks.{task}.corpus.{x}" for task in ("intent", "slots") for x in SMALL],
 }
 
 
@@ -122,7 +122,7 @@ def test_every_experiment_on_a_corpus_of_its_own_runs(compose_run, experiment: s
         "~callbacks.progress_bar",
     )
     check(cfg)
-    found = train_several(cfg) if cfg.get("several") else {"": train(cfg)}
+    found = train_multitask(cfg) if cfg.get("multitask") else {"": train(cfg)}
     for name, metrics in found.items():
         assert json.loads((Path(cfg.paths.run) / name / "metrics.json").read_text()) == metrics
         assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}

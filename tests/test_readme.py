@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

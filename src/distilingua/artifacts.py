@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,10 +20,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
-SHAPING_CODE = (  # what changes a teacher or a baseline; soft terms do not
-    *("data", "tasks", "models", "stages.py", "teaching.py", "fitting.py"),
-    *(f"distillation/losses/{name}.py" for name in ("term", "ce", "bce", "ctc")),
-    *(f"distillation/{name}.py" for name in ("module", "objective", "schedules", "signals")),
+SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft terms do not, and a hard one comes by name
+    *("data", "tasks", "models"),
+    *(f"training/{name}.py" for name in ("job", "teacher", "student", "module", "fitting", "inference", "soft_labels")),
+    *(f"distillation/{name}.py" for name in ("objective", "schedules", "signals", "losses/term")),
+    *(f"corpora/{name}.py" for name in ("words", "sound", "espeak")),
 )
 
 
@@ -59,12 +63,33 @@ def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def code_fingerprint() -> str:
-    """The code that shapes an artifact, and the libraries under it: a teacher trained by older code is another one."""
+def code_fingerprint(*users: object) -> str:
+    """The code that shapes an artifact, and the libraries under it: a teacher trained by older code is another one.
+
+    Args:
+        users: what a configuration may name from anywhere (a task, its hard loss, a student): the files in which their
+            classes are written count too.
+    """
     package = Path(__file__).parent
     parts = [package / name for name in SHAPING_CODE]
-    files = sorted(path for part in parts for path in ([part] if part.suffix else part.rglob("*.py")))
-    return fingerprint([file_sha256(*files), {name: version(name) for name in LIBRARIES}])
+    files = {path for part in parts for path in ([part] if part.suffix else part.rglob("*.py"))}
+    for kind in {kind for user in users for kind in type(user).__mro__}:
+        with suppress(TypeError, OSError):  # a built-in has no file, and neither has a cell of a notebook
+            files.add(Path(inspect.getfile(kind)))
+    return fingerprint([file_sha256(*sorted(files)), {name: version(name) for name in LIBRARIES}])
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A file beside `path` to write to, which takes its name once it is whole and on disk: nobody finds half of it."""
+    unfinished = path.with_name(f".{path.name}-{os.getpid()}")
+    try:
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def cached(

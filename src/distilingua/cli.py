@@ -26,10 +26,14 @@ def main() -> None:
     command, *rest = sys.argv[1:] or ["--help"]
     if command in ("-h", "--help", "help"):
         print(USAGE)
-    elif command in ("resume", "compare"):
+    elif command == "compare":
         from distilingua import commands
 
-        getattr(commands, command)(rest)
+        commands.compare(rest)
+    elif command == "resume":
+        from distilingua import commands
+
+        run("train", commands.resume(rest))
     elif command == "corpus":
         run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):
@@ -57,9 +61,3 @@ def check_writable(overrides: list[str]) -> None:
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             sys.exit(f"distilingua: {folder} cannot be written ({existing} is in the way). Set hydra.run.dir=FOLDER.")
-
-
-def conf_folder() -> Path:
-    """`conf/` of the checkout, or the copy inside the installed package."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"

@@ -1,4 +1,4 @@
-"""What the sub-commands do. Torch is imported only when a run is known to be possible."""
+"""What the sub-commands do. What is slow to import is imported when a run is known to be possible."""
 
 from __future__ import annotations
 
@@ -10,14 +10,12 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, MissingMandatoryValue, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint
-from distilingua.checks import check
-from distilingua.cli import conf_folder, run
-from distilingua.errors import UserError
+from distilingua.errors import UserError, as_user_error
+from distilingua.locations import conf_folder
 
 
 def file_name(text: str, most: int = 150) -> str:
@@ -36,12 +34,14 @@ OmegaConf.register_new_resolver("file_name", file_name, replace=True)
 def train(cfg: DictConfig) -> float:
     """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml."""
     with readable_errors(unused=Path(HydraConfig.get().runtime.output_dir)):
-        check(cfg)
-        if cfg.get("several"):
-            from distilingua.multitask import train_several
+        from distilingua.checks import check
 
-            return min((found["dev"]["score"] for found in train_several(cfg).values()), default=0.0)
-        from distilingua.train import train as train_job
+        check(cfg)
+        if cfg.get("multitask"):
+            from distilingua.training.multitask import train_multitask
+
+            return min((found["dev"]["score"] for found in train_multitask(cfg).values()), default=0.0)
+        from distilingua.training.train import train as train_job
 
         dev = train_job(cfg).get("dev", {"score": 0.0, "agreement": {}})
         agreement = dev["agreement"].values()
@@ -52,6 +52,8 @@ def train(cfg: DictConfig) -> float:
 def corpus(cfg: DictConfig) -> None:
     """Describes the corpus of a configuration; writes nothing."""
     with readable_errors():
+        from distilingua.checks import check
+
         check(cfg)
         from distilingua.describe import describe
 
@@ -69,24 +71,19 @@ def readable_errors(unused: Path | None = None) -> Iterator[None]:
         yield
     except KeyboardInterrupt:  # outside of training, which saves and says how to go on
         sys.exit("\nInterrupted. What was finished is kept: distilingua resume goes on from there.")
-    except (UserError, InstantiationException, MissingMandatoryValue) as raised:
-        error: BaseException | None = raised
-        if isinstance(raised, MissingMandatoryValue):
-            key = str(raised).rpartition(": ")[2].splitlines()[0]
-            error = UserError(f"{key} is not set, and this choice of files needs it. Add {key}=…")
-        elif isinstance(raised, InstantiationException):
-            error = raised.__cause__
-        if not isinstance(error, UserError):
+    except Exception as raised:
+        error = as_user_error(raised)
+        if error is None:
             raise
         if unused and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in unused.iterdir()):
             shutil.rmtree(unused)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise error from None  # the launcher reports it beside the other jobs
-        sys.exit(f"distilingua: {error}")
+        sys.exit("\n".join(f"distilingua: {problem}" for problem in str(error).splitlines()))
 
 
-def resume(arguments: list[str]) -> None:
-    """Repeats a run's overrides in its own folder, where its checkpoints are."""
+def resume(arguments: list[str]) -> list[str]:
+    """The overrides of a run, in its own folder, where its checkpoints are."""
     if arguments:
         folder = Path(arguments[0])
     else:
@@ -100,13 +97,13 @@ def resume(arguments: list[str]) -> None:
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
     # quoted: folders are named after overrides, with the signs of overrides in them
-    run("train", [*OmegaConf.load(overrides), f"hydra.run.dir='{folder}'", *arguments[1:]])
+    return [*OmegaConf.load(overrides), f"hydra.run.dir='{folder}'", *arguments[1:]]
 
 
 def compare(arguments: list[str]) -> None:
     """Prints finished runs side by side."""
-    from distilingua.compare import compare as compare_runs
     from distilingua.console import console
+    from distilingua.monitoring.compare import compare as compare_runs
 
     try:
         console.print(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))

@@ -1,44 +1,16 @@
-"""What a run prints."""
+"""What a run prints: one console, one kind of table."""
 
 from __future__ import annotations
 
 import logging
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
-import datasets
-import transformers
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from distilingua.data.rows import Rows
-
 console = Console(markup=False, highlight=False)  # text of users may hold anything, "[/b]" included
-
-
-def show_data(rows: Rows) -> None:
-    """Rows per language: what was read, what is left to learn from and to judge on, and why the rest was dropped."""
-    table = plain_table(None, ("language",), ("read", "train", "labelled", "soft labels", "dev", "test"))
-    report = rows.pairing
-    for lang in rows.test:
-        counts = (
-            rows.cleaning.seen[lang],
-            report.rows.get(lang, 0),
-            report.labelled.get(lang, 0),
-            report.with_teacher.get(lang, 0),
-            len(rows.dev[lang]),
-            len(rows.test[lang]),
-        )
-        table.add_row(lang, *map(str, counts))
-    console.print(table)
-    for lang in rows.test:
-        dropped = dict(rows.cleaning.dropped.get(lang, {}))
-        if lang in report.without_partner:
-            dropped["no aligned partner"] = report.without_partner[lang]
-        if dropped:
-            console.print(f"Dropped from {lang}: " + ", ".join(f"{rule} {n}" for rule, n in dropped.items()))
 
 
 def plain_table(title: str | None, words: Sequence[str], numbers: Sequence[str]) -> Table:
@@ -51,31 +23,11 @@ def plain_table(title: str | None, words: Sequence[str], numbers: Sequence[str])
     return table
 
 
-def results_table(metrics: dict[str, Any]) -> Table:
-    """Per language and model: scores in percent; for the student retention; per model size and speed."""
-    names = {"teacher": "teacher", "direct": "direct transfer", "single": "distilled alone", "student": "distilled"}
-    title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}"
-    table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
-    models = metrics["models"]
-    for lang in models["student"]["languages"]:
-        for name, model in models.items():
-            scores = model["languages"][lang]
-            kept = metrics["retention"].get("languages", {}).get(lang) if name == "student" else None
-            table.add_row(
-                lang,
-                names[name],
-                *(f"{100 * scores[metric]:.1f}" for metric in metrics["shown"]),
-                f"{100 * kept:.1f}" if kept is not None else "",
-                f"{model['parameters'] / 1e6:.2f}M",
-                f"{model['bytes'] / 1e6:.1f}",
-                f"{model['latency_ms']:.1f}",
-                end_section=name == "student",
-            )
-    return table
-
-
 def quieten() -> None:
     """Leaves out what libraries say about every ordinary run, and bars that only flash by."""
+    import datasets  # both are slow to import, and a refusal needs neither
+    import transformers
+
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()  # a new head is reported as "missing", and it should be new
     if not console.is_terminal:

@@ -5,32 +5,28 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 
 from datasets import Dataset
-from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig
 
-from distilingua.console import console, plain_table, quieten, show_data
-from distilingua.corpora.schema import Corpus
-from distilingua.data.protocol import Pair
-from distilingua.data.rows import Rows, load_rows
+from distilingua.console import console, plain_table, quieten
+from distilingua.data.rows import Rows
+from distilingua.monitoring.tables import show_data
+from distilingua.parts import assemble, read_rows
 
 
 def describe(cfg: DictConfig) -> None:
     """Prints rows, labels, examples, and how far the corpus' own ambiguity caps any model."""
     quieten()
-    corpus: Corpus = instantiate(cfg.corpus)
-    pair: Pair = instantiate(cfg.pair)
-    objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
-    reads = instantiate(cfg.teacher, _convert_="all").languages if objective.needs_teacher else None
-    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, task=get_class(cfg.task._target_))
+    parts = assemble(cfg)
+    rows = read_rows(cfg, parts)
     show_data(rows)
     if not set(rows.labels) >= {label for label in rows.texts["label"] if label}:  # tags, answers, free text
         return
-    caps = ambiguity_caps(corpus.load(pair.languages))
+    caps = ambiguity_caps(parts.corpus.load(parts.pair.languages))
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
     console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
-    languages = pair.languages[:2]  # more do not fit beside each other
+    languages = parts.pair.languages[:2]  # more do not fit beside each other
     shown = plain_table(f"{len(rows.labels)} labels; a training sentence of each", ("label",), ())
     for lang in languages:
         shown.add_column(lang)

@@ -1,10 +1,85 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and the few ways of saying what a value should have been."""
 
-from hydra.errors import CompactHydraException
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from hydra.errors import CompactHydraException, InstantiationException
+from omegaconf import MissingMandatoryValue
 
 
 class UserError(CompactHydraException, ValueError):
     """Something the user gave cannot work. The message says what was given, what was expected, what to type instead.
 
-    Hydra prints a `CompactHydraException` as its message alone, without a traceback, and exits with status 1.
+    A message may have several lines, one for every problem. Hydra prints a `CompactHydraException` as its message
+    alone, without a traceback, and exits with status 1.
     """
+
+
+def refuse(*problems: str | None) -> None:
+    """Raises UserError with all of these problems, a line each; None is no problem."""
+    told = [problem for problem in problems if problem]
+    if told:
+        raise UserError("\n".join(dict.fromkeys(told)))
+
+
+class Problems:
+    """Collects what is refused inside `with problems:`, any number of times, so that all of it is told at once."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def __enter__(self) -> Problems:
+        return self
+
+    def __exit__(self, kind: Any, raised: BaseException | None, trace: TracebackType | None) -> bool:
+        error = as_user_error(raised)
+        if error is not None:
+            self.found += str(error).splitlines()
+        return error is not None
+
+    def tell(self) -> None:
+        """Raises UserError if anything was collected."""
+        refuse(*self.found)
+
+
+def as_user_error(raised: BaseException | None) -> UserError | None:
+    """What a user should read of it; None for an error that is ours."""
+    if isinstance(raised, MissingMandatoryValue):
+        key = str(raised).rpartition(": ")[2].splitlines()[0]
+        return UserError(f"{key} is not set, and this choice of files needs it. Add {key}=…")
+    if isinstance(raised, InstantiationException):  # Hydra wraps what a constructor raises
+        raised = raised.__cause__
+    return raised if isinstance(raised, UserError) else None
+
+
+# --- what a value should be: a sentence, or None where it is right ----------------------------------------------------
+
+
+def whole(name: str, value: Any, least: int) -> str | None:
+    wrong = type(value) is not int or value < least
+    return f"{name}={value}: expected a whole number of at least {least}." if wrong else None
+
+
+def positive(name: str, value: Any, example: str) -> str | None:
+    wrong = type(value) not in (int, float) or not value > 0
+    return f"{name}={value}: expected a number above 0, such as {example}." if wrong else None
+
+
+def share(name: str, value: Any) -> str | None:
+    wrong = type(value) not in (int, float) or not 0 <= value <= 1
+    return f"{name}={value} is outside [0, 1]: expected a share, such as 0.1." if wrong else None
+
+
+def truth(name: str, value: Any) -> str | None:
+    return f"{name}={value}: expected true or false." if type(value) is not bool else None
+
+
+def text(name: str, value: Any) -> str | None:
+    return f'{name}={value}: expected text, "" for none.' if type(value) is not str else None
+
+
+def one_of(name: str, value: Any, known: Any) -> str | None:
+    spelt = ", ".join("null" if choice is None else str(choice) for choice in known)
+    return f"{name}={value} is not known. Choose one of: {spelt}." if value not in known else None

@@ -1,4 +1,4 @@
-"""Where `package:NAME/FOLDER` is."""
+"""Where things are: `package:NAME/FOLDER`, and `conf/`."""
 
 from __future__ import annotations
 
@@ -27,3 +27,9 @@ def location(path: str, option: str) -> str:
             f"Run `pip install {package.replace('_', '-')}`."
         )
     return str(Path(spec.submodule_search_locations[0]) / folder)
+
+
+def conf_folder() -> Path:
+    """`conf/` of the checkout, or the copy inside the installed package."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"

@@ -14,7 +14,7 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError

@@ -17,7 +17,7 @@ from datasets import Audio, ClassLabel, Dataset, Features, List, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 from distilingua.corpora.hub import Hub
 from distilingua.corpora.schema import COLUMNS
 from distilingua.corpora.sound import waveform

@@ -22,7 +22,7 @@ from distilingua.data.datamodule import MultilingualDataModule, tokenise, tokeni
 from distilingua.data.pairing import pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
-from distilingua.distillation.soft_labels import Panel, Store
+from distilingua.training.soft_labels import StoredSoftLabels, Store
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
@@ -112,7 +112,7 @@ def read(ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[
     return [tokenizer.decode(i[m.bool()], skip_special_tokens=True) for i, m in zip(ids, mask, strict=True)]
 
 
-def store(folder: Path, ids: list[str]) -> tuple[Panel, dict[str, np.ndarray]]:
+def store(folder: Path, ids: list[str]) -> tuple[StoredSoftLabels, dict[str, np.ndarray]]:
     """A store of random logits, in an order of its own."""
     rng = np.random.default_rng(0)
     order = rng.permutation(ids).tolist()
@@ -122,7 +122,7 @@ def store(folder: Path, ids: list[str]) -> tuple[Panel, dict[str, np.ndarray]]:
     index = {"ids": order, "counts": [1] * len(order), "width": len(LABELS)}
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "recipe.json").write_text("{}")
-    panel = Panel([Store(folder, {})], [1.0], TextClassification(LABELS), {row_id: {} for row_id in order})
+    panel = StoredSoftLabels([Store(folder, {})], [1.0], TextClassification(LABELS), {row_id: {} for row_id in order})
     return panel, dict(zip(order, logits, strict=True))
 
 

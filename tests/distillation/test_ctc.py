@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
@@ -17,7 +17,7 @@ from distilingua.tasks.transcripts import spelt
 
 def signals(logits: list[Tensor], labels: list[list[int]]) -> Signals:
     longest = max(1, *map(len, labels))
-    padded = torch.tensor([label + [HIDDEN] * (longest - len(label)) for label in labels])
+    padded = torch.tensor([label + [IGNORE_INDEX] * (longest - len(label)) for label in labels])
     frames = torch.tensor([len(row) for row in logits])
     flat = torch.cat(logits)
     return Signals(

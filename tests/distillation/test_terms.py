@@ -10,7 +10,7 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 from distilingua.distillation import losses
 from distilingua.distillation.losses.term import Term
 

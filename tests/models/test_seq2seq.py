@@ -10,7 +10,7 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 from distilingua.errors import UserError
 from distilingua.models.seq2seq import Seq2Seq
 from distilingua.models.vocabulary import SPECIAL, train_tokenizer, train_writing_tokenizer

@@ -1,4 +1,4 @@
-"""Where students come from: layers of another model, their length limits, their origin, their anatomy."""
+"""Where students come from: layers of another model, their length limits, their origin, their weight_origins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from distilingua.errors import UserError
-from distilingua.models.anatomy import anatomy
+from distilingua.models.weight_origins import weight_origins
 from distilingua.models.depth import chosen_layers, layer_list
 from distilingua.models.student import Pretrained, Scratch, load_student
 from distilingua.tasks.text_classification import TextClassification
@@ -24,7 +24,7 @@ from tests.models.test_trimming import hidden
 def shown(model: PreTrainedModel) -> str:
     console = Console(width=80, no_color=True)
     with console.capture() as capture:
-        console.print(anatomy(model))
+        console.print(weight_origins(model))
     return capture.get()
 
 
@@ -249,7 +249,7 @@ def test_anatomy_counts_every_weight(
 ) -> None:
     student = Pretrained(str(encoder(make, "byte_bpe")))
     model = student.model(task, student.tokenizer(pair_rows, tmp_path))
-    table = anatomy(model)
+    table = weight_origins(model)
     counts = [int(str(cell).replace(",", "")) for cell in table.columns[2].cells]
     assert sum(counts) == sum(p.numel() for p in model.parameters())
     origins = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
@@ -259,6 +259,6 @@ def test_anatomy_counts_every_weight(
 
 def test_anatomy_of_a_random_student(pair_rows: Dataset, task: TextClassification, tmp_path: Path) -> None:
     student = Scratch(2, 16, 2, 32)
-    table = anatomy(student.model(task, student.tokenizer(pair_rows, tmp_path)))
+    table = weight_origins(student.model(task, student.tokenizer(pair_rows, tmp_path)))
     assert set(table.columns[1].cells) == {"random"}
     assert "all random" in str(table.title)

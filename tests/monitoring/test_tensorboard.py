@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from distilingua.evaluate import Judgement
+from distilingua.training.evaluate import Evaluation
 from distilingua.monitoring.tensorboard import confusion_figure, disagreement_table
 
 
-def judgement(predicted: list[str]) -> Judgement:
+def evaluation(predicted: list[str]) -> Evaluation:
     texts = [f"sentence {n} | with a bar" for n in range(len(predicted))]
-    return Judgement({}, texts, ["on"] * len(predicted), predicted)
+    return Evaluation({}, texts, ["on"] * len(predicted), predicted)
 
 
 def test_disagreements_are_drawn_evenly_and_kept_in_one_cell() -> None:
-    table = disagreement_table(judgement(["on"] * 100), judgement(["off", "on"] * 50), rows=10)
+    table = disagreement_table(evaluation(["on"] * 100), evaluation(["off", "on"] * 50), rows=10)
     lines = table.splitlines()[2:]
     assert len(lines) == 10
     assert [int(line.split()[2]) for line in lines] == list(range(0, 100, 10))
@@ -22,7 +22,7 @@ def test_disagreements_are_drawn_evenly_and_kept_in_one_cell() -> None:
 
 
 def test_no_disagreement_is_an_empty_table() -> None:
-    assert len(disagreement_table(judgement(["on"] * 3), judgement(["on"] * 3)).splitlines()) == 2
+    assert len(disagreement_table(evaluation(["on"] * 3), evaluation(["on"] * 3)).splitlines()) == 2
 
 
 def test_the_confusion_figure_counts_and_shows_shares() -> None:

@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import distilingua
-from distilingua.cli import conf_folder
+from distilingua.locations import conf_folder
 from distilingua.corpora.files import Files
 from distilingua.errors import UserError
 

@@ -11,12 +11,12 @@ import torch
 from datasets import Dataset
 
 from distilingua.checks import check
-from distilingua.distillation.losses.ce import HIDDEN, CrossEntropy
+from distilingua.distillation.losses.ce import IGNORE_INDEX, CrossEntropy
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.train import train
+from distilingua.training.train import train
 
 LABELS = ["angry", "late", "loud"]
 
@@ -25,7 +25,7 @@ def test_labels_are_lists_of_classes() -> None:
     assert MultiLabel.classes(['["late","angry"]', "[]", "", "loud"]) == LABELS
     rows = Dataset.from_dict({"label": ['["late","angry"]', "[]", "", "loud"]})
     found = [target.tolist() for target in MultiLabel(LABELS).targets(rows, [{}] * 4)]
-    assert found == [[[1, 1, 0]], [[0, 0, 0]], [[HIDDEN] * 3], [[0, 0, 1]]]
+    assert found == [[[1, 1, 0]], [[0, 0, 0]], [[IGNORE_INDEX] * 3], [[0, 0, 1]]]
 
 
 def test_every_class_is_decided_by_itself() -> None:
@@ -61,7 +61,7 @@ def test_balanced_weights_by_hand(kind: type[TextClassification]) -> None:
 
 
 def test_cross_entropy_weighs_a_row_by_its_class() -> None:
-    student, labels = torch.zeros(3, 2, dtype=torch.float64), torch.tensor([0, 1, HIDDEN])
+    student, labels = torch.zeros(3, 2, dtype=torch.float64), torch.tensor([0, 1, IGNORE_INDEX])
     weights = torch.tensor([0.5, 3.0], dtype=torch.float64)
     given = Signals(student, None, labels, torch.tensor([False] * 3), rows=3, class_weights=weights)
     assert CrossEntropy()(given, 1.0).item() == pytest.approx((0.5 + 3.0) * math.log(2) / 3)

@@ -13,14 +13,14 @@ from datasets import Dataset
 from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerBase
 
 from distilingua.checks import check
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.stages import prepare, rehearse
+from distilingua.training.student import prepare, dry_run
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
-from distilingua.train import train
+from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
@@ -172,7 +172,7 @@ def label(*answers: tuple[str, int]) -> str:
 def test_targets_are_positions_and_spaces_have_none() -> None:
     assert first_and_last(label(("reading lamp", 8)), CONTEXT) == [7, 17]  # "set", "the" and no answer come before
     assert first_and_last("[]", CONTEXT) == [0, 0]
-    assert first_and_last("", CONTEXT) == [HIDDEN, HIDDEN]
+    assert first_and_last("", CONTEXT) == [IGNORE_INDEX, IGNORE_INDEX]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
         for column, place in enumerate(first_and_last(label(("lamp", 16)), CONTEXT)):
             answer[place, column] = 9.0
         answers.append(answer)
-    scores, said = task.judge(answers, rows, encoded, None)
+    scores, said = task.evaluate(answers, rows, encoded, None)
     assert said == ["lamp", "lamp"]
     assert scores == {"f1": 0.5, "exact": 0.5}
 
@@ -316,4 +316,4 @@ def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose
     )
     check(cfg)
     with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):
-        rehearse(prepare(cfg))
+        dry_run(prepare(cfg))

@@ -14,9 +14,9 @@ from datasets import Dataset
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.sound import of_file, spoken
 from distilingua.data.datamodule import tokenise, tokenizer_fingerprint
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
-from distilingua.models.inference import answers_of
+from distilingua.training.inference import answers_of
 from distilingua.models.speech import Listener, SpeechScratch
 from distilingua.tasks.speech import Recent, SpeechRecognition, closest
 
@@ -101,15 +101,15 @@ def test_targets_are_characters_and_hidden_without_a_label(task: SpeechRecogniti
     rows = rows_of(["Ab, c!", "d", "x"], ["Ab, c!", "", "zz"])
     encoded = [{"cut": False}, {"cut": False}, {"cut": True}]
     targets = task.targets(rows, encoded)
-    assert [t.tolist() for t in targets] == [[2, 3, 1, 4], [HIDDEN], [HIDDEN]]
-    assert task.collate_labels(targets).tolist() == [[2, 3, 1, 4], [HIDDEN] * 4, [HIDDEN] * 4]
+    assert [t.tolist() for t in targets] == [[2, 3, 1, 4], [IGNORE_INDEX], [IGNORE_INDEX]]
+    assert task.collate_labels(targets).tolist() == [[2, 3, 1, 4], [IGNORE_INDEX] * 4, [IGNORE_INDEX] * 4]
 
 
 def test_a_character_that_the_alphabet_lacks_is_named_unless_it_is_rare(task: SpeechRecognition) -> None:
     with pytest.raises(UserError, match=r"lacks ü.*task\.alphabet=\" abc.*zü\""):
         task.targets(rows_of(["x"], ["tür"]), [{"cut": False}])
     rare = ["x" * 3000, "ü"]
-    assert task.targets(rows_of(["a", "b"], rare), [{"cut": False}] * 2)[1].tolist() == [HIDDEN]
+    assert task.targets(rows_of(["a", "b"], rare), [{"cut": False}] * 2)[1].tolist() == [IGNORE_INDEX]
 
 
 def test_an_alphabet_with_a_character_twice_is_refused() -> None:
@@ -125,7 +125,7 @@ def test_long_sound_is_cut_and_its_label_is_not_learnt_from(tmp_path: Path) -> N
     assert cut["cut"]
     assert not whole["cut"]
     assert cut["frames"] < 26 < whole["frames"]
-    assert short.targets(rows, [cut])[0].tolist() == [HIDDEN]
+    assert short.targets(rows, [cut])[0].tolist() == [IGNORE_INDEX]
     assert short.pseudo_label(torch.zeros(cut["frames"], 28), rows[0], cut, listener) == ""
 
 
@@ -133,7 +133,7 @@ def test_the_teachers_sure_transcripts_become_labels_and_others_do_not(task: Spe
     path = torch.tensor([2, 0, 3, 1, 4, 0, 4])
     answer = torch.nn.functional.one_hot(path, len(task.labels)).float()
     row, encoded = {"id": "de-1"}, {"cut": False}
-    assert task.makes_labels
+    assert task.pseudo_labels
     assert task.pseudo_label(20 * answer, row, encoded, None) == "ab cc"
     assert task.pseudo_label(2 * answer, row, encoded, None) == ""
     assert SpeechRecognition(alphabet=ALPHABET, most_wer=9).pseudo_label(2 * answer, row, encoded, None) == "ab cc"
@@ -164,7 +164,7 @@ def test_a_live_teacher_of_another_kind_is_brought_to_the_students_frames(task: 
     student, teacher = torch.randn(5, 28), torch.randn(7, 28)
     at = torch.tensor([[0, 1, 2, 3], [0, 1, 2, -2]])
     counts = torch.tensor([3, 2])
-    batch = {"labels": torch.full((2, 1), HIDDEN), "counts": counts, "has_teacher": torch.tensor([True, True])}
+    batch = {"labels": torch.full((2, 1), IGNORE_INDEX), "counts": counts, "has_teacher": torch.tensor([True, True])}
     signals = task.signals(student, teacher, {**batch, "teacher_at": at})
     assert signals.teacher is not None
     torch.testing.assert_close(signals.teacher, teacher[[0, 1, 2, 4, 5]])
@@ -206,7 +206,7 @@ def test_judging_compares_normal_spellings(task: SpeechRecognition) -> None:
         return torch.nn.functional.one_hot(torch.tensor(path), len(task.labels)).float()
 
     rows = rows_of(["x", "y"], ["Lights, ON!", "the lamp"])
-    scores, told = task.judge([saying("lights on"), saying("a lamp")], rows, [{}, {}], None)
+    scores, told = task.evaluate([saying("lights on"), saying("a lamp")], rows, [{}, {}], None)
     assert told == ["lights on", "a lamp"]
     assert scores["wer"] == pytest.approx(1 / 4)
     assert scores["wacc"] == pytest.approx(3 / 4)

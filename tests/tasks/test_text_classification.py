@@ -10,7 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
@@ -115,7 +115,7 @@ def test_an_order_names_every_label_once(order: list[str]) -> None:
 def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
     task = TextClassification(["a", "b"])
     targets = torch.cat(task.targets(Dataset.from_dict({"label": ["b", "", "a"]}), [{}, {}, {}]))
-    assert targets.tolist() == [1, HIDDEN, 0]
+    assert targets.tolist() == [1, IGNORE_INDEX, 0]
     assert targets.dtype == torch.long
     student = torch.tensor([[0.0, 0.0], [9.0, -9.0], [0.0, 0.0]])
     assert torch.nn.functional.cross_entropy(student, targets).item() == pytest.approx(math.log(2))

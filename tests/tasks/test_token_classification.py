@@ -17,14 +17,14 @@ from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import load_rows
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.distillation.soft_labels import store_soft_labels
+from distilingua.distillation.losses.ce import IGNORE_INDEX
+from distilingua.training.soft_labels import store_soft_labels
 from distilingua.errors import UserError
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.task import ABSENT
 from distilingua.tasks.token_classification import TokenClassification, first_pieces
-from distilingua.train import train
+from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 
 LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
@@ -95,7 +95,7 @@ def test_words_that_are_cut_off_have_no_answer_and_cost_nothing(tokenizers: list
         "has_teacher": torch.tensor([True]),
     }
     found = short.signals(cells, cells.detach(), batch)
-    assert (found.labels == HIDDEN).tolist() == (~seen).tolist()
+    assert (found.labels == IGNORE_INDEX).tolist() == (~seen).tolist()
     assert found.has_teacher.tolist() == seen.tolist()
 
 

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from distilingua.data.datamodule import tokenise, tokenizer_fingerprint
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
 from distilingua.models.seq2seq import Seq2Seq
 from distilingua.models.student import Pretrained, load_student
@@ -139,7 +139,7 @@ def test_positions_of_a_batch(student: Seq2Seq, tokenizer: PreTrainedTokenizerBa
     inputs, at = task.collate(encoded, pad_id=0)
     assert at is not None
     assert at.tolist() == [[0, 1, 2], [PADDING] * 3, [0, 1, PADDING]]
-    assert inputs["labels"].tolist() == [[7, 8, 3], [1, HIDDEN, HIDDEN], [9, 3, HIDDEN]]
+    assert inputs["labels"].tolist() == [[7, 8, 3], [1, IGNORE_INDEX, IGNORE_INDEX], [9, 3, IGNORE_INDEX]]
     assert inputs["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0], [1, 1, 0]]
     model = student.model(task, tokenizer).eval()
     cells = task.cells(model(**inputs), at)
@@ -198,7 +198,7 @@ def test_dev_metrics_by_hand() -> None:
     """Probabilities 0.8, 0.6, 0.2 of the right piece, the first two the likeliest; one step is hidden."""
     share = torch.tensor([[0.8, 0.2], [0.4, 0.6], [0.8, 0.2], [0.5, 0.5]])
     scores = Translation().metrics()
-    scores.update(share.log(), torch.tensor([0, 1, 1, HIDDEN]), row=torch.tensor([0, 0, 1, 1]))
+    scores.update(share.log(), torch.tensor([0, 1, 1, IGNORE_INDEX]), row=torch.tensor([0, 0, 1, 1]))
     found = {name: float(value) for name, value in scores.compute().items()}
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["perplexity"] == pytest.approx((0.8 * 0.6 * 0.2) ** (-1 / 3), rel=1e-5)
@@ -210,7 +210,7 @@ def test_dev_metrics_by_hand() -> None:
 def judged(told: list[str], truth: list[str], tokenizer: PreTrainedTokenizerBase, **options: str) -> dict[str, float]:
     rows = Dataset.from_dict({"text": truth, "label": truth, "lang": ["en"] * len(truth)})
     answers = [torch.tensor(tokenizer(text)["input_ids"]) for text in told]
-    return Translation(**options).judge(answers, rows, [{}] * len(truth), tokenizer)[0]
+    return Translation(**options).evaluate(answers, rows, [{}] * len(truth), tokenizer)[0]
 
 
 def test_bleu_and_chrf_of_all_rows_together(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -272,7 +272,7 @@ def test_impossible_settings(options: dict[str, float], message: str) -> None:
 
 def test_labels_are_free_text() -> None:
     assert Translation.classes(GERMAN) == []
-    assert {Translation.stratum(text) for text in GERMAN} == {""}
+    assert {Translation.stratify_by(text) for text in GERMAN} == {""}
 
 
 # --- models of the hub: Marian, mBART, M2M-100, NLLB ------------------------------------------------------------------

@@ -10,17 +10,13 @@ import _ctypes
 import ctypes
 import sys
 import threading
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 
 from distilingua.errors import UserError
+from distilingua.extras import speech_package
 
 SAMPLING_RATE = 22_050  # of eSpeak NG's formant synthesiser, in Hz
-EXTRA = "speech"
-PACKAGES = ("espeakng_loader", "jiwer", "soundfile", "soxr")  # what the extra brings
 
 # names and values of speak_lib.h
 SYNCHRONOUS, DO_NOT_EXIT = 2, 0x8000
@@ -29,22 +25,6 @@ POSITION_IN_CHARACTERS, UTF8 = 1, 1
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _one_at_a_time = threading.Lock()
-
-
-def check_extra() -> None:
-    """Raises UserError when the extra `speech` is not installed. Imports nothing of it."""
-    missing = [name for name in PACKAGES if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"speech needs {', '.join(name.replace('_', '-') for name in missing)}. "
-            f"Install the extra: pip install 'distilingua[{EXTRA}]'."
-        )
-
-
-def speech_package(name: str) -> ModuleType:
-    """A package of the extra `speech`."""
-    check_extra()
-    return import_module(name)
 
 
 def speak(text: str, voice: str, speed: int = 175, pitch: int = 50) -> np.ndarray:
@@ -80,7 +60,7 @@ def speak(text: str, voice: str, speed: int = 175, pitch: int = 50) -> np.ndarra
             if library.espeak_Initialize(SYNCHRONOUS, 0, loader.get_data_path().encode(), DO_NOT_EXIT) <= 0:
                 raise UserError(
                     f"speech: eSpeak NG finds no voices in {loader.get_data_path()}. Install the extra again: "
-                    f"pip install --force-reinstall 'distilingua[{EXTRA}]'."
+                    f"pip install --force-reinstall 'distilingua[speech]'."
                 )
             library.espeak_SetSynthCallback(collect)
             if library.espeak_SetVoiceByName(voice.encode()):

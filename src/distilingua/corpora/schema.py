@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from distilingua.corpora.sound import of_cell
+from distilingua.corpora.words import tagged
 from distilingua.errors import UserError
-from distilingua.tasks.words import tagged
 
 if TYPE_CHECKING:
     from datasets import Dataset

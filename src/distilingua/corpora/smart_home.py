@@ -22,8 +22,8 @@ from home_assistant_intents import get_intents, get_languages
 
 from distilingua.artifacts import stable_hash
 from distilingua.corpora.schema import dataset_from_rows
+from distilingua.corpora.words import tags_of
 from distilingua.errors import UserError
-from distilingua.tasks.words import tags_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distilingua.corpora import espeak
+from distilingua.extras import speech_package
 
 RATE = 16_000
 """What every model here hears, in Hz: that of wav2vec 2.0, Whisper, XLS-R and all that came after them."""
@@ -83,7 +84,7 @@ def waveform(audio: str) -> np.ndarray:
         voice, speed, pitch, text = audio.removeprefix(SPOKEN).split(":", 3)
         sound = espeak.speak(text, voice, int(speed), int(pitch)).astype(np.float32) / 2**15
         return _checked(_at_rate(sound, espeak.SAMPLING_RATE))
-    soundfile = espeak.speech_package("soundfile")
+    soundfile = speech_package("soundfile")
     path, _, digest = audio.rpartition("#")
     try:
         content = Path(path).read_bytes()
@@ -121,7 +122,7 @@ def _stated(content: bytes, found: int) -> int:
 def _at_rate(sound: np.ndarray, rate: int) -> np.ndarray:
     if rate == RATE or not len(sound):
         return sound
-    resampled: np.ndarray = espeak.speech_package("soxr").resample(sound, rate, RATE)
+    resampled: np.ndarray = speech_package("soxr").resample(sound, rate, RATE)
     return resampled
 
 

@@ -13,6 +13,7 @@ from distilingua.corpora import espeak
 from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
+from distilingua.extras import check_speech
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -53,7 +54,7 @@ class Spoken:
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a missing extra, a language the corpus lacks, or voices that eSpeak NG lacks."""
-        espeak.check_extra()
+        check_speech()
         self.corpus.check(languages)
         for split in ("train", "dev", "test"):
             if not self.voices.get(split):

@@ -16,7 +16,6 @@ from random import Random
 from typing import Any
 
 from hydra.utils import instantiate
-from torch.utils.data import Dataset
 
 from distilingua.errors import UserError
 
@@ -199,7 +198,7 @@ def _as_whole_word(word: str) -> str:
     return rf"(?<!\w){re.escape(word)}(?!\w)" if spaced else re.escape(word)
 
 
-class AugmentedRows(Dataset):
+class AugmentedRows:
     """Training examples whose text changes with the epoch; which change depends on seed, row and epoch alone.
 
     Args:

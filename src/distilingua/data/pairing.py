@@ -84,7 +84,7 @@ def pair_rows(
     pair: Pair,
     teacher_languages: list[str] | None,
     members: Sequence[Member] = (),
-    stratum: Callable[[str], str] = str,
+    stratify_by: Callable[[str], str] = str,
     pointing: bool = False,
 ) -> tuple[Dataset, PairingReport]:
     """Training rows with the labels that may be seen and the ids of the texts the teacher reads in their place.
@@ -94,7 +94,7 @@ def pair_rows(
         pair: the experiment's rules.
         teacher_languages: what the teacher reads; None for all languages.
         members: the teachers one by one, where there are several.
-        stratum: of a label; `few_shot` shows some of each, see `Task.stratum`.
+        stratify_by: of a label; `few_shot` shows some of each, see `Task.stratify_by`.
         pointing: see `Readings`.
 
     Returns:
@@ -118,7 +118,7 @@ def pair_rows(
     readings = Readings(train, pair, pointing)
     # what translation would carry over: the label of whatever source text a target text is aligned with
     carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
-    shown = _shots(train, pair, stratum) if pair.protocol == "few_shot" else set()
+    shown = _shots(train, pair, stratify_by) if pair.protocol == "few_shot" else set()
 
     changes: dict[str, dict[str, Any]] = {}
     without_partner: Counter[str] = Counter()
@@ -158,12 +158,12 @@ def pair_rows(
     )
 
 
-def _shots(train: list[dict[str, Any]], pair: Pair, stratum: Callable[[str], str]) -> set[str]:
+def _shots(train: list[dict[str, Any]], pair: Pair, stratify_by: Callable[[str], str]) -> set[str]:
     """Ids of the target rows whose labels `few_shot` shows: `shots` per class and language, drawn by hash."""
     classes: dict[tuple[str, str], list[str]] = defaultdict(list)
     for row in train:
         if row["lang"] != pair.source and row["label"]:
-            classes[row["lang"], stratum(row["label"])].append(row["id"])
+            classes[row["lang"], stratify_by(row["label"])].append(row["id"])
     return {
         row_id
         for ids in classes.values()

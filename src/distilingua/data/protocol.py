@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from distilingua.errors import UserError
+from distilingua.errors import UserError, one_of, refuse
 
 PROTOCOLS = ("zero_shot", "translate_train", "few_shot", "supervised")
 
@@ -54,21 +54,20 @@ class Pair:
         """
         if isinstance(self.targets, str):
             raise UserError(f"pair.targets={self.targets} is one word. Give a list: pair.targets=[{self.targets}].")
-        if not self.targets and not alone:
-            raise UserError("pair.targets is empty. Give at least one language, e.g. pair.targets=[de].")
-        if self.source in self.targets:
-            raise UserError(
-                f"pair: {self.source!r} is both the source and a target. A teacher's own language needs no transfer: "
-                f"drop it from pair.targets={self.targets}."
-            )
         repeated = [lang for lang, n in Counter(self.targets).items() if n > 1]
-        if repeated:
-            raise UserError(f"pair.targets names {', '.join(repeated)} twice. Name each language once.")
-        if self.protocol not in PROTOCOLS:
-            raise UserError(f"pair.protocol={self.protocol} is not known. Choose one of: {', '.join(PROTOCOLS)}.")
-        if self.align not in ("sentence", "block"):
-            raise UserError(f"pair.align={self.align} is not known. Choose one of: sentence, block.")
-        if self.shots < 1:
-            raise UserError(f"pair.shots={self.shots}: few_shot needs at least 1 label per class.")
-        if not 0 < self.parallel < 1:
-            raise UserError(f"pair.parallel={self.parallel} is not between 0 and 1. Try pair.parallel=0.4.")
+        refuse(
+            "pair.targets is empty. Give at least one language, e.g. pair.targets=[de]."
+            if not self.targets and not alone
+            else None,
+            f"pair: {self.source!r} is both the source and a target. A teacher's own language needs no transfer: "
+            f"drop it from pair.targets={self.targets}."
+            if self.source in self.targets
+            else None,
+            f"pair.targets names {', '.join(repeated)} twice. Name each language once." if repeated else None,
+            one_of("pair.protocol", self.protocol, PROTOCOLS),
+            one_of("pair.align", self.align, ("sentence", "block")),
+            f"pair.shots={self.shots}: few_shot needs at least 1 label per class." if self.shots < 1 else None,
+            f"pair.parallel={self.parallel} is not between 0 and 1. Try pair.parallel=0.4."
+            if not 0 < self.parallel < 1
+            else None,
+        )

@@ -45,17 +45,18 @@ def load_rows(
     pair: Pair,
     teacher_languages: list[str] | None,
     members: Sequence[Member] = (),
-    task: type[Task] = TextClassification,
+    task: Task | None = None,
 ) -> Rows:
     """Loads, cleans and pairs.
 
     Args:
-        task: what labels are, and where they point.
+        task: what labels are, and where they point; its own labels are not looked at. None takes one class a text.
 
     Raises:
         UserError: a row whose label cannot be right; repeated ids; an empty split; labels that no training row of the
             source has, and so no teacher.
     """
+    task = task or TextClassification()
     texts, cleaning_report = cleaning(corpus.load(pair.languages), task.points_into)
     texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
     repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
@@ -85,7 +86,7 @@ def load_rows(
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
             )
     pointing = bool(task.points_into)
-    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratum, pointing)
+    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
@@ -105,12 +106,12 @@ def load_rows(
     return Rows(train, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
 
 
-def _sound(texts: Dataset, task: type[Task], report: CleaningReport, skip: bool) -> Dataset:
+def _sound(texts: Dataset, task: Task, report: CleaningReport, skip: bool) -> Dataset:
     """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
     kept = []
     columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", "spans", *task.reads])
     for n, row in enumerate(texts.select_columns(list(columns))):
-        problem = task.unreadable(row) or (task.problem(row) if row["label"] else None)
+        problem = task.problem(row)
         if problem is None and task.points_into:
             problem = _bad_spans(row)
         if problem is None:

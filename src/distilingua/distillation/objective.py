@@ -39,7 +39,7 @@ class Objective(nn.Module):
         schedules: how weights and temperature move.
         alpha: the soft labels' share, where a configuration derives its weights from one.
         teacher: whether there is one even if no term compares with it: its own answers may be the labels, see
-            `Task.makes_labels`.
+            `Task.pseudo_labels`.
     """
 
     def __init__(

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol
 
 from distilingua.errors import UserError
+from distilingua.extras import Later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = Later("torch")
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,9 @@ class FLSW:
     beta: float = 1.0
     gamma: float = 1.0
 
-    @torch.no_grad()
     def __call__(self, temperature: float, student: Tensor, teacher: Tensor, read: Tensor) -> Tensor:
-        w = (1 - F.cosine_similarity(student, teacher, dim=-1)).clamp_min(0) ** self.gamma
+        alike = torch.nn.functional.cosine_similarity(student.detach(), teacher, dim=-1)
+        w = (1 - alike).clamp_min(0) ** self.gamma
         return _around(temperature, w, read, self.beta)
 
 
@@ -157,9 +160,8 @@ class CWSM:
 
     beta: float = 1.0
 
-    @torch.no_grad()
     def __call__(self, temperature: float, student: Tensor, teacher: Tensor, read: Tensor) -> Tensor:
-        w = 1 / (student.softmax(-1).amax(-1) + 1e-3)
+        w = 1 / (student.detach().softmax(-1).amax(-1) + 1e-3)
         return _around(temperature, w, read, self.beta)
 
 

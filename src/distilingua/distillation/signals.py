@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from distilingua.extras import Later
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = Later("torch")
+
+IGNORE_INDEX = -100
+"""Torch's own mark for "no label here"."""
+BLANK = 0
+"""The class of CTC that writes nothing."""
 
 
 @dataclass

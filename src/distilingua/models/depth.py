@@ -7,8 +7,6 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from torch import nn
-
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -53,6 +51,8 @@ def chosen_layers(layers: str | Sequence[int] | None, total: int) -> list[int]:
 
 def layer_list(model: PreTrainedModel) -> str | None:
     """Name of the model's list of layers; None when it has none of that length (ALBERT repeats one layer)."""
+    from torch import nn  # `chosen_layers` is asked before anything may load
+
     lists = {
         name: module
         for name, module in model.named_modules()

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from distilingua.errors import refuse, whole
 from distilingua.models.student import Scratch, random_model
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -33,8 +34,12 @@ class Seq2Seq(Scratch):
     lowercase: bool = False
     decoder_layers: int = 2
 
-    can_be: ClassVar[Sequence[str]] = ("AutoModelForSeq2SeqLM",)
+    backbones: ClassVar[Sequence[str]] = ("encoder-decoder",)
     spells: ClassVar[tuple[str, ...]] = ("text", "label")
+
+    def check(self, max_length: int | None = None, role: str = "student") -> None:
+        super().check(max_length, role)
+        refuse(whole(f"{role}.decoder_layers", self.decoder_layers, 1))
 
     def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         from distilingua.models.vocabulary import train_writing_tokenizer

@@ -9,17 +9,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
-from distilingua.errors import UserError
+from distilingua.errors import UserError, one_of, refuse, text
 from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-
-TEXT_HEADS = (  # on an encoder of text
-    "AutoModelForSequenceClassification",
-    "AutoModelForTokenClassification",
-    "AutoModelForQuestionAnswering",
-)
 
 
 @dataclass
@@ -35,7 +29,7 @@ class TeacherSource:
         prefix: goes in front of every text; some encoders want one (E5: "query: ").
         fine_tune: training of the task on labelled source text; null for a teacher that knows the task already.
         store: compute its logits once and train from those, instead of asking it again in every epoch; null does so
-            unless something needs more of it than its logits, see `settle`.
+            unless something needs more of it than its logits, see `resolve_store`.
         store_dtype: float32, or float16 for half the space and about three digits.
         store_top_k: classes kept per position, with what the others weigh together; null keeps all.
         folder: whether `path` is a folder whatever it looks like, and never a hub repository.
@@ -66,7 +60,7 @@ class TeacherSource:
         """See `Ensemble.panel`; nothing to tell apart here."""
         return []
 
-    def settle(self, live: bool) -> None:
+    def resolve_store(self, live: bool) -> None:
         """Decides `store` where the user has not.
 
         Args:
@@ -95,52 +89,65 @@ class TeacherSource:
         return folder if looks_local else None
 
     @property
-    def can_be(self) -> Sequence[str]:
-        """The AutoModels of transformers that it can be, as far as is known before weights load."""
+    def backbones(self) -> Sequence[str]:
+        """What it can be, as far as is known before weights load; see `Task.backbone`."""
         if self.scratch is not None:
-            kinds: Sequence[str] = self.scratch.can_be
+            kinds: Sequence[str] = self.scratch.backbones
             return kinds
         config = self.local / "config.json" if self.local else None
         writes = config is None or json.loads(config.read_text("utf-8")).get("is_encoder_decoder", False)
-        return [*TEXT_HEADS, "AutoModelForCTC", *(["AutoModelForSeq2SeqLM"] if writes else [])]
+        return ["encoder", "speech encoder", *(["encoder-decoder"] if writes else [])]
 
-    def check(self) -> None:
-        """Raises UserError for a folder without weights, a wrong checksum or an unknown option; loads nothing."""
-        for name, value, known in (
-            ("precision", str(self.precision), PRECISIONS),
-            ("store_dtype", self.store_dtype, ("float32", "float16")),
-        ):
-            if value not in known:
-                raise UserError(f"teacher.{name}={value} is not known. Choose one of: {', '.join(known)}.")
-        if self.store_top_k is not None and self.store_top_k < 1:
-            raise UserError(f"teacher.store_top_k={self.store_top_k}: keep at least 1 class, or null for all.")
-        if (self.path is None) == (self.scratch is None):
-            raise UserError("teacher: give either teacher.path (a model) or teacher.scratch (one to be trained here).")
-        if self.scratch is not None and self.fine_tune is None:
-            raise UserError("teacher.scratch: random weights know nothing. Set teacher/fine_tune=default.")
+    def check(self, max_length: int | None = None, role: str = "teacher") -> None:
+        """Loads nothing.
+
+        Args:
+            max_length: of the task, in pieces; None where it is not known.
+            role: what the user calls it, for messages.
+
+        Raises:
+            UserError: an unknown option, random weights of no use, a folder without weights, a wrong checksum.
+        """
+        keep = self.store_top_k
+        refuse(
+            one_of(f"{role}.precision", str(self.precision), PRECISIONS),
+            one_of(f"{role}.store_dtype", self.store_dtype, ("float32", "float16")),
+            text(f"{role}.prefix", self.prefix),
+            f"{role}.store_top_k={keep}: keep at least 1 class, or null for all."
+            if keep is not None and (type(keep) is not int or keep < 1)
+            else None,
+            f"{role}: give either {role}.path (a model) or {role}.scratch (one to be trained here)."
+            if (self.path is None) == (self.scratch is None)
+            else None,
+            f"{role}.scratch: random weights know nothing. Set teacher/fine_tune=default."
+            if self.scratch is not None and self.fine_tune is None
+            else None,
+        )
+        if self.scratch is not None:
+            self.scratch.check(max_length, f"{role}.scratch")
         folder = self.local
         if folder is None:
             return
         if not folder.is_dir():
-            raise UserError(f"teacher.path={self.path}: no such folder. Give a folder with a transformers model.")
+            raise UserError(f"{role}.path={self.path}: no such folder. Give a folder with a transformers model.")
         if not any((folder / name).is_file() for name in WEIGHTS):
             raise UserError(
-                f"teacher.path={self.path}: the folder has no weights ({' or '.join(WEIGHTS)}). "
+                f"{role}.path={self.path}: the folder has no weights ({' or '.join(WEIGHTS)}). "
                 f"Save the model there with `model.save_pretrained(...)`."
             )
         if not (folder / "config.json").is_file():
-            raise UserError(f"teacher.path={self.path}: the folder has no config.json, so its shape is unknown.")
+            raise UserError(f"{role}.path={self.path}: the folder has no config.json, so its shape is unknown.")
         if "embedding_rank" in json.loads((folder / "config.json").read_text("utf-8")):
             raise UserError(
-                f"teacher.path={self.path}: its embedding is factorised, which transformers would replace by a random "
+                f"{role}.path={self.path}: its embedding is factorised, which transformers would replace by a random "
                 f"one. Multiply it back first: distilingua.models.factorise.unfactorise."
             )
         if self.sha256:
             found = file_sha256(folder / "model.safetensors")
             if found != self.sha256:
                 raise UserError(
-                    f"teacher.path={self.path}: model.safetensors hashes to {found}, expected {self.sha256}. The file "
-                    f"is damaged or another version: install it again, or set teacher.sha256 if you mean this one."
+                    f"{role}.path={self.path}: model.safetensors hashes to {found}, expected {self.sha256}. The file "
+                    f"is damaged or another version: install it again, or set {role}.sha256 if you mean this one."
                 )
 
     def label_order(self) -> list[str] | None:
@@ -183,10 +190,10 @@ class Ensemble:
         found = [teacher.languages for teacher in self.teachers.values()]
         return None if None in found else sorted({lang for langs in found for lang in langs or ()})
 
-    def settle(self, live: bool) -> None:
+    def resolve_store(self, live: bool) -> None:
         """Several teachers answer from stores."""
 
-    def check(self) -> None:
+    def check(self, max_length: int | None = None, role: str = "teacher") -> None:
         if len(self.teachers) < 2:
             raise UserError("teacher.teachers names fewer than two. Add one, or choose a single teacher.")
         if self.weights is not None and (
@@ -200,4 +207,4 @@ class Ensemble:
         for name, teacher in self.teachers.items():
             if teacher.store is False:
                 raise UserError(f"teacher.teachers.{name}.store=false: several teachers answer from stores. Set true.")
-            teacher.check()
+            teacher.check(max_length, f"{role}.teachers.{name}")

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from distilingua.artifacts import cached
-from distilingua.corpora.espeak import check_extra
 from distilingua.corpora.sound import RATE
-from distilingua.errors import UserError
+from distilingua.errors import UserError, one_of, refuse
+from distilingua.extras import check_speech
+from distilingua.models.student import check_sizes
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
@@ -60,7 +61,7 @@ class Listener:
 
     @classmethod
     def load(cls, folder: str | Path, revision: str | None = None) -> Listener:
-        check_extra()
+        check_speech()
         from transformers import AutoProcessor
 
         return cls(AutoProcessor.from_pretrained(folder, revision=revision))
@@ -136,21 +137,20 @@ class SpeechScratch:
     dropout: float = 0.1
     alphabet: str | list[str] | None = None
     prefix: str = ""
-    can_be: ClassVar[Sequence[str]] = ("AutoModelForCTC",)
+    backbones: ClassVar[Sequence[str]] = ("speech encoder",)
 
-    def check(self, max_length: int) -> None:
-        check_extra()
-        if self.hidden_size % self.heads:
-            raise UserError(
-                f"student.hidden_size={self.hidden_size} is no multiple of student.heads={self.heads}. "
-                f"Set student.hidden_size={self.hidden_size // self.heads * self.heads or self.heads}."
-            )
-        if self.sound not in ("mel", "waveform"):
-            raise UserError(f"student.sound={self.sound} is not known. Choose mel or waveform.")
-        if self.frame_ms not in ((20, 40) if self.sound == "waveform" else range(10, 90, 10)):
-            raise UserError(f"student.frame_ms={self.frame_ms}: choose 20 or 40; from mel any multiple of 10 up to 80.")
-        if self.kernel % 2 == 0:
-            raise UserError(f"student.kernel={self.kernel} is even. Set student.kernel={self.kernel + 1}.")
+    def check(self, max_length: int | None = None, role: str = "student") -> None:
+        check_speech()
+        check_sizes(self, role, layers=1, feed_forward=1, mels=1, kernel=1)
+        refuse(
+            one_of(f"{role}.sound", self.sound, ("mel", "waveform")),
+            f"{role}.frame_ms={self.frame_ms}: choose 20 or 40; from mel any multiple of 10 up to 80."
+            if self.frame_ms not in ((20, 40) if self.sound == "waveform" else range(10, 90, 10))
+            else None,
+            f"{role}.kernel={self.kernel} is even. Set {role}.kernel={self.kernel + 1}."
+            if self.kernel % 2 == 0
+            else None,
+        )
 
     def origin(self) -> Any:
         return None

@@ -9,19 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import torch
-from safetensors.torch import load_file
-from torch import nn
-
 from distilingua.artifacts import cached, rows_fingerprint
-from distilingua.errors import UserError
+from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
-from distilingua.models.factorise import FactorisedEmbedding, check_rank, factorise
-from distilingua.models.source import TEXT_HEADS, TeacherSource
-from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings, trim_tokenizer
+from distilingua.models.source import TeacherSource
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
+    from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
     from distilingua.tasks.task import Task
@@ -32,11 +27,18 @@ class Student(Protocol):
     """Goes in front of every text it reads."""
 
     @property
-    def can_be(self) -> Sequence[str]:
-        """The AutoModels of transformers that it can be, as far as is known before weights load."""
+    def backbones(self) -> Sequence[str]:
+        """What it can be, as far as is known before weights load; see `Task.backbone`."""
 
-    def check(self, max_length: int) -> None:
-        """Raises UserError for what cannot work with texts of this many pieces and is known before weights load."""
+    def check(self, max_length: int | None = None, role: str = "student") -> None:
+        """
+        Args:
+            max_length: pieces of a text, see `Task.max_length`; None where that is not known.
+            role: what the user calls it, for messages; a teacher may start from random weights too.
+
+        Raises:
+            UserError: what cannot work and is known before weights load.
+        """
 
     def origin(self) -> Any:
         """What its first weights come from, for cache addresses; None for nowhere."""
@@ -72,21 +74,19 @@ class Scratch:
     lowercase: bool = True
     architecture: str = "bert"
     prefix: str = ""
-    can_be: ClassVar[Sequence[str]] = TEXT_HEADS
+    backbones: ClassVar[Sequence[str]] = ("encoder",)
     spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that its tokenizer learns from."""
 
-    def check(self, max_length: int) -> None:
-        if self.hidden_size % self.heads:
-            raise UserError(
-                f"student.hidden_size={self.hidden_size} is no multiple of student.heads={self.heads}. "
-                f"Set student.hidden_size={self.hidden_size // self.heads * self.heads or self.heads}."
-            )
-        if max_length > self.positions:
-            raise UserError(
-                f"task.max_length={max_length} is more than the student's {self.positions} positions. "
-                f"Set student.positions={max_length}, or a smaller task.max_length."
-            )
+    def check(self, max_length: int | None = None, role: str = "student") -> None:
+        check_sizes(self, role, layers=1, feed_forward=1, positions=1, vocabulary=32)  # letters alone are as many
+        refuse(
+            truth(f"{role}.lowercase", self.lowercase),
+            None
+            if max_length is None or max_length <= self.positions
+            else f"task.max_length={max_length} is more than the {role}'s {self.positions} positions. "
+            f"Set {role}.positions={max_length}, or a smaller task.max_length.",
+        )
 
     def origin(self) -> Any:
         return None
@@ -126,6 +126,28 @@ class Scratch:
             hidden_dropout_prob=self.dropout,
             attention_probs_dropout_prob=self.dropout,
             pad_token_id=tokenizer.pad_token_id,
+        )
+
+
+def check_sizes(model: Any, role: str, **least: int) -> None:
+    """Raises UserError for a shape that random weights cannot have.
+
+    Args:
+        model: with `hidden_size`, `heads`, `dropout` and `prefix`.
+        role: what the user calls it.
+        least: other sizes, and what each of them is at least.
+    """
+    least |= {"hidden_size": 1, "heads": 1}
+    refuse(
+        *(whole(f"{role}.{name}", getattr(model, name), size) for name, size in least.items()),
+        share(f"{role}.dropout", model.dropout),
+        text(f"{role}.prefix", model.prefix),
+    )
+    width, heads = model.hidden_size, model.heads
+    if width % heads:
+        raise UserError(
+            f"{role}.hidden_size={width} is no multiple of {role}.heads={heads}. "
+            f"Set {role}.hidden_size={width // heads * heads or heads}."
         )
 
 
@@ -176,15 +198,12 @@ class Pretrained:
     prefix: str = ""
 
     @property
-    def can_be(self) -> Sequence[str]:
-        return [head for head in self._source.can_be if head != "AutoModelForCTC"]
+    def backbones(self) -> Sequence[str]:
+        return [kind for kind in self._source.backbones if kind != "speech encoder"]
 
-    def check(self, max_length: int) -> None:
-        try:
-            self._source.check()
-            folder = self._source.local
-        except UserError as error:  # the same rules as for a teacher, under another name
-            raise UserError(str(error).replace("teacher.path", "student.path")) from None
+    def check(self, max_length: int | None = None, role: str = "student") -> None:
+        self._source.check(role=role)  # the same rules as for a teacher
+        folder = self._source.local
         if folder is None:
             chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
             return
@@ -194,6 +213,8 @@ class Pretrained:
         _check_plain(self.path, config)
         chosen_layers(self.layers, config.num_hidden_layers)
         if self.embedding_rank is not None:
+            from distilingua.models.factorise import check_rank
+
             check_rank(self.embedding_rank, config.vocab_size, config.hidden_size)
         _check_length(max_length, config)
 
@@ -211,6 +232,8 @@ class Pretrained:
             "prefix": self.prefix,
         }
 
+        from distilingua.models.trimming import trim_tokenizer
+
         def build(folder: Path) -> None:
             texts = [self.prefix + text for text in rows["text"]] + [text for text in rows["text_pair"] if text]
             trim_tokenizer(self._tokenizer, texts, folder)
@@ -218,6 +241,11 @@ class Pretrained:
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+        import torch
+
+        from distilingua.models.factorise import factorise
+        from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings
+
         model, report = task.model_class.from_pretrained(
             self._source.location,
             revision=self.revision,
@@ -230,7 +258,7 @@ class Pretrained:
         _check_length(task.max_length, model.config, reserved_positions(model))
         if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
             model.config.pad_token_id = tokenizer.pad_token_id
-        task.settle(model, tokenizer)
+        task.prepare_model(model, tokenizer)
         new = {*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])}
         total, pieces = model.config.num_hidden_layers, model.config.vocab_size
         layers, place = chosen_layers(self.layers, total), layer_list(model)
@@ -258,7 +286,7 @@ class Pretrained:
 
     @property
     def _source(self) -> TeacherSource:
-        return TeacherSource(self.path, revision=self.revision)
+        return TeacherSource(self.path, revision=self.revision, prefix=self.prefix)
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
@@ -273,7 +301,10 @@ class Pretrained:
 
 def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
     """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
+    from safetensors.torch import load_file
     from transformers import AutoConfig
+
+    from distilingua.models.factorise import FactorisedEmbedding
 
     config = AutoConfig.from_pretrained(folder)
     if getattr(config, "embedding_rank", None) is None:
@@ -294,9 +325,9 @@ def _check_plain(path: str, config: PreTrainedConfig) -> None:
         )
 
 
-def _check_length(max_length: int, config: PreTrainedConfig, reserved: int = 0) -> None:
+def _check_length(max_length: int | None, config: PreTrainedConfig, reserved: int = 0) -> None:
     positions = getattr(config, "max_position_embeddings", None)
-    if positions and max_length > positions - reserved:
+    if positions and max_length is not None and max_length > positions - reserved:
         raise UserError(
             f"task.max_length={max_length} is more than the student's {positions - reserved} positions. "
             f"Set task.max_length={positions - reserved}, or choose another student.path."

@@ -57,7 +57,7 @@ def load_model(
     )
     if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
         model.config.pad_token_id = tokenizer.pad_token_id
-    task.settle(model, tokenizer)
+    task.prepare_model(model, tokenizer)
     return model
 
 

@@ -8,13 +8,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.evaluate import Judgement
-from distilingua.monitoring.tensorboard import log_judgements
-from distilingua.tasks.task import Task
+from distilingua.monitoring.tensorboard import log_evaluations
+from distilingua.tasks.task import Evaluation, Task
 
 
 def log_results(
-    cfg: DictConfig, task: Task, metrics: dict[str, Any], judgements: dict[str, dict[str, Judgement]]
+    cfg: DictConfig, task: Task, metrics: dict[str, Any], evaluations: dict[str, dict[str, Evaluation]]
 ) -> None:
     """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements."""
     logger = instantiate(cfg.logger, version="student") if cfg.get("logger") else None
@@ -25,7 +24,7 @@ def log_results(
     if metrics["retention"]:
         scores |= {f"retention/{name}": metrics["retention"][name] for name in ("mean", "worst")}
     logger.log_hyperparams(hyperparameters(cfg), scores)
-    log_judgements(logger, task.labels, judgements["student"], judgements.get("teacher"))
+    log_evaluations(logger, task.labels, evaluations["student"], evaluations.get("teacher"))
     logger.finalize("success")
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
-from distilingua.evaluate import Judgement
+from distilingua.tasks.task import Evaluation
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
@@ -32,7 +32,7 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
     return figure
 
 
-def disagreement_table(teacher: Judgement, student: Judgement, rows: int = 40) -> str:
+def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40) -> str:
     """Markdown: sentences on which teacher and student differ, with the truth; evenly drawn where there are many."""
     columns = zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True)
     different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
@@ -42,16 +42,16 @@ def disagreement_table(teacher: Judgement, student: Judgement, rows: int = 40) -
     return "\n".join(lines)
 
 
-def log_judgements(
+def log_evaluations(
     logger: TensorBoardLogger,
     labels: Sequence[str],
-    student: dict[str, Judgement],
-    teacher: dict[str, Judgement] | None,
+    student: dict[str, Evaluation],
+    teacher: dict[str, Evaluation] | None,
 ) -> None:
     """Per language: the student's confusion matrix where labels are classes, and where it and the teacher disagree."""
-    for lang, judgement in student.items():
-        if {*judgement.truth, *judgement.predicted} <= set(labels):  # one class a row
-            figure = confusion_figure(labels, judgement.truth, judgement.predicted, f"{lang}, test")
+    for lang, evaluation in student.items():
+        if {*evaluation.truth, *evaluation.predicted} <= set(labels):  # one class a row
+            figure = confusion_figure(labels, evaluation.truth, evaluation.predicted, f"{lang}, test")
             logger.experiment.add_figure(f"confusion/{lang}", figure)
         if teacher is not None:
-            logger.experiment.add_text(f"disagreements/{lang}", disagreement_table(teacher[lang], judgement))
+            logger.experiment.add_text(f"disagreements/{lang}", disagreement_table(teacher[lang], evaluation))

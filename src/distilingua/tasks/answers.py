@@ -7,7 +7,7 @@ import string
 import unicodedata
 from collections import Counter
 
-from distilingua.tasks.words import words_of
+from distilingua.corpora.words import words_of
 
 ARTICLES = {  # Lewis et al. (2020), MLQA, evaluation script
     "en": r"\b(a|an|the)\b",

@@ -10,10 +10,10 @@ from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
 from torchmetrics.text import Perplexity
 
-from distilingua.corpora.espeak import speech_package
-from distilingua.distillation.losses.ce import HIDDEN
+from distilingua.corpora.words import entities
+from distilingua.distillation.losses.ce import IGNORE_INDEX
+from distilingua.extras import speech_package
 from distilingua.tasks.transcripts import spelt
-from distilingua.tasks.words import entities
 
 
 class OrdinalError(MeanAbsoluteError):
@@ -62,7 +62,7 @@ class EntityScores(Metric):
         """
         counts = row.unique_consecutive(return_counts=True)[1].tolist()
         for guess, truth in zip(logits.argmax(-1).split(counts), labels.split(counts), strict=True):
-            if (truth != HIDDEN).all():
+            if (truth != IGNORE_INDEX).all():
                 found = set(entities([self.labels[i] for i in guess.tolist()]))
                 there = set(entities([self.labels[i] for i in truth.tolist()]))
                 self.right += len(found & there)
@@ -96,7 +96,7 @@ class BothRight(Metric):
             logits: (2 · rows, classes), a start and an end for every row.
             labels: class indices, (2 · rows,); rows whose label is hidden are left out.
         """
-        seen = labels.view(-1, 2)[:, 0] != HIDDEN
+        seen = labels.view(-1, 2)[:, 0] != IGNORE_INDEX
         best = logits.argmax(-1) == labels
         self.right += (best.view(-1, 2).all(-1) & seen).sum()
         self.total += seen.sum()
@@ -112,9 +112,9 @@ class PieceAccuracy(MeanMetric):
         """
         Args:
             logits: (positions, pieces).
-            labels: pieces, (positions,); `HIDDEN` does not count.
+            labels: pieces, (positions,); `IGNORE_INDEX` does not count.
         """
-        shown = labels != HIDDEN
+        shown = labels != IGNORE_INDEX
         super().update((logits.argmax(-1) == labels)[shown].float())
 
 
@@ -123,13 +123,13 @@ class PiecePerplexity(Perplexity):
     model seems to choose; 1 is perfect."""
 
     def __init__(self) -> None:
-        super().__init__(ignore_index=HIDDEN)
+        super().__init__(ignore_index=IGNORE_INDEX)
 
     def update(self, logits: Tensor, labels: Tensor) -> None:
         """
         Args:
             logits: (positions, pieces).
-            labels: pieces, (positions,); `HIDDEN` does not count.
+            labels: pieces, (positions,); `IGNORE_INDEX` does not count.
         """
         super().update(logits[None], labels[None])
 

@@ -7,18 +7,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from distilingua.distillation.losses.bce import BinaryCrossEntropy
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.extras import Later
 from distilingua.tasks.task import Encoded
 from distilingua.tasks.text_classification import TextClassification
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
+
+    from distilingua.distillation.losses.term import Term
+else:
+    torch = Later("torch")
 
 
 class MultiLabel(TextClassification):
@@ -35,15 +37,14 @@ class MultiLabel(TextClassification):
     def classes(labels: Iterable[str]) -> list[str]:
         return sorted({name for label in labels if label for name in names_of(label)})
 
-    def learn(self, labels: Iterable[str]) -> None:
-        if self.weighing == "balanced":
-            rows = [set(names_of(label)) for label in labels]
-            counts = Counter(name for row in rows for name in row)
-            self.class_weights = torch.tensor([(len(rows) - counts[x]) / max(counts[x], 1) for x in self.labels])
+    def _balanced(self, visible: list[str]) -> Tensor:
+        rows = [set(names_of(label)) for label in visible]
+        counts = Counter(name for row in rows for name in row)
+        return torch.tensor([(len(rows) - counts[x]) / max(counts[x], 1) for x in self.labels])
 
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Per row 1 for every class that it has, else 0; (1, classes)."""
-        found = torch.full((len(rows), 1, len(self.labels)), HIDDEN)
+        found = torch.full((len(rows), 1, len(self.labels)), IGNORE_INDEX)
         for n, label in enumerate(rows["label"]):
             if label:
                 found[n] = 0
@@ -52,13 +53,16 @@ class MultiLabel(TextClassification):
 
     @staticmethod
     def hard() -> Term:
+        from distilingua.distillation.losses.bce import BinaryCrossEntropy
+
         return BinaryCrossEntropy()
 
-    def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
-        return ((student > 0) == (teacher > 0)).all(-1)
+    def agree(self, answer: Tensor, other: Tensor) -> Tensor:
+        return ((answer > 0) == (other > 0)).all(-1)  # logits, or 0 and 1
 
-    def right(self, answer: Tensor, targets: Tensor) -> Tensor:
-        return ((answer > 0) == (targets == 1)).all(-1)[(targets != HIDDEN).all(-1)]
+    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
+        """Every class is a decision of its own."""
+        return [float(cells.abs().sigmoid().prod()) for cells in answers]
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes])

@@ -7,22 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from distilingua.data.collate import pad
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.distillation.signals import Layers, Signals
-from distilingua.errors import UserError
+from distilingua.corpora.words import aligned
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
+from distilingua.errors import UserError, whole
+from distilingua.extras import Later
 from distilingua.tasks.answers import exact_match, token_f1
-from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, needs_offsets
-from distilingua.tasks.words import aligned
+from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length, needs_offsets, pad
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
+else:
+    torch = Later("torch")
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite
@@ -45,7 +45,6 @@ class QuestionAnswering(WithoutClasses):
     answer" counts as much as in the window that finds it least likely.
 
     Args:
-        labels: none; answers have no classes.
         name: what is asked, for titles.
         max_length: pieces of question and window together.
         stride: pieces that two windows have in common; null refuses contexts that do not fit.
@@ -58,15 +57,16 @@ class QuestionAnswering(WithoutClasses):
 
     def __init__(
         self,
-        labels: Sequence[str] = (),
         name: str = "answers",
         max_length: int = 128,
         stride: int | None = 32,
         max_answer: int = 80,
     ) -> None:
-        if stride is not None and not 0 <= stride < max_length // 2:
-            raise UserError(f"task.stride={stride}: it is at least 0 and below half of task.max_length={max_length}.")
-        self.labels: list[str] = []
+        check_length(
+            max_length,
+            whole("task.max_answer", max_answer, 1),
+            None if stride is None else whole("task.stride", stride, 0) or _too_far(stride, max_length),
+        )
         self.name, self.max_length, self.stride, self.max_answer = name, max_length, stride, max_answer
 
     @property
@@ -79,6 +79,8 @@ class QuestionAnswering(WithoutClasses):
 
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:
+        if not row["label"]:
+            return None
         context = row["text_pair"]
         try:
             answers = [(str(answer["text"]), int(answer["start"])) for answer in json.loads(row["label"])]
@@ -166,10 +168,7 @@ class QuestionAnswering(WithoutClasses):
             )
             at.append(torch.cat([torch.tensor([first * longest]), inside]))
             first += len(e["lengths"])
-        return inputs, pad_sequence(at, batch_first=True, padding_value=PADDING)
-
-    def width(self, model: PreTrainedModel) -> int:
-        return 2
+        return inputs, torch.nn.utils.rnn.pad_sequence(at, batch_first=True, padding_value=PADDING)
 
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
         """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
@@ -193,14 +192,7 @@ class QuestionAnswering(WithoutClasses):
             for label, context in zip(rows["label"], rows["text_pair"], strict=True)
         ]
 
-    def signals(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        batch: Mapping[str, Any],
-        student_layers: Layers | None = None,
-        teacher_layers: Layers | None = None,
-    ) -> Signals:
+    def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
         """Two positions a row, its start and its end; classes are "no answer" and the row's pieces in order."""
         counts, read, at = batch["counts"], batch["has_teacher"], batch["student_at"]
         piece = torch.cat([at.new_zeros(len(at), 1), first_of_piece(at[:, 1:]).cumsum(1)], dim=1)
@@ -208,7 +200,7 @@ class QuestionAnswering(WithoutClasses):
             read = read & torch.stack([~part.isnan().any() for part in teacher.split(counts.tolist())])
             teacher = by_piece(teacher.nan_to_num(), counts, piece)
         labels = batch["labels"].view(-1, 2)
-        labels = torch.where(labels == HIDDEN, HIDDEN, piece.gather(1, labels.clamp(min=0)))
+        labels = torch.where(labels == IGNORE_INDEX, IGNORE_INDEX, piece.gather(1, labels.clamp(min=0)))
         return Signals(
             student=by_piece(student, counts, piece),
             teacher=teacher,
@@ -217,8 +209,6 @@ class QuestionAnswering(WithoutClasses):
             rows=len(counts),
             row=torch.arange(len(counts), device=counts.device).repeat_interleave(2),
             rows_read=read,
-            student_layers=student_layers,
-            teacher_layers=teacher_layers,
             read=batch.get("read"),
         )
 
@@ -252,8 +242,13 @@ class QuestionAnswering(WithoutClasses):
     def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
         metrics.update(signals.student, signals.labels)
 
-    def right(self, answer: Tensor, targets: Tensor) -> Tensor:
-        return super().right(answer.T, targets)
+    def agree(self, answer: Tensor, other: Tensor) -> Tensor:
+        """Of batches, see `signals`; or a row's cells, (characters, 2), against its start and end."""
+        return super().agree(answer if other.ndim == answer.ndim else answer.T, other)
+
+    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
+        """Of the likeliest start times that of the likeliest end."""
+        return super().probabilities([cells.T for cells in answers], model, inputs)
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """The answer's text, of the two pieces whose logits have the highest sum; "" where "no answer" has a higher."""
@@ -272,7 +267,7 @@ class QuestionAnswering(WithoutClasses):
     def show(self, label: str) -> str:
         return next((answer["text"] for answer in json.loads(label)), "")
 
-    def judge(
+    def evaluate(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """F1 over words and exact match, as SQuAD and MLQA define them, the best over a row's answers."""
@@ -285,6 +280,11 @@ class QuestionAnswering(WithoutClasses):
         return {name: sum(values) / len(values) for name, values in scores.items()}, told
 
 
+def _too_far(stride: int, max_length: Any) -> str | None:
+    far = type(max_length) is int and stride >= max_length // 2
+    return f"task.stride={stride}: it is below half of task.max_length={max_length}." if far else None
+
+
 def characters_of(context: str) -> list[int]:
     """Where the characters are that are not spaces."""
     return [n for n, character in enumerate(context) if not character.isspace()]
@@ -293,7 +293,7 @@ def characters_of(context: str) -> list[int]:
 def first_and_last(label: str, context: str) -> list[int]:
     """Positions of the first answer's first and last character."""
     if not label:
-        return [HIDDEN, HIDDEN]
+        return [IGNORE_INDEX, IGNORE_INDEX]
     for answer in json.loads(label):
         start, end = answer["start"], answer["start"] + len(answer["text"])
         inside = [1 + n for n, place in enumerate(characters_of(context)) if start <= place < end]
@@ -341,7 +341,7 @@ def by_piece(cells: Tensor, counts: Tensor, piece: Tensor) -> Tensor:
         counts: positions per row, (rows,).
         piece: number of the piece within its row, (rows, most positions), ascending.
     """
-    padded = pad_sequence(list(cells.split(counts.tolist())), batch_first=True, padding_value=FAR)
+    padded = torch.nn.utils.rnn.pad_sequence(list(cells.split(counts.tolist())), batch_first=True, padding_value=FAR)
     index = piece[..., None].expand_as(padded)
     highest = padded.detach().amax(1, keepdim=True)
     total = torch.zeros(len(padded), int(piece.max()) + 1, 2, device=cells.device)

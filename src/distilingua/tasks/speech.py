@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from distilingua.artifacts import fingerprint
 from distilingua.corpora.sound import RATE, BadSound, waveform
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.distillation.losses.ctc import CTC
-from distilingua.distillation.losses.term import Term
-from distilingua.distillation.signals import Layers, Signals
-from distilingua.errors import UserError
-from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
+from distilingua.errors import UserError, truth, whole
+from distilingua.extras import Later
+from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses, check_length
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
+
+    from distilingua.distillation.losses.term import Term
+else:
+    torch = Later("torch")
 
 BLANK_NAME = "<pad>"  # what transformers' CTC tokenizers call the blank
 EDGE = 2  # frames by which two models of one rate may differ: they treat the ends of a sound in their own way
@@ -51,6 +53,7 @@ class Recent:
         return dict(found)
 
 
+Fitted = TypeVar("Fitted", bound="SpeechRecognition")
 RECENT = Recent(512 * 2**20)
 
 
@@ -60,7 +63,6 @@ class SpeechRecognition(WithoutClasses):
     Labels are transcripts as people write them; what is learnt and compared is their `normal` spelling.
 
     Args:
-        labels: not used: classes are characters, and a target's may be missing from the source.
         name: in titles.
         max_length: seconds a model hears at most. A row that goes beyond is cut, and its label is not learnt from.
         alphabet: characters after the blank, in the order of the logits: one text, or a list where an entry has several
@@ -74,14 +76,12 @@ class SpeechRecognition(WithoutClasses):
     """
 
     auto = "AutoModelForCTC"
-    goes_with = "student=speech_tiny teacher=speech_scratch objective=kd_ctc"
+    backbone = "speech encoder"
     shown: ClassVar[Mapping[str, str]] = {"wacc": "words", "wer": "WER", "cer": "CER"}
     reads = ("audio",)
-    positional = False
 
     def __init__(
         self,
-        labels: Sequence[str] = (),
         name: str = "speech",
         max_length: int = 30,
         alphabet: str | Sequence[str] | None = None,
@@ -89,11 +89,15 @@ class SpeechRecognition(WithoutClasses):
         most_wer: float = 0.1,
         hearings: int = 8,
     ) -> None:
-        if not isinstance(most_wer, int | float) or most_wer < 0 or hearings < 1:
-            raise UserError(
-                f"task.most_wer={most_wer}, task.hearings={hearings}: expected at least 0 and 1, such as 0.1 and 8."
-            )
-        self.name, self.max_length, self.makes_labels = name, max_length, pseudo_labels
+        check_length(
+            max_length,
+            truth("task.pseudo_labels", pseudo_labels),
+            whole("task.hearings", hearings, 1),
+            None
+            if type(most_wer) in (int, float) and most_wer >= 0
+            else f"task.most_wer={most_wer}: expected a number of at least 0, such as 0.1.",
+        )
+        self.name, self.max_length, self.pseudo_labels = name, max_length, pseudo_labels
         self.most_wer, self.hearings = most_wer, hearings
         self._set(list(alphabet) if alphabet is not None else [])
 
@@ -106,30 +110,25 @@ class SpeechRecognition(WithoutClasses):
 
     # --- labels -------------------------------------------------------------------------------------------------------
     @staticmethod
-    def unreadable(row: Mapping[str, str]) -> str | None:
+    def problem(row: Mapping[str, str]) -> str | None:
         if not row["audio"]:
             return "it has no sound."
-        if row["audio"].startswith("espeak:"):  # made, not found; `encode` will hear it
-            return None
-        try:
-            waveform(row["audio"])
-        except BadSound as bad:
-            return f"{row['audio'].rpartition('#')[0]}: {bad}."
+        if not row["audio"].startswith("espeak:"):  # which is made, not found; `encode` will hear it
+            try:
+                waveform(row["audio"])
+            except BadSound as bad:
+                return f"{row['audio'].rpartition('#')[0]}: {bad}."
+        if row["label"] and not normal(row["label"]):
+            return f"the transcript {row['label']!r} has nothing that can be heard."
         return None
 
-    @staticmethod
-    def problem(row: Mapping[str, str]) -> str | None:
-        return None if normal(row["label"]) else f"the transcript {row['label']!r} has nothing that can be heard."
-
-    def learn(self, labels: Iterable[str]) -> None:
+    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+        """Classes are characters: those of the alphabet, or of the visible transcripts."""
         if not self.labels:
-            self._set(characters(labels))
+            self._set(characters(visible))
+        return self
 
-    def order_of(self, known: list[str] | None, tokenizer: Any) -> list[str] | None:
-        order: list[str] = tokenizer.labels
-        return order
-
-    def meet(self, student: Any, teacher: Any) -> None:
+    def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:
         if student.frame_ms != teacher.frame_ms:
             raise UserError(
                 f"teacher: it has a frame every {teacher.frame_ms:g} ms and the student every {student.frame_ms:g} ms, "
@@ -199,7 +198,7 @@ class SpeechRecognition(WithoutClasses):
 
     # --- learning -----------------------------------------------------------------------------------------------------
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        """Per row the classes of its characters, (characters,); one `HIDDEN` where the label is not shown.
+        """Per row the classes of its characters, (characters,); one `IGNORE_INDEX` where the label is not shown.
 
         A character that the alphabet lacks is left out, if it is rare; what is judged at the end keeps it.
 
@@ -216,16 +215,18 @@ class SpeechRecognition(WithoutClasses):
             )
         classes = [[self._index[c] for c in text if c in self._index] for text in texts]
         return [
-            torch.tensor(found if found and not e["cut"] else [HIDDEN], dtype=torch.long)
+            torch.tensor(found if found and not e["cut"] else [IGNORE_INDEX], dtype=torch.long)
             for found, e in zip(classes, encoded, strict=True)
         ]
 
     def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
-        """(rows, most characters), `HIDDEN` after the last."""
-        return torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=HIDDEN)
+        """(rows, most characters), `IGNORE_INDEX` after the last."""
+        return torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=IGNORE_INDEX)
 
     @staticmethod
     def hard() -> Term:
+        from distilingua.distillation.losses.ctc import CTC
+
         return CTC()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
@@ -238,19 +239,12 @@ class SpeechRecognition(WithoutClasses):
         """The same sound, heard in a frame or two more or less."""
         return cells[closest(len(cells), row["frames"])]
 
-    def signals(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        batch: Mapping[str, Any],
-        student_layers: Layers | None = None,
-        teacher_layers: Layers | None = None,
-    ) -> Signals:
+    def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
         if teacher is not None and batch.get("teacher_at") is not None:
             heard = (batch["teacher_at"] != PADDING).sum(1).tolist()
             rows = zip(teacher.split(heard), batch["counts"].tolist(), strict=True)
             teacher = torch.cat([cells[closest(len(cells), count)] for cells, count in rows])
-        return super().signals(student, teacher, batch, student_layers, teacher_layers)
+        return super().signals(student, teacher, batch)
 
     # --- judging ------------------------------------------------------------------------------------------------------
     def metrics(self) -> MetricCollection:
@@ -258,10 +252,14 @@ class SpeechRecognition(WithoutClasses):
 
         return transcript_metrics(self.labels)
 
+    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
+        """The geometric mean over the frames of the best path, as a product would only tell how long a sound is."""
+        return [float(cells.log_softmax(-1).amax(-1).mean().exp()) for cells in answers]
+
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return best_path(answer, self.labels)
 
-    def judge(
+    def evaluate(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         told = [best_path(answer, self.labels) for answer in answers]

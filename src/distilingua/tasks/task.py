@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-from torch import Tensor
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
+from distilingua.errors import UserError, refuse, whole
+from distilingua.extras import Later
 
-from distilingua.data.collate import pad
-from distilingua.distillation.losses.ce import HIDDEN, CrossEntropy
-from distilingua.distillation.losses.term import Term
-from distilingua.distillation.signals import Layers, Signals
-from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import numpy as np
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from distilingua.distillation.losses.term import Term
+else:
+    torch = Later("torch")
 
 Encoded = dict[str, Any]
 """One row as a model reads it: `input_ids`, and `at` where its answers are not one for the whole text."""
@@ -29,6 +31,27 @@ Example = Mapping[str, Any]
 
 ABSENT, PADDING = -1, -2  # in `at`: a position this model does not see (cut off); no position at all
 
+SHORTEST = 3  # pieces: one between the two that begin and end a text
+
+Self = TypeVar("Self", bound="Task")
+
+
+@dataclass
+class Evaluation:
+    """A model on the held-out rows of one language.
+
+    Args:
+        scores: metric -> value.
+        texts, truth, predicted: of every row, as tables show them.
+        probabilities: what the model gives each of its answers, see `Task.probabilities`.
+    """
+
+    scores: dict[str, float]
+    texts: list[str]
+    truth: list[str]
+    predicted: list[str]
+    probabilities: list[float]
+
 
 class Task(ABC):
     """What a model reads, which of its logits count, the hard loss, the metrics, and how an answer is decoded.
@@ -37,37 +60,33 @@ class Task(ABC):
     decoder step is one, so is a frame of sound. Teacher and student may read with different tokenizers: they meet at
     positions, so a row has the same number of them whoever reads it.
 
-    Subclasses set what is listed under "To set", write the four abstract methods (`encode`, `targets`, `decode`,
-    `metrics`), and override what differs from one class per position. The objective compares distributions, so what is
-    no choice among classes, such as regression, does not fit.
+    A task is made of its options alone, and refuses those that cannot work; what its classes are it learns by
+    `fit_labels`, once rows have been read. Subclasses set what is listed under "To set", write the four abstract
+    methods (`encode`, `targets`, `decode`, `metrics`), and override what differs from one class per position. The
+    objective compares distributions, so what is no choice among classes, such as regression, does not fit.
     """
 
     # --- to set -------------------------------------------------------------------------------------------------------
     labels: list[str]
-    """Names of the classes, in the order of the logits; empty where classes have no names."""
+    """Names of the classes, in the order of the logits; empty where classes have no names, and before `fit_labels`."""
     name: str
     """In titles and in metrics.json."""
     max_length: int
     """Pieces a model reads at most."""
     auto: ClassVar[str]
     """The AutoModel of transformers whose head this task needs."""
-    goes_with: ClassVar[str] = "student=tiny teacher=minilm_en"
-    """Choices that have such a head, for messages."""
+    backbone: ClassVar[str] = "encoder"
+    """What that head sits on: an encoder (of text), an encoder-decoder, or a speech encoder."""
     shown: ClassVar[Mapping[str, str]]
     """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
     reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that shape what `encode` returns."""
     points_into: ClassVar[tuple[str, ...]] = ()
     """Columns that labels point into by word or by character: cleaning leaves them as they are."""
-    positional: ClassVar[bool] = True
-    """Whether a label names the class of every position."""
-    makes_labels: bool = False
+    pseudo_labels: bool = False
     """Whether a teacher's own answer becomes the label of a row without one, see `pseudo_label`."""
-    generates: ClassVar[bool] = False
-    """Whether its answers are sequences of the model's own length, which cannot be averaged."""
-
-    note: str = ""
-    """What belongs beneath its scores, such as the version of what computed them."""
+    class_weights: Tensor | None = None
+    """What the hard loss weighs each class by, (classes,)."""
 
     @property
     def model_class(self) -> Any:
@@ -86,32 +105,28 @@ class Task(ABC):
         """Names of the classes that occur in these labels, as a corpus spells labels; "" is no label."""
         return sorted({label for label in labels if label})
 
+    def fit_labels(self: Self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
+        """Learns what the classes are, before anything trains; returns itself.
+
+        Args:
+            names: of the classes, sorted; none where classes have no names.
+            visible: the labels that training may see, row by row.
+
+        Raises:
+            UserError: an option that does not go with these classes.
+        """
+        self.labels = list(names)
+        return self
+
     @staticmethod
-    def stratum(label: str) -> str:
+    def stratify_by(label: str) -> str:
         """What `few_shot` shows n labels of: of every class here; of everything alike where this is constant."""
         return label
 
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:
-        """What is wrong with a row's label, in a sentence; None for nothing."""
+        """Why a row cannot be read, or what is wrong with its label ("" is none), in a sentence; None for nothing."""
         return None
-
-    @staticmethod
-    def unreadable(row: Mapping[str, str]) -> str | None:
-        """Why a row cannot be read, with or without a label, in a sentence; None if it can."""
-        return None
-
-    def order_of(self, known: list[str] | None, tokenizer: Any) -> list[str] | None:
-        """Classes in the order of a teacher's logits; None where that is not known.
-
-        Args:
-            known: as its configuration names them.
-            tokenizer: the teacher's.
-        """
-        return known
-
-    def meet(self, student: Any, teacher: Any) -> None:  # noqa: B027  # texts always do
-        """Raises UserError where models that read with these tokenizers have no positions in common."""
 
     # --- reading ------------------------------------------------------------------------------------------------------
     @property
@@ -133,10 +148,6 @@ class Task(ABC):
             prefix: goes in front of the text; some models want one (E5: "query: ").
         """
 
-    def length(self, encoded: Encoded) -> int:
-        """By which rows of a batch are alike."""
-        return len(encoded["input_ids"])
-
     def positions(self, encoded: Encoded) -> int:
         """How many positions the row has."""
         return len(encoded["at"]) if "at" in encoded else 1
@@ -154,56 +165,32 @@ class Task(ABC):
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
         return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
-    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
-        """Tells a model that has been loaded what it cannot know of itself, such as which language to write.
-
-        Raises:
-            UserError: this model and tokenizer cannot serve the task as it is configured.
-        """
-
-    def width(self, model: PreTrainedModel) -> int:
-        """Logits per position."""
-        return len(self.labels)
-
-    def cells(self, output: Any, at: Tensor | None) -> Tensor:
-        """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off."""
-        logits = output.logits.float()
-        if at is None:
-            return logits
-        rows, columns = (at != PADDING).nonzero(as_tuple=True)
-        index = at[rows, columns]
-        return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
-
     # --- learning -----------------------------------------------------------------------------------------------------
-    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:  # noqa: B027
-        """Whether positions and classes mean the same to both.
+    def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:  # noqa: B027  # texts always are
+        """Asked before anything is trained: whether models that read with these tokenizers meet at positions.
+
+        Args:
+            student, teacher: tokenizers.
+            distributions: whether a term compares distributions, so that classes have to mean the same to both.
 
         Raises:
-            UserError: they do not, so terms that compare distributions cannot be computed.
+            UserError: they have no positions, or no classes, in common.
         """
 
     @abstractmethod
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        """Per row the class index of every position, (positions,); `HIDDEN` where the label is not shown."""
-
-    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
-        """Labels of a batch, as the hard term reads them: (positions,)."""
-        return torch.cat(list(targets))
+        """Per row the class index of every position, (positions,); `IGNORE_INDEX` where the label is not shown."""
 
     @staticmethod
     def hard() -> Term:
         """The hard loss, for teachers, and for students without one."""
-        return CrossEntropy()
+        from distilingua.distillation.losses.ce import CrossEntropy
 
-    def learn(self, labels: Iterable[str]) -> None:  # noqa: B027  # most need nothing
-        """Sees the visible labels once, before anything trains."""
+        return CrossEntropy()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
         """The teacher's answer as the label of a row that has none; "" where there is none to be trusted."""
         return ""
-
-    class_weights: Tensor | None = None
-    """What the hard loss weighs each class by, (classes,)."""
 
     def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
         """The teacher's answer to another text (an aligned one) as an answer to this row: (positions, classes).
@@ -215,14 +202,7 @@ class Task(ABC):
         """
         return cells
 
-    def signals(
-        self,
-        student: Tensor,
-        teacher: Tensor | None,
-        batch: Mapping[str, Any],
-        student_layers: Layers | None = None,
-        teacher_layers: Layers | None = None,
-    ) -> Signals:
+    def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
         """What the objective sees of a batch.
 
         Args:
@@ -237,7 +217,7 @@ class Task(ABC):
             has_teacher = has_teacher & ~teacher.isnan().any(-1)
             teacher = teacher.nan_to_num()
         if len(labels) == len(row):
-            labels = labels.masked_fill(~(seen if labels.ndim == 1 else seen[:, None]), HIDDEN)
+            labels = labels.masked_fill(~(seen if labels.ndim == 1 else seen[:, None]), IGNORE_INDEX)
         return Signals(
             student=student.nan_to_num(),
             teacher=teacher,
@@ -247,8 +227,6 @@ class Task(ABC):
             row=row,
             class_weights=self.class_weights.to(student.device) if self.class_weights is not None else None,
             rows_read=rows_read,
-            student_layers=student_layers,
-            teacher_layers=teacher_layers,
             read=batch.get("read"),
         )
 
@@ -257,36 +235,30 @@ class Task(ABC):
     def metrics(self) -> MetricCollection:
         """Dev scores, which `watch` updates."""
 
-    def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
-        """Adds a batch; what a model did not see for want of length is judged all the same."""
-        metrics.update(signals.student, batch["labels"], row=signals.row)
+    def agree(self, answer: Tensor, other: Tensor) -> Tensor:
+        """Whether an answer decides as another one does, or as the labels say, (positions,) bool.
 
-    def agree(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Whether both decide alike, (positions,) bool."""
-        return student.argmax(-1) == teacher.argmax(-1)
-
-    def right(self, answer: Tensor, targets: Tensor) -> Tensor:
-        """Whether an answer names the true class, (positions that have one,) bool."""
-        return (answer.argmax(-1) == targets)[targets != HIDDEN]
-
-    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
-        """A model's answer to every row of a batch: its cells, (positions, classes) each."""
-        cells = self.cells(model(**inputs), at)
-        return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
+        Args:
+            answer: logits, (positions, classes).
+            other: logits of the same shape, or `targets`, (positions,).
+        """
+        return answer.argmax(-1) == (other if other.ndim < answer.ndim else other.argmax(-1))
 
     @abstractmethod
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """An answer as a label, spelt as a corpus spells it."""
 
-    def show(self, label: str) -> str:
-        """A label as tables show it."""
-        return label
+    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
+        """What the model gives each of its answers: the product over a row's positions of the likeliest class, as
+        positions are independent given the text.
 
-    def title(self, row: Mapping[str, str]) -> str:
-        """A row as tables show it."""
-        return " / ".join(filter(None, (row["text"], row["text_pair"])))
+        Args:
+            answers: of a batch, see `answer`.
+            model, inputs: what gave them; for answers that do not carry their own distribution.
+        """
+        return [float(cells.log_softmax(-1).amax(-1).nan_to_num().sum().exp()) for cells in answers]
 
-    def judge(
+    def evaluate(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """Scores, and what was answered to every row.
@@ -316,17 +288,78 @@ class Task(ABC):
         told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
         return {name: float(value) for name, value in metrics.compute().items()}, told
 
+    # --- what only one task of this package overrides: stop reading here unless yours is as odd as that one -----------
+    note: str = ""
+    """What belongs beneath its scores, such as the version of what computed them. (translation)"""
+
+    def show(self, label: str) -> str:
+        """A label as tables show it. (answers)"""
+        return label
+
+    def length(self, encoded: Encoded) -> int:
+        """By which rows of a batch are alike. (speech)"""
+        return len(encoded["input_ids"])
+
+    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
+        """Labels of a batch, as the hard term reads them: (positions,). (speech)"""
+        return torch.cat(list(targets))
+
+    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+        """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off.
+        (answers)"""
+        logits = output.logits.float()
+        if at is None:
+            return logits
+        rows, columns = (at != PADDING).nonzero(as_tuple=True)
+        index = at[rows, columns]
+        return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
+
+    def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
+        """Adds a batch; what a model did not see for want of length is judged all the same. (answers)"""
+        metrics.update(signals.student, batch["labels"], row=signals.row)
+
+    def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
+        """A model's answer to every row of a batch: its cells, (positions, classes) each. (translation)"""
+        cells = self.cells(model(**inputs), at)
+        return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
+
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
+        """Tells a model that has been loaded what it cannot know of itself, such as which language to write.
+        (translation)
+
+        Raises:
+            UserError: this model and tokenizer cannot serve the task as it is configured.
+        """
+
 
 class WithoutClasses(Task):
     """For tasks whose labels are texts, or places in a text, and name no classes."""
+
+    labels: list[str] = []  # noqa: RUF012  # none, ever
 
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
         return []
 
     @staticmethod
-    def stratum(label: str) -> str:
+    def stratify_by(label: str) -> str:
         return ""
+
+
+def check_length(max_length: Any, *problems: str | None) -> None:
+    """Raises UserError for a text length of no use, and for these other problems of a task's options."""
+    refuse(whole("task.max_length", max_length, SHORTEST), *problems)
+
+
+def pad(token_ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, (rows, longest row)."""
+    longest = max(map(len, token_ids))
+    input_ids = torch.full((len(token_ids), longest), pad_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    for i, ids in enumerate(token_ids):
+        input_ids[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
+        attention_mask[i, : len(ids)] = 1
+    return {"input_ids": input_ids, "attention_mask": attention_mask}
 
 
 def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-import torch
-from torch import Tensor
+from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.errors import UserError, one_of, truth
+from distilingua.extras import Later
+from distilingua.tasks.task import Encoded, Task, check_length
 
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.errors import UserError
-from distilingua.tasks.task import Encoded, Task
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import Metric, MetricCollection
     from transformers import PreTrainedTokenizerBase
+else:
+    torch = Later("torch")
 
+Fitted = TypeVar("Fitted", bound="TextClassification")
 CLASS_WEIGHTS = (None, "balanced")
 
 
@@ -26,17 +29,16 @@ class TextClassification(Task):
     """One of several classes for a sentence or a sentence pair.
 
     Args:
-        labels: class names, each once.
         name: what the labels say, for titles.
         max_length: pieces per sentence; what goes beyond is cut off.
         ordinal: the classes are steps of a scale, so a prediction can be wrong by one step or by several: adds `mae`.
-        order: class names in the order of the logits, and of the scale; null takes the order of `labels`, or under
-            `ordinal` that of the numbers they begin with, if all do ("2 stars" before "10 stars").
+        order: class names in the order of the logits, and of the scale; null takes the alphabet's, or under `ordinal`
+            that of the numbers they begin with, if all do ("2 stars" before "10 stars").
         class_weights: "balanced" weighs the hard loss of a class by `rows / (classes · rows of the class)`, so that
             rare classes count as much as common ones; null counts rows.
 
     Raises:
-        UserError: `order` does not name every class once; unknown `class_weights`.
+        UserError: an option that cannot be; by `fit_labels`, an `order` that does not name every class once.
     """
 
     auto = "AutoModelForSequenceClassification"
@@ -44,32 +46,40 @@ class TextClassification(Task):
 
     def __init__(
         self,
-        labels: Sequence[str],
         name: str = "text",
         max_length: int = 64,
         ordinal: bool = False,
         order: Sequence[str] | None = None,
         class_weights: str | None = None,
     ) -> None:
-        self.name, self.max_length, self.ordinal = name, max_length, ordinal
-        self.labels = by_number(labels) if ordinal else list(labels)
-        if order is not None:
-            if sorted(order) != sorted(labels):
-                raise UserError(
-                    f"task.order={','.join(order)}: the labels are {', '.join(self.labels)}. Name each of them once, "
-                    f"e.g. task.order=[{','.join(self.labels)}]."
-                )
-            self.labels = list(order)
-        if class_weights not in CLASS_WEIGHTS:
-            raise UserError(f"task.class_weights={class_weights} is not known. Choose null or balanced.")
-        self.weighing = class_weights
-        self._index = {label: i for i, label in enumerate(self.labels)}
+        check_length(
+            max_length,
+            truth("task.ordinal", ordinal),
+            one_of("task.class_weights", class_weights, CLASS_WEIGHTS),
+            _order_problem(order),
+        )
+        self.name, self.max_length, self.ordinal, self.weighing = name, max_length, ordinal, class_weights
+        self.order = None if order is None else [str(name) for name in order]  # YAML takes 3 and no for something else
+        self.labels = []
 
-    def learn(self, labels: Iterable[str]) -> None:
+    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+        self.labels = by_number(names) if self.ordinal else list(names)
+        if self.order is not None:
+            if sorted(self.order) != sorted(names):
+                raise UserError(
+                    f"task.order={','.join(self.order)}: the labels are {', '.join(self.labels)}. Name each of them "
+                    f"once, e.g. task.order=[{','.join(self.labels)}]."
+                )
+            self.labels = self.order
+        self._index = {label: i for i, label in enumerate(self.labels)}
         if self.weighing == "balanced":
-            counts = Counter(labels)
-            each = torch.tensor([float(counts[label]) for label in self.labels])
-            self.class_weights = each.sum() / (len(each) * each.clamp(min=1))
+            self.class_weights = self._balanced(list(visible))
+        return self
+
+    def _balanced(self, visible: list[str]) -> Tensor:
+        counts = Counter(visible)
+        each = torch.tensor([float(counts[label]) for label in self.labels])
+        return each.sum() / (len(each) * each.clamp(min=1))
 
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
@@ -78,7 +88,7 @@ class TextClassification(Task):
         return [{"input_ids": row} for row in ids]
 
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        return [torch.tensor([self._index[label] if label else HIDDEN]) for label in rows["label"]]
+        return [torch.tensor([self._index[label] if label else IGNORE_INDEX]) for label in rows["label"]]
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return self.labels[int(answer[0].argmax())]
@@ -105,6 +115,15 @@ class TextClassification(Task):
         if self.ordinal:
             metrics["mae"] = OrdinalError()
         return MetricCollection(metrics)
+
+
+def _order_problem(order: Any) -> str | None:
+    if order is None:
+        return None
+    if isinstance(order, str) or not isinstance(order, Sequence):
+        return f"task.order={order}: expected a list of classes, such as task.order=[bad,fair,good], or null."
+    twice = [str(name) for name, n in Counter(map(str, order)).items() if n > 1]
+    return f"task.order names {', '.join(twice)} twice. Name each class once." if twice else None
 
 
 def by_number(labels: Sequence[str]) -> list[str]:

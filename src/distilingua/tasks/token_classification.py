@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.tasks.task import ABSENT, Encoded, Example, Task, needs_offsets
-from distilingua.tasks.words import OUTSIDE, Span, aligned, broken, overlap, words_of
+from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, overlap, words_of
+from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.extras import Later
+from distilingua.tasks.task import ABSENT, Encoded, Example, Task, check_length, needs_offsets
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedTokenizerBase
+else:
+    torch = Later("torch")
 
+Fitted = TypeVar("Fitted", bound="TokenClassification")
 LEAST = 1e-8  # probability: its logarithm must stay finite
 
 
@@ -28,7 +32,6 @@ class TokenClassification(Task):
     itself, word n of one is not word n of the other: its answers are projected, see `project`.
 
     Args:
-        labels: tags, each once.
         name: what the tags say, for titles.
         max_length: pieces per text; words beyond have no answer.
     """
@@ -38,12 +41,17 @@ class TokenClassification(Task):
     reads = ("text",)
     points_into = ("text",)
 
-    def __init__(self, labels: Sequence[str], name: str = "slots", max_length: int = 64) -> None:
-        self.labels, self.name, self.max_length = list(labels), name, max_length
+    def __init__(self, name: str = "slots", max_length: int = 64) -> None:
+        check_length(max_length)
+        self.labels, self.name, self.max_length = [], name, max_length
+
+    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+        self.labels = list(names)
         self._index = {label: i for i, label in enumerate(self.labels)}
-        names = {tag[2:] for tag in self.labels if tag != OUTSIDE}
-        self._begin = [self._index[f"B-{name}"] for name in sorted(names)]
-        self._inside = [self._index[f"I-{name}"] for name in sorted(names)]
+        stretches = sorted({tag[2:] for tag in self.labels if tag != OUTSIDE})
+        self._begin = [self._index[f"B-{stretch}"] for stretch in stretches]
+        self._inside = [self._index[f"I-{stretch}"] for stretch in stretches]
+        return self
 
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
@@ -52,11 +60,13 @@ class TokenClassification(Task):
         return [OUTSIDE, *(f"{part}-{name}" for name in names for part in "BI")]
 
     @staticmethod
-    def stratum(label: str) -> str:
+    def stratify_by(label: str) -> str:
         return ""
 
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:
+        if not row["label"]:
+            return None
         words, tags = words_of(row["text"]), row["label"].split()
         if len(words) != len(tags):
             return f"{len(words)} words and {len(tags)} tags ({row['label'][:40]!r})."
@@ -78,7 +88,7 @@ class TokenClassification(Task):
 
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [
-            torch.tensor([self._index[tag] for tag in label.split()] if label else [HIDDEN] * len(e["at"]))
+            torch.tensor([self._index[tag] for tag in label.split()] if label else [IGNORE_INDEX] * len(e["at"]))
             for label, e in zip(rows["label"], encoded, strict=True)
         ]
 

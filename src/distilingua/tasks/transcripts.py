@@ -7,12 +7,16 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+from distilingua.distillation.signals import BLANK
+from distilingua.extras import Later, speech_package
 
-from distilingua.corpora.espeak import speech_package
-from distilingua.distillation.losses.ctc import BLANK
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+else:
+    torch = Later("torch")
 
 
 def normal(text: str) -> str:

@@ -7,17 +7,20 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
-from distilingua.errors import UserError
-from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses
+from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.errors import UserError, truth, whole
+from distilingua.extras import Later
+from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
     from datasets import Dataset
+    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+else:
+    torch = Later("torch")
 
 REPEATED = re.compile(r"(?:^|\s)(\S+(?:\s+\S+){0,3})(?:\s+\1){2}(?:\s|$)")  # up to four words, three times in a row
 
@@ -32,11 +35,10 @@ class Translation(WithoutClasses):
     Judging and labelling translate by beam search.
 
     Args:
-        labels: not used; a translation has no classes.
         name: in titles and in metrics.json.
         max_length: pieces of the text, and of its translation.
         beams: hypotheses of the beam search; 1 is greedy.
-        makes_labels: whether the teacher translates the rows without a visible reference.
+        pseudo_labels: whether the teacher translates the rows without a visible reference.
         ratio: the teacher's translation is dropped where it has more than `ratio` times the text's pieces, or fewer
             than its `ratio`-th part; above 1, or null to keep all.
         tokenize: sacrebleu's tokenizer for BLEU: 13a, zh, ja-mecab, ko-mecab, char, intl.
@@ -46,34 +48,33 @@ class Translation(WithoutClasses):
     """
 
     auto = "AutoModelForSeq2SeqLM"
-    goes_with = "student=seq2seq_tiny teacher=seq2seq_scratch"
+    backbone = "encoder-decoder"
     shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
     reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
-    positional: ClassVar[bool] = False
-    makes_labels = True
-    generates: ClassVar[bool] = True
+    pseudo_labels = True
 
     def __init__(
         self,
-        labels: Sequence[str] = (),
         name: str = "translation",
         max_length: int = 64,
         beams: int = 4,
-        makes_labels: bool = True,
+        pseudo_labels: bool = True,
         ratio: float | None = 2.5,
         tokenize: str = "13a",
         into: str | None = None,
         codes: Mapping[str, str] | None = None,
     ) -> None:
-        self.labels, self.name, self.max_length, self.beams = [], name, max_length, beams
-        self.makes_labels, self.ratio, self.tokenize = makes_labels, ratio, tokenize
+        check_length(
+            max_length,
+            whole("task.beams", beams, 1),
+            truth("task.pseudo_labels", pseudo_labels),
+            None
+            if ratio is None or (type(ratio) in (int, float) and ratio > 1)
+            else f"task.ratio={ratio}: expected a number above 1, such as 2.5, or null to keep every translation.",
+        )
+        self.name, self.max_length, self.beams = name, max_length, beams
+        self.pseudo_labels, self.ratio, self.tokenize = pseudo_labels, ratio, tokenize
         self.into, self.codes = into, dict(codes or {})
-        if beams < 1:
-            raise UserError(f"task.beams={beams}: a search needs at least 1. Try task.beams=4.")
-        if ratio is not None and not (isinstance(ratio, int | float) and ratio > 1):
-            raise UserError(
-                f"task.ratio={ratio}: expected a number above 1, such as 2.5, or null to keep every translation."
-            )
         try:
             self._scorers()  # a missing package is told at once
         except KeyError:
@@ -126,7 +127,7 @@ class Translation(WithoutClasses):
         inputs, _ = super().collate([{"input_ids": e["input_ids"]} for e in encoded], pad_id)
         steps = torch.arange(max(1, *map(self.positions, encoded)) if encoded else 1)
         count = torch.tensor([self.positions(e) for e in encoded])[:, None]
-        inputs["labels"] = torch.full((len(encoded), len(steps)), HIDDEN)
+        inputs["labels"] = torch.full((len(encoded), len(steps)), IGNORE_INDEX)
         for row, e in zip(inputs["labels"], encoded, strict=True):
             row[: self.positions(e)] = torch.as_tensor(e["target_ids"], dtype=torch.long)
         # some decoders (mBART) want a piece that is no padding, even where no position is
@@ -136,11 +137,7 @@ class Translation(WithoutClasses):
     def unread(self, encoded: Encoded) -> Encoded:
         return {"input_ids": [0], "target_ids": encoded["target_ids"]}
 
-    def width(self, model: PreTrainedModel) -> int:
-        """Pieces of the vocabulary that the decoder chooses from."""
-        return model.get_output_embeddings().weight.shape[0]
-
-    def settle(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """A model of many languages is told which one to write: in its first piece, or before it (mBART-25)."""
         self._check_codes(tokenizer)
         if self.into is None:
@@ -183,7 +180,9 @@ class Translation(WithoutClasses):
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [torch.as_tensor(e["target_ids"], dtype=torch.long) for e in encoded]
 
-    def comparable(self, student: PreTrainedTokenizerBase, teacher: PreTrainedTokenizerBase) -> None:
+    def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:
+        if not distributions:  # a text is a text, whatever its pieces
+            return
         own, other = student.get_vocab(), teacher.get_vocab()
         if own != other:
             raise UserError(
@@ -210,7 +209,7 @@ class Translation(WithoutClasses):
     # --- judging ------------------------------------------------------------------------------------------------------
     def metrics(self) -> MetricCollection:
         """While it trains, along the reference: the share of steps at which the likeliest piece is the right one, and
-        the perplexity. BLEU and chrF take a search, see `judge`."""
+        the perplexity. BLEU and chrF take a search, see `evaluate`."""
         from torchmetrics import MetricCollection
 
         from distilingua.tasks.metrics import PieceAccuracy, PiecePerplexity
@@ -226,12 +225,25 @@ class Translation(WithoutClasses):
         )
         return list(found)
 
+    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
+        """The geometric mean over the steps, as a product would only tell how long a translation is: of what the model
+        gives every piece of it, read along."""
+        found = []
+        for n, pieces in enumerate(answers):  # one by one: steps times vocabulary is large
+            written = pieces[1:] if pieces[0] == model.config.decoder_start_token_id else pieces
+            written = written[: _end(written, model.generation_config.eos_token_id)].to(inputs["input_ids"].device)
+            text = {name: tensor[n : n + 1] for name, tensor in inputs.items() if name != "labels"}
+            logits = model(**text, labels=written[None]).logits[0].float()
+            chosen = logits.log_softmax(-1).gather(1, written[:, None])
+            found.append(float(chosen.mean().exp()))
+        return found
+
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         if self.into is not None:
             answer = answer[answer != _piece(self.into, tokenizer)]  # not every tokenizer skips it by itself
         return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
-    def judge(
+    def evaluate(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of all rows together by sacrebleu (Post 2018), 0 to 1,
@@ -261,6 +273,12 @@ class Translation(WithoutClasses):
                 "'distilingua[translation]'"
             ) from None
         return sacrebleu.metrics
+
+
+def _end(pieces: Tensor, eos: int | list[int] | None) -> int:
+    """How many pieces there are up to the one that ends the text, that one included."""
+    ends = torch.isin(pieces, torch.as_tensor(eos if eos is not None else -1, device=pieces.device)).nonzero()
+    return int(ends[0]) + 1 if len(ends) else len(pieces)
 
 
 def _piece(code: str, tokenizer: Any) -> int | None:

@@ -7,9 +7,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
 
 
 class BinaryCrossEntropy(Term):
@@ -25,7 +24,7 @@ class BinaryCrossEntropy(Term):
     soft: ClassVar[bool] = False
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        seen = (signals.labels != HIDDEN).all(-1)
+        seen = (signals.labels != IGNORE_INDEX).all(-1)
         loss = F.binary_cross_entropy_with_logits(
             signals.student,
             signals.labels.clamp(min=0).to(signals.student.dtype),

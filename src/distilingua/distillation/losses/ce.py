@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
-
-HIDDEN = -100  # torch's own mark for "no label here"
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
 
 
 class CrossEntropy(Term):
@@ -35,8 +33,8 @@ class CrossEntropy(Term):
             signals.student,
             signals.labels,
             weight=signals.class_weights,
-            ignore_index=HIDDEN,
+            ignore_index=IGNORE_INDEX,
             reduction="none",
             label_smoothing=self.label_smoothing,
         )
-        return signals.mean(loss, signals.labels != HIDDEN)
+        return signals.mean(loss, signals.labels != IGNORE_INDEX)

@@ -8,12 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import BLANK, IGNORE_INDEX, Signals
 from distilingua.errors import UserError
-
-BLANK = 0  # the class that writes nothing
 
 
 class CTC(Term):
@@ -43,14 +40,14 @@ class CTC(Term):
         labels, row = signals.labels, signals.row
         if labels.ndim != 2 or row is None:
             raise UserError("objective: ctc is for task=speech. Other tasks want objective/terms=[ce,…].")
-        characters = (labels != HIDDEN).sum(1)
+        characters = (labels != IGNORE_INDEX).sum(1)
         frames = row.bincount(minlength=signals.rows)
         time = torch.arange(len(row), device=row.device) - (frames.cumsum(0) - frames)[row]
         logits = signals.student.new_zeros(int(frames.max()), signals.rows, signals.student.shape[1])
         logits = logits.index_put((time, row), signals.student)
         losses = F.ctc_loss(
             logits.log_softmax(-1),
-            labels.masked_fill(labels == HIDDEN, BLANK),
+            labels.masked_fill(labels == IGNORE_INDEX, BLANK),
             frames,
             characters,
             blank=BLANK,

@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.kl import kl_divergence
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError
 
 
@@ -77,6 +76,6 @@ class DecoupledKD(Term):
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.teacher is not None
-        target = torch.where(signals.labels == HIDDEN, signals.teacher.argmax(-1), signals.labels)
+        target = torch.where(signals.labels == IGNORE_INDEX, signals.teacher.argmax(-1), signals.labels)
         tckd, nckd = decoupled_kl(signals.student, signals.teacher, target, temperature)
         return signals.mean(self.alpha * tckd + self.beta * nckd, signals.has_teacher)

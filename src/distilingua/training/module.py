@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,8 +69,8 @@ class DistillationModule(LightningModule):
         if soft is None and self.teacher is not None:
             answer, teacher_layers = self.teacher(batch["teacher"])
             soft = self.task.cells(answer, batch["teacher_at"])
-        student = self.task.cells(output, batch["student_at"])
-        return self.task.signals(student, soft, batch, student_layers, teacher_layers)
+        found = self.task.signals(self.task.cells(output, batch["student_at"]), soft, batch)
+        return replace(found, student_layers=student_layers, teacher_layers=teacher_layers)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         signals = self.signals(batch)

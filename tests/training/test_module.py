@@ -15,13 +15,13 @@ from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
 from distilingua.data.datamodule import MultilingualDataModule, tokenise
-from distilingua.distillation.module import DistillationModule
-from distilingua.evaluate import Reader
-from distilingua.fitting import fit
+from distilingua.training.module import DistillationModule
+from distilingua.training.evaluate import Predictor
+from distilingua.training.fitting import fit
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.stages import prepare, student_fit
-from distilingua.teaching import ask
+from distilingua.training.student import prepare, student_fit
+from distilingua.training.teacher import ask
 
 
 class Parts:
@@ -33,7 +33,7 @@ class Parts:
         self.source = self.job.source
         tokenizer = load_tokenizer(self.source)
         load = partial(load_model, self.source.location, self.job.task, tokenizer)
-        self.teacher = Reader(load, tokenizer, folder=Path(self.source.location))
+        self.teacher = Predictor(load, tokenizer, folder=Path(self.source.location))
 
     def module(self, store: bool) -> tuple[DistillationModule, MultilingualDataModule]:
         self.source.store = store
@@ -107,7 +107,7 @@ def test_stored_soft_labels_train_like_the_live_teacher(tiny_run, dtype: str, cl
 def test_a_finished_store_never_loads_the_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
     parts = Parts(tiny_run())
     parts.module(store=True)
-    parts.teacher = Reader(lambda: pytest.fail("loaded"), parts.teacher.tokenizer, folder=parts.teacher.folder)
+    parts.teacher = Predictor(lambda: pytest.fail("loaded"), parts.teacher.tokenizer, folder=parts.teacher.folder)
     module, data = parts.module(store=True)
     Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
 
@@ -145,7 +145,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: 
 
     stopping = cfg.copy()
     OmegaConf.set_struct(stopping, False)
-    stop = {"_target_": "tests.distillation.test_module.StopAt", "step": steps // 2, "crash": crash}
+    stop = {"_target_": "tests.training.test_module.StopAt", "step": steps // 2, "crash": crash}
     stopping.callbacks.stop = stop
     stopping.callbacks.checkpoint.save_on_exception = not crash
     module, data = parts.module(store=True)

@@ -13,7 +13,7 @@ from distilingua.console import plain_table
 from distilingua.models.depth import layer_list
 
 
-def anatomy(model: PreTrainedModel) -> Table:
+def weight_origins(model: PreTrainedModel) -> Table:
     """Per part of the student: its first weights' origin, how many, how large; and what every cut has saved.
 
     Reads what `Pretrained.model` has noted in the configuration. A student without such a note is random.

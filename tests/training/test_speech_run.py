@@ -15,7 +15,7 @@ from distilingua.checks import check
 from distilingua.corpora.sound import spoken, waveform
 from distilingua.errors import UserError
 from distilingua.tasks.transcripts import best_path
-from distilingua.train import train
+from distilingua.training.train import train
 from tests.conftest import Compose
 
 SMALL = (
@@ -75,19 +75,19 @@ def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: C
 
 
 def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(speech_run: Compose) -> None:
-    from distilingua.stages import prepare
-    from distilingua.teaching import label_anew, lessons_of, teach
+    from distilingua.training.student import prepare
+    from distilingua.training.teacher import pseudo_label_rows, teacher_train_rows, teach
 
     cfg = speech_run("teacher.fine_tune.epochs=1", "task.most_wer=100")
     job = prepare(cfg)
-    lessons = lessons_of(job, job.source)  # type: ignore[arg-type]
+    lessons = teacher_train_rows(job, job.source)  # type: ignore[arg-type]
     taught = {text for text, lang in zip(lessons["text"], lessons["lang"], strict=True) if lang == "de"}
     mine = {row["text"]: row["label"] for row in job.rows.train if row["lang"] == "de"}
     assert taught
     assert mine
     assert not taught & set(mine)
     assert set(mine.values()) == {""}
-    anew = label_anew(job, {"teacher": teach(job, "teacher", job.source)})  # type: ignore[arg-type]
+    anew = pseudo_label_rows(job, {"teacher": teach(job, "teacher", job.source)})  # type: ignore[arg-type]
     truth = dict(zip(job.rows.texts["id"], job.rows.texts["label"], strict=True))
     visible = {row["id"]: row["label"] for row in job.rows.train if row["label"]}
     for row in anew:  # what was visible stays, what was not comes from the teacher, never from the corpus
@@ -130,8 +130,8 @@ def test_what_cannot_work_is_refused_before_anything_loads(
 
 
 def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_run: Compose) -> None:
-    from distilingua.stages import prepare
-    from distilingua.teaching import teach
+    from distilingua.training.student import prepare
+    from distilingua.training.teacher import teach
 
     cfg = speech_run("student.frame_ms=20", "teacher.fine_tune.epochs=1")
     job = prepare(cfg)
@@ -142,15 +142,15 @@ def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_ru
 def test_a_finished_teacher_teaches_and_one_with_another_alphabet_is_refused(
     speech_run: Compose, tmp_path: Path
 ) -> None:
-    from distilingua.stages import prepare
-    from distilingua.teaching import teach
+    from distilingua.training.student import prepare
+    from distilingua.training.teacher import teach
 
     first = speech_run("teacher.fine_tune.epochs=1", "training.epochs=1", "task.pseudo_labels=false")
     train(first)
     folder = Path(first.paths.run) / "student"
     finished = [item for item in SMALL if not item.startswith("teacher")]
     options = ("teacher=local", f"teacher.path={folder}", "teacher.fine_tune=null", "training.epochs=1")
-    from distilingua.cli import conf_folder  # noqa: F401
+    from distilingua.locations import conf_folder  # noqa: F401
 
     cfg = speech_run_without_teacher(first, finished, options, tmp_path)
     check(cfg)
@@ -166,7 +166,7 @@ def speech_run_without_teacher(
 ) -> DictConfig:
     from hydra import compose, initialize_config_dir
 
-    from distilingua.cli import conf_folder
+    from distilingua.locations import conf_folder
 
     folders = [f"paths.run={tmp_path / 'second'}", f"paths.cache={first.paths.cache}"]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from distilingua.tasks.words import aligned, broken, entities, overlap, tagged, tags_of, words_of
+from distilingua.corpora.words import aligned, broken, entities, overlap, tagged, tags_of, words_of
 
 
 def words(text: str) -> list[str]:

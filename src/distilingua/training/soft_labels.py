@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +13,10 @@ import torch
 from datasets import Dataset
 from numpy.lib.format import open_memmap
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from distilingua.artifacts import cached
+from distilingua.artifacts import cached, whole_file
 from distilingua.console import console
 from distilingua.errors import UserError
-from distilingua.models.inference import cell_batches
 from distilingua.tasks.task import Encoded, Example, Task
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
@@ -66,8 +64,8 @@ class Store:
         return dense(self.logits[start:end], self.classes[start:end], self.rest[start:end], self.width)
 
 
-class Panel:
-    """Answers of one teacher or several: the weighted mean of the probabilities of all texts read for a row.
+class StoredSoftLabels:
+    """TeacherOutputs of one teacher or several: the weighted mean of the probabilities of all texts read for a row.
 
     Args:
         stores: of each teacher.
@@ -124,19 +122,19 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, classes, rest
 
 
-class HasModel(Protocol):
-    @property
-    def model(self) -> PreTrainedModel: ...
+class GivesCells(Protocol):
+    """A predictor, as far as a store needs it."""
+
+    def cells(self, encoded: Sequence[Encoded], title: str, start: int = 0) -> Iterator[tuple[list[int], Tensor]]: ...
 
 
 def store_soft_labels(
     cache: Path,
     recipe: Mapping[str, Any],
-    teacher: HasModel,
+    teacher: GivesCells,
     task: Task,
     rows: Dataset,
     encoded: Sequence[Encoded],
-    pad_id: int,
     dtype: str = "float32",
     keep: int | None = None,
 ) -> Store:
@@ -146,7 +144,7 @@ def store_soft_labels(
 
     Args:
         recipe: everything that shapes the logits.
-        teacher: whose `model` is asked for only when there is something to compute.
+        teacher: asked only when there is something to compute.
         rows: texts the teacher reads, each once.
         encoded: the same texts as the teacher reads them.
         dtype: float32 or float16, on disk.
@@ -160,27 +158,15 @@ def store_soft_labels(
     def build(folder: Path) -> None:
         counts = [task.positions(row) for row in encoded]
         starts, total = np.cumsum([0, *counts]), sum(counts)
-        width = task.width(teacher.model)
-        k = min(keep, width) if keep is not None else None
-        shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((total, k or width), dtype)}
-        if k is not None:
-            shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
-        size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
-        console.print(f"Soft labels: {total} positions × {k or width} classes, {size / 1e6:.1f} MB")
-        if size > shutil.disk_usage(folder).free:
-            raise UserError(
-                f"teacher.store: the soft labels need {size / 1e9:.1f} GB and {cache} has "
-                f"{shutil.disk_usage(folder).free / 1e9:.1f} GB left. Set teacher.store_top_k=32 or "
-                f"teacher.store_dtype=float16, name another paths.cache, or set teacher.store=false."
-            )
         progress = folder / "progress.json"
         done, lost = json.loads(progress.read_text()) if progress.exists() else (0, 0.0)
-        arrays = {
-            name: open_memmap(folder / f"{name}.npy", "r+" if done else "w+", dtype=kind, shape=shape)
-            for name, (shape, kind) in shapes.items()
-        }
-        batches = cell_batches(teacher.model, task, encoded, pad_id, "Soft labels", start=done)
-        for n, (texts, cells) in enumerate(batches, 1):
+        arrays: dict[str, np.ndarray] = {}
+        for n, (texts, cells) in enumerate(teacher.cells(encoded, "Soft labels", start=done), 1):
+            width = cells.shape[1]
+            k = min(keep, width) if keep is not None else None
+            if not arrays:  # the first batch tells how many classes there are
+                arrays = _arrays(folder, total, width, k, dtype, new=not done)
+            # texts are asked in the order of their length, and stand in the store in the order of the rows
             at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in texts])
             if k is None:
                 arrays["logits"][at] = cells.numpy()
@@ -190,13 +176,37 @@ def store_soft_labels(
                 kept = torch.from_numpy(dense(values, classes, rest, width))
                 lost += float((cells.softmax(-1) * (cells.log_softmax(-1) - kept)).nansum())
             done += len(texts)
-            if n % SAVE_EVERY == 0:
+            last = done == len(encoded)
+            if last:  # before the last note of progress: with it, a store is whole but for its name
+                index = json.dumps({"ids": rows["id"][:], "counts": counts, "width": width})
+                (folder / "index.json").write_text(index, "utf-8")
+                if k is not None:
+                    console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
+            if last or n % SAVE_EVERY == 0:
                 for array in arrays.values():
-                    array.flush()
-                progress.write_text(json.dumps([done, lost]))
-        if k is not None:
-            console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
-        (folder / "index.json").write_text(json.dumps({"ids": rows["id"][:], "counts": counts, "width": width}))
+                    array.flush()  # type: ignore[attr-defined]  # a memory map
+                with whole_file(progress) as file:
+                    file.write_text(json.dumps([done, lost]))
         progress.unlink(missing_ok=True)
 
     return Store(cached(cache, "soft_labels", recipe, build, resumable=True), recipe)
+
+
+def _arrays(folder: Path, total: int, width: int, k: int | None, dtype: str, new: bool) -> dict[str, np.ndarray]:
+    """Memory-mapped files for so many positions, if there is room for them."""
+    shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((total, k or width), dtype)}
+    if k is not None:
+        shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
+    size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+    console.print(f"Soft labels: {total} positions × {k or width} classes, {size / 1e6:.1f} MB")
+    free = shutil.disk_usage(folder).free
+    if new and size > free:
+        raise UserError(
+            f"teacher.store: the soft labels need {size / 1e9:.1f} GB and {folder.parents[1]} has {free / 1e9:.1f} GB "
+            f"left. Set teacher.store_top_k=32 or teacher.store_dtype=float16, name another paths.cache, or set "
+            f"teacher.store=false."
+        )
+    return {
+        name: open_memmap(folder / f"{name}.npy", "w+" if new else "r+", dtype=kind, shape=shape)
+        for name, (shape, kind) in shapes.items()
+    }

@@ -14,7 +14,7 @@ from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
 from distilingua.distillation import soft_labels as store_module
-from distilingua.distillation.soft_labels import Panel, Store, dense, mean_logits, store_soft_labels, top_k
+from distilingua.training.soft_labels import StoredSoftLabels, Store, dense, mean_logits, store_soft_labels, top_k
 from distilingua.errors import UserError
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.text_classification import TextClassification
@@ -169,7 +169,7 @@ def test_a_panel_asks_those_that_have_an_answer(tmp_path: Path) -> None:
     english = store("english", {"en-1": [0.9, 0.1], "en-2": [0.2, 0.8]})
     german = store("german", {"de-1": [0.5, 0.5]})
     texts: dict[str, dict[str, str]] = {name: {} for name in ("en-1", "en-2", "de-1")}
-    panel = Panel([english, german], [1.0, 3.0], TextClassification(["a", "b"]), texts)
+    panel = StoredSoftLabels([english, german], [1.0, 3.0], TextClassification(["a", "b"]), texts)
 
     def answer(*read: str) -> list[float]:
         return np.exp(panel({"id": "some row", "teacher_rows": list(read)}))[0].tolist()

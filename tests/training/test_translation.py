@@ -16,8 +16,8 @@ from distilingua.data.cleaning import CleaningReport
 from distilingua.data.pairing import PairingReport
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
-from distilingua.teaching import read_along
-from distilingua.train import train
+from distilingua.training.teacher import expand_by_label
+from distilingua.training.train import train
 from tests.conftest import Compose
 
 WORDS = {
@@ -110,8 +110,8 @@ def test_choices_of_different_pieces_are_not_compared(run: Compose) -> None:
 
 
 def test_no_labels_and_no_comparison_leave_nothing_to_learn(run: Compose, tiny_run: Compose) -> None:
-    with pytest.raises(UserError, match=r"task=translation learns no labels.*or set task.makes_labels=true"):
-        check(run("objective=sequence", "task.makes_labels=false"))
+    with pytest.raises(UserError, match=r"task=translation learns no labels.*or set task.pseudo_labels=true"):
+        check(run("objective=sequence", "task.pseudo_labels=false"))
     with pytest.raises(UserError, match=r"task=intent learns no labels of its making.*Choose objective=kd\."):
         check(tiny_run("objective=sequence"))
 
@@ -148,7 +148,7 @@ def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> No
     texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
     dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
     rows = Rows(part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
-    lessons = read_along(
+    lessons = expand_by_label(
         rows, part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
     )
     read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}

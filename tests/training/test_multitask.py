@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
-from distilingua.compare import compare
+from distilingua.monitoring.compare import compare
 from distilingua.console import console
 from distilingua.data.batching import BucketBatchSampler
-from distilingua.data.several import TaskSampler
+from distilingua.data.multitask import TaskSampler
 from distilingua.errors import UserError
-from distilingua.multitask import train_several
+from distilingua.training.multitask import train_multitask
 
 
 def sampler(tau: float, processes: int = 1, rank: int = 0) -> TaskSampler:
@@ -75,13 +75,13 @@ def two_tasks(tiny_run, files_corpus: Path) -> DictConfig:  # type: ignore[no-un
         corpus: Any = OmegaConf.to_container(cfg.corpus)
         corpus["columns"]["label"] = column
         named[name] = {"task": cfg.task, "corpus": corpus}
-    cfg.several = {"tau": 0.5, "tasks": named}
+    cfg.multitask = {"tau": 0.5, "tasks": named}
     return cfg
 
 
 def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
     check(two_tasks)
-    found = train_several(two_tasks)
+    found = train_multitask(two_tasks)
     assert set(found) == {"about", "kind"}
     run = Path(two_tasks.paths.run)
     german = found["about"]["models"]
@@ -104,12 +104,12 @@ def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("several.tau", 2, r"several\.tau=2 is outside \[0, 1\]"),
-        ("several.tasks", {"one": {}}, "fewer than two tasks"),
+        ("multitask.tau", 2, r"several\.tau=2 is outside \[0, 1\]"),
+        ("multitask.tasks", {"one": {}}, "fewer than two tasks"),
         ("trainer.devices", 2, r"in one process. Set trainer\.devices=1"),
         ("augmentation", {"char_noise": {}}, r"augmentation=\[\]"),
-        ("several.tasks.kind.task._target_", "distilingua.tasks.speech.SpeechRecognition", "share an encoder of text"),
-        ("several.tasks.kind.corpus.columns.label", "sort", "has no column 'sort'"),
+        ("multitask.tasks.kind.task._target_", "distilingua.tasks.speech.SpeechRecognition", "share an encoder of text"),
+        ("multitask.tasks.kind.corpus.columns.label", "sort", "has no column 'sort'"),
     ],
 )
 def test_what_cannot_work_is_refused(two_tasks: DictConfig, key: str, value: Any, message: str) -> None:

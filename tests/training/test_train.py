@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.train import train
+from distilingua.training.train import train
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ from typing import Any
 from lightning import LightningModule
 from torch import Tensor, nn
 
-from distilingua.distillation.module import Batch, DistillationModule
+from distilingua.training.module import Batch, DistillationModule
 
 
-class SeveralTasks(DistillationModule):
+class MultitaskModule(DistillationModule):
     """Every batch is of one task, `batch["task"]`, and is learnt from as that task's own module does.
 
     Args:

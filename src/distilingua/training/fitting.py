@@ -13,8 +13,9 @@ from hydra.utils import instantiate
 from lightning import LightningDataModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.distillation.module import DistillationModule
+from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
+from distilingua.training.module import DistillationModule
 
 
 def fit(
@@ -86,7 +87,8 @@ def keep_settings(cfg: DictConfig) -> None:
     typed = Path(cfg.paths.run) / ".hydra" / "overrides.yaml"
     if typed.is_file():
         shutil.copy(typed, checkpoints)
-    file.write_text(yaml.safe_dump(settings_of(cfg), allow_unicode=True), "utf-8")
+    with whole_file(file) as unfinished:
+        unfinished.write_text(yaml.safe_dump(settings_of(cfg), allow_unicode=True), "utf-8")
 
 
 def precision(wanted: str) -> str:

@@ -55,7 +55,7 @@ class TaskSampler(BucketBatchSampler):
         return [batch for n in rng.permutation(len(steps)) for batch in steps[n]]
 
 
-class SeveralData(LightningDataModule):
+class MultitaskData(LightningDataModule):
     """The data of several tasks; a batch is one of theirs, with its `task`.
 
     Args:
@@ -78,7 +78,13 @@ class SeveralData(LightningDataModule):
         sampler = TaskSampler([loader.batch_sampler for loader in loaders.values()], self.tau, seed)  # type: ignore[misc]
         sampler.skip = self._resume_at % len(sampler)
         rows: Any = ConcatDataset([_Tagged(name, loader.dataset) for name, loader in loaders.items()])
-        return DataLoader(rows, batch_sampler=sampler, collate_fn=self.collate, generator=torch.Generator())
+        return DataLoader(
+            rows,
+            batch_sampler=sampler,
+            collate_fn=self.collate,
+            pin_memory=next(iter(loaders.values())).pin_memory,
+            generator=torch.Generator(),
+        )
 
     def _own_loader(self, name: str) -> DataLoader:
         self.parts[name].trainer = self.trainer

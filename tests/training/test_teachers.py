@@ -18,7 +18,7 @@ from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import in_precision, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.train import train
+from distilingua.training.train import train
 
 LABELS = ["light", "music", "weather"]
 TEXTS = ["the light in room 3", "please check the music of floor 12", "rain number 7 now", "lamp"]

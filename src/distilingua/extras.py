@@ -1,0 +1,42 @@
+"""Packages that are not there for everybody (optional extras), or not at once (torch)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+from distilingua.errors import UserError
+
+SPEECH = ("espeakng_loader", "jiwer", "soundfile", "soxr")  # what the extra `speech` brings
+
+
+class Later:
+    """A package that is imported when something of it is first used.
+
+    Torch takes longer to import than a wrong setting should take to be refused, so what is built before the last check
+    says `torch = Later("torch")`.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._package = package
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self._package), name)
+
+
+def check_speech() -> None:
+    """Raises UserError when the extra `speech` is not installed. Imports nothing of it."""
+    missing = [name for name in SPEECH if find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"speech needs {', '.join(name.replace('_', '-') for name in missing)}. "
+            f"Install the extra: pip install 'distilingua[speech]'."
+        )
+
+
+def speech_package(name: str) -> ModuleType:
+    """A package of the extra `speech`."""
+    check_speech()
+    return import_module(name)

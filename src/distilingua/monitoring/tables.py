@@ -1,0 +1,57 @@
+"""The tables of a run: what its rows are, and what came out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+
+from distilingua.console import console, plain_table
+from distilingua.data.rows import Rows
+
+
+def show_data(rows: Rows) -> None:
+    """Rows per language: what was read, what is left to learn from and to judge on, and why the rest was dropped."""
+    table = plain_table(None, ("language",), ("read", "train", "labelled", "soft labels", "dev", "test"))
+    report = rows.pairing
+    for lang in rows.test:
+        counts = (
+            rows.cleaning.seen[lang],
+            report.rows.get(lang, 0),
+            report.labelled.get(lang, 0),
+            report.with_teacher.get(lang, 0),
+            len(rows.dev[lang]),
+            len(rows.test[lang]),
+        )
+        table.add_row(lang, *map(str, counts))
+    console.print(table)
+    for lang in rows.test:
+        dropped = dict(rows.cleaning.dropped.get(lang, {}))
+        if lang in report.without_partner:
+            dropped["no aligned partner"] = report.without_partner[lang]
+        if dropped:
+            console.print(f"Dropped from {lang}: " + ", ".join(f"{rule} {n}" for rule, n in dropped.items()))
+
+
+def results_table(metrics: dict[str, Any]) -> Table:
+    """Per language and model: scores in percent; for the student retention; per model size and speed."""
+    names = {"teacher": "teacher", "direct": "direct transfer", "single": "distilled alone", "student": "distilled"}
+    title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
+    title += metrics["device"]
+    table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
+    models = metrics["models"]
+    for lang in models["student"]["languages"]:
+        for name, model in models.items():
+            scores = model["languages"][lang]
+            kept = metrics["retention"].get("languages", {}).get(lang) if name == "student" else None
+            table.add_row(
+                lang,
+                names[name],
+                *(f"{100 * scores[metric]:.1f}" for metric in metrics["shown"]),
+                f"{100 * kept:.1f}" if kept is not None else "",
+                f"{model['parameters'] / 1e6:.2f}M",
+                f"{model['bytes'] / 1e6:.1f}",
+                f"{model['latency_ms']:.1f}",
+                end_section=name == "student",
+            )
+    return table

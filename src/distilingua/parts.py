@@ -1,0 +1,154 @@
+"""A configuration as objects: made in one place, for checking it, for running it, and for describing its corpus."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from distilingua.corpora.schema import Corpus
+from distilingua.data.augmentation import Augmentation, make_augmentations
+from distilingua.data.protocol import Pair
+from distilingua.errors import Problems, one_of, positive, refuse, share, whole
+from distilingua.models.source import Ensemble, TeacherSource
+from distilingua.models.student import Student
+from distilingua.tasks.task import Task
+
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    from distilingua.data.rows import Rows
+    from distilingua.distillation.objective import Objective
+
+LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "polynomial",
+    "constant",
+    "constant_with_warmup",
+    "inverse_sqrt",
+)
+
+
+@dataclass
+class Parts:
+    """What a configuration names. The task knows no classes yet, see `Task.fit_labels`."""
+
+    pair: Pair
+    source: TeacherSource | Ensemble
+    student: Student
+    corpus: Corpus
+    objective: Objective
+    augmentations: dict[str, Augmentation]
+    task: Task
+
+
+def assemble(cfg: DictConfig) -> Parts:
+    """The parts, each with values that it accepts itself; loads no model and reads no row.
+
+    Raises:
+        UserError: all that single parts refuse, a line each. The objective comes last, as it takes torch, which takes
+            longer to import than the refusal of another part should.
+    """
+    problems = Problems()
+    made: dict[str, Any] = {}
+
+    def make(name: str, config: Any, **given: Any) -> None:
+        with problems:
+            made[name] = instantiate(config, **given)
+
+    make("pair", cfg.pair)
+    make("task", cfg.task)
+    make("source", cfg.teacher, _convert_="all")
+    make("student", cfg.student)
+    make("corpus", cfg.corpus)
+    make("schedules", cfg.schedule)
+    max_length = made["task"].max_length if "task" in made else None
+    if "pair" in made:
+        with problems:
+            made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
+    for name in ("source", "student"):
+        if name in made:
+            with problems:
+                made[name].check(max_length)
+    if "corpus" in made and "pair" in made:
+        with problems:
+            made["corpus"].check(made["pair"].languages)
+        with problems:
+            made["augmentations"] = make_augmentations(cfg.augmentation, made["corpus"], made["pair"].languages)
+    with problems:
+        check_training(cfg)
+    problems.tell()
+    with problems:
+        _check_terms(cfg.objective.terms)
+        make("objective", cfg.objective, schedules=made.pop("schedules"))
+    problems.tell()
+    parts = Parts(**made)
+    parts.source.resolve_store(live=needs_live_teacher(parts.objective, parts.augmentations))
+    return parts
+
+
+def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
+    """Loads, cleans and pairs."""
+    from distilingua.data.rows import load_rows
+
+    taught = parts.objective.needs_teacher
+    languages, members = (parts.source.languages, parts.source.panel) if taught else (None, [])
+    return load_rows(parts.corpus, instantiate(cfg.cleaning), parts.pair, languages, members, parts.task)
+
+
+def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:
+    """Whether stored logits are not enough: layers are compared, or the text changes together with its meaning."""
+    return bool(objective.needs) or any(not one.keeps_meaning for one in augmentations.values())
+
+
+def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
+    """The configuration of every task as if it were alone: its own `task` and `corpus`, in a folder of its own."""
+    alone = {}
+    for name, own in cfg.multitask.tasks.items():
+        part = OmegaConf.merge(cfg, {"multitask": None})
+        assert isinstance(part, DictConfig)
+        OmegaConf.set_struct(part, False)
+        part.task, part.corpus = own.task, own.corpus
+        part.paths.run = str(Path(cfg.paths.run) / str(name))
+        alone[str(name)] = part
+    return alone
+
+
+def check_training(cfg: DictConfig) -> None:
+    """Raises UserError for settings of no use that belong to no part of their own."""
+    training, objective = cfg.training, cfg.objective
+    folder = Path(str(cfg.paths.cache))
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    refuse(
+        *(whole(f"training.{name}", training[name], 1) for name in ("epochs", "batch_size", "eval_batch_size")),
+        whole("training.workers", training.workers, 0),
+        share("training.language_alpha", training.language_alpha),
+        one_of("training.select", training.select, ("score", "agreement")),
+        whole("seed", cfg.seed, 0),
+        positive("optimizer.lr", cfg.optimizer.lr, "1e-3"),
+        share("lr_schedule.warmup", cfg.lr_schedule.warmup),
+        f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}."
+        if cfg.lr_schedule.name not in LR_SCHEDULES
+        else None,
+        positive("objective.temperature", objective.temperature, "1"),
+        share("objective.alpha", objective.alpha) if objective.get("alpha") is not None else None,
+        f"paths.cache={folder} cannot be written. Name another folder: paths.cache=FOLDER."
+        if not existing.is_dir() or not os.access(existing, os.W_OK)
+        else None,
+    )
+
+
+def _check_terms(terms: Mapping[str, Any]) -> None:
+    refuse(
+        *(
+            f"objective.terms.{name} is weighed by this objective, and objective/terms leaves it out. Add it "
+            f"there (objective/terms=[{name},…]), or choose objective=custom, which weighs nothing by itself."
+            for name, term in terms.items()
+            if "_target_" not in term
+        )
+    )

@@ -1,0 +1,202 @@
+"""A model's answers to many texts, on the device that was asked for."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from datasets import Dataset
+from rich.progress import track
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from distilingua.data.encoder import Encoder
+from distilingua.models.teacher import in_precision
+from distilingua.tasks.task import Encoded
+from distilingua.training.soft_labels import mean_logits
+
+CPU = torch.device("cpu")
+ROWS_AT_ONCE = {"cpu": 128}  # more do not fit into a processor's cache and only pad each other
+ROWS_ELSEWHERE = 512  # a GPU is not filled by fewer short texts
+
+
+def device_of(trainer: Mapping[str, Any]) -> torch.device:
+    """The device that `device=` names; that of this process, where there are several.
+
+    Args:
+        trainer: `accelerator` and `devices` of the configuration.
+    """
+    kind, devices = str(trainer["accelerator"]), trainer["devices"]
+    if kind == "auto":
+        found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        kind = found.type if found is not None else "cpu"
+    if kind not in ("gpu", "cuda"):
+        return torch.device(kind)
+    rank = int(os.environ.get("LOCAL_RANK", 0))  # Lightning tells its processes apart by it, as torchrun does
+    listed = not isinstance(devices, int | str)
+    return torch.device("cuda", devices[rank % len(devices)] if listed else rank)
+
+
+class Predictions(NamedTuple):
+    """A model's answers to rows, in their order.
+
+    Args:
+        answers: see `Task.answer`.
+        probabilities: see `Task.probabilities`.
+        encoded: the rows as the model has read them.
+    """
+
+    answers: list[Tensor]
+    probabilities: list[float]
+    encoded: list[Encoded]
+
+
+@dataclass
+class Predictor:
+    """A model with what it needs to read text. It loads, and goes to its device, when it is first asked.
+
+    Args:
+        load: gives the model.
+        encoder: how it reads.
+        device: where it computes; what it reads goes there too.
+        folder: where its files are, if anywhere.
+        precision: what it computes in, see `in_precision`.
+    """
+
+    load: Callable[[], PreTrainedModel]
+    encoder: Encoder
+    device: torch.device = CPU
+    folder: Path | None = None
+    precision: str = "32"
+    _here: bool = field(default=False, init=False, repr=False)
+
+    @cached_property
+    def _loaded(self) -> tuple[PreTrainedModel, int, int]:
+        model = self.load()
+        tensors = list(model.parameters())  # counted here: int8 weights are no parameters any more
+        sizes = sum(p.numel() for p in tensors), sum(p.numel() * p.element_size() for p in tensors)
+        return in_precision(model, self.precision).eval(), *sizes
+
+    @property
+    def model(self) -> PreTrainedModel:
+        """On its device."""
+        model = self._loaded[0]
+        if not self._here:
+            model.to(self.device)
+            self._here = True
+        return model
+
+    def release(self) -> None:
+        """Leaves its device to others, until it is asked again."""
+        if self._here:
+            self._loaded[0].to(CPU)
+            self._here = False
+
+    @property
+    def parameters(self) -> int:
+        return self._loaded[1]
+
+    @property
+    def bytes(self) -> int:
+        """Of its weights on disk; of its tensors, when it is saved nowhere."""
+        files = list(self.folder.glob("*.safetensors")) if self.folder is not None else []
+        return sum(file.stat().st_size for file in files) or self._loaded[2]
+
+    def batches(
+        self, encoded: Sequence[Encoded], title: str, start: int = 0
+    ) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor | None]]:
+        """Numbers of texts with what the model is called with, on its device; texts of like length together.
+
+        Args:
+            title: of the progress bar.
+            start: how many texts, in the order of this iterator, are not wanted again.
+        """
+        order = sorted(range(len(encoded)), key=lambda i: self.encoder.task.length(encoded[i]))
+        size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
+        for first in track(range(start, len(order), size), description=title, transient=True):
+            rows = order[first : first + size]
+            yield rows, *self._collate([encoded[i] for i in rows])
+
+    def _collate(self, encoded: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:
+        inputs, at = self.encoder.collate(encoded)
+        return {name: self._sent(tensor) for name, tensor in inputs.items()}, self._sent(at) if at is not None else None
+
+    def _sent(self, tensor: Tensor) -> Tensor:
+        if self.device.type == "cuda":  # pinned memory is copied while the GPU computes
+            return tensor.pin_memory().to(self.device, non_blocking=True)
+        return tensor.to(self.device)
+
+    def cells(self, encoded: Sequence[Encoded], title: str, start: int = 0) -> Iterator[tuple[list[int], Tensor]]:
+        """Numbers of texts and their logits, (positions of all of them, classes); see `batches` and `Task.cells`."""
+        for rows, inputs, at in self.batches(encoded, title, start):
+            with torch.inference_mode():
+                cells = self.encoder.task.cells(self.model(**inputs), at).cpu()
+            yield rows, cells
+
+    def predict(self, rows: Dataset, title: str) -> Predictions:
+        """Its answer to every row."""
+        encoded, task = self.encoder(rows, cache=None), self.encoder.task
+        answers: list[Tensor] = [torch.empty(0)] * len(encoded)
+        probabilities = [0.0] * len(encoded)
+        for numbers, inputs, at in self.batches(encoded, title):
+            with torch.inference_mode():
+                found = task.answer(self.model, inputs, at)
+                sure = task.probabilities(found, self.model, inputs)
+            for n, answer, probability in zip(numbers, found, sure, strict=True):
+                answers[n], probabilities[n] = answer.cpu(), probability
+        return Predictions(answers, probabilities, encoded)
+
+    def predict_one(self, row: Mapping[str, list[str]]) -> None:
+        """Reads one row, for the clock."""
+        task, tokenizer, prefix = self.encoder.task, self.encoder.tokenizer, self.encoder.prefix
+        inputs, at = self._collate(task.encode(row, tokenizer, prefix))
+        task.answer(self.model, inputs, at)[0].cpu()
+
+
+@dataclass
+class EnsemblePredictor:
+    """Several models that answer as one: the weighted mean of the probabilities of those that read the language.
+
+    Args:
+        members: the models, and the languages each reads (None for all).
+        weights: of each.
+    """
+
+    members: list[tuple[Predictor, list[str] | None]]
+    weights: list[float]
+
+    @property
+    def parameters(self) -> int:
+        return sum(predictor.parameters for predictor, _ in self.members)
+
+    @property
+    def bytes(self) -> int:
+        return sum(predictor.bytes for predictor, _ in self.members)
+
+    @property
+    def encoder(self) -> Encoder:
+        return self.members[0][0].encoder
+
+    def predict(self, rows: Dataset, title: str) -> Predictions:
+        lang = rows["lang"][0]
+        reading = [n for n, (_, langs) in enumerate(self.members) if langs is None or lang in langs]
+        chosen = reading or list(range(len(self.members)))  # nobody reads it: what they make of it all the same
+        weights = [self.weights[n] for n in chosen]
+        each = [self.members[n][0].predict(rows, title) for n in chosen]
+        means = [
+            torch.from_numpy(mean_logits([cells.numpy() for cells in row], weights))
+            for row in zip(*(one.answers for one in each), strict=True)
+        ]
+        return Predictions(means, self.encoder.task.probabilities(means, None, {}), each[0].encoded)
+
+    def predict_one(self, row: Mapping[str, list[str]]) -> None:
+        for predictor, _ in self.members:
+            predictor.predict_one(row)
+
+
+AnyPredictor = Predictor | EnsemblePredictor

@@ -1,0 +1,85 @@
+"""The main job for several tasks: one student with one encoder and a head for each, beside students of one task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from datasets import concatenate_datasets
+from lightning import seed_everything
+from omegaconf import DictConfig
+
+from distilingua.console import console, quieten
+from distilingua.data.multitask import MultitaskData
+from distilingua.monitoring.tables import show_data
+from distilingua.parts import tasks_of
+from distilingua.training.fitting import check_settings, fit, keep_settings
+from distilingua.training.inference import Predictor
+from distilingua.training.job import Job, dry_run, labelled, prepare
+from distilingua.training.multitask_module import MultitaskModule, share_encoder
+from distilingua.training.student import distil, save, student_fit, student_predictor
+from distilingua.training.train import Clock, Taught, conclude, teach
+
+
+def train_multitask(cfg: DictConfig) -> dict[str, Any]:
+    """Runs the job in `cfg.paths.run`, with a `metrics.json` in a folder for every task; returns them by task.
+
+    In them, `single` is the student of this task alone (without a teacher that is `direct`), and `student` the one that
+    shares its encoder.
+    """
+    quieten()
+    check_settings(cfg)
+    with (shared := Clock())("data"):
+        jobs = prepare_all(cfg)
+        for job in jobs.values():
+            show_data(job.rows)
+            dry_run(job)
+        keep_settings(cfg)
+    clocks = {name: Clock(name) for name in jobs}
+    taught = {}
+    for name, job in jobs.items():
+        taught[name] = teach(job, clocks[name])
+        if job.objective.needs_teacher:
+            with clocks[name]("single"):
+                distilled = distil(job, taught[name].outputs, taught[name].rows)
+            if distilled is None:
+                return {}
+            taught[name].models["single"] = distilled[0]
+    with shared("student"):
+        students = distil_multitask(cfg, jobs, taught)
+    found = {}
+    for name, job in jobs.items():
+        clocks[name].seconds |= shared.seconds
+        models = {**taught[name].models, "student": students[name]}
+        found[name] = conclude(job, models, taught[name].outputs, {}, clocks[name])
+    console.print(f"Written to {cfg.paths.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
+    return found
+
+
+def prepare_all(cfg: DictConfig) -> dict[str, Job]:
+    """A job for every task; their students read with one tokenizer."""
+    jobs = {name: prepare(alone) for name, alone in tasks_of(cfg).items()}
+    texts = concatenate_datasets([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
+    first = next(iter(jobs.values()))
+    tokenizer = first.student.tokenizer(texts, first.cache)
+    return {name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer)) for name, job in jobs.items()}
+
+
+def distil_multitask(cfg: DictConfig, jobs: dict[str, Job], taught: dict[str, Taught]) -> dict[str, Predictor]:
+    """The shared student, as one model a task."""
+    fits = {}
+    for name, job in jobs.items():
+        rows = taught[name].rows
+        train_rows = rows.train if job.objective.needs_teacher else labelled(rows.train)
+        fits[name] = student_fit(job, job.objective, train_rows, rows.dev, taught[name].outputs)
+    modules = {name: module for name, (module, _) in fits.items()}
+    share_encoder(modules)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data = MultitaskData({name: part for name, (_, part) in fits.items()}, cfg.multitask.tau)
+    fit(cfg, "student", MultitaskModule(modules), data, cfg.training.epochs)
+    students = {}
+    for name, job in jobs.items():
+        folder = job.run / "student_of_all"
+        save(modules[name], job.encoder.tokenizer, folder)
+        students[name] = student_predictor(job, folder)
+    return students

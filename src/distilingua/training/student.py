@@ -1,0 +1,116 @@
+"""What students do in the main job: they learn alone, and they learn from a teacher."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from hydra.utils import instantiate
+from lightning import seed_everything
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.console import console
+from distilingua.data.datamodule import MultilingualDataModule, TeacherOutputs
+from distilingua.data.rows import Rows
+from distilingua.distillation.objective import Objective, hard_labels
+from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.models.student import load_student
+from distilingua.models.weight_origins import weight_origins
+from distilingua.training.fitting import fit
+from distilingua.training.inference import Predictor
+from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
+from distilingua.training.module import DistillationModule
+
+
+def train_direct(job: Job) -> Predictor:
+    """The baseline: the same student on the visible labels alone, without any teacher; kept for later runs."""
+    cfg, train_rows = job.cfg, labelled(job.rows.train)
+    recipe = {
+        "student": plain(cfg.student),
+        "origin": job.student.origin(),
+        "tokenizer": job.encoder.fingerprint,
+        "rows": rows_fingerprint(train_rows, ["id", *job.task.reads, "label"]),
+        "training": plain(cfg.training),
+        "augmentation": plain(cfg.augmentation),
+        "lr_schedule": plain(cfg.lr_schedule),
+        **training_recipe(job),
+    }
+
+    def build(folder: Path) -> None:
+        module, data = student_fit(job, hard_labels(job.task.hard()), train_rows, job.rows.dev, TeacherOutputs())
+        fit(cfg, "direct", module, data, cfg.training.epochs, one_device=True)
+        save(module, job.encoder.tokenizer, folder)
+
+    return student_predictor(job, cached(job.cache, "direct", recipe, build))
+
+
+def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
+    """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
+    module, data = student_fit(job, job.objective, rows.train, rows.dev, outputs)
+    console.print(weight_origins(module.student))
+    trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs)
+    if not trainer.is_global_zero:
+        return None
+    save(module, job.encoder.tokenizer, job.run / "student")
+    return student_predictor(job, job.run / "student"), module.last_agreement
+
+
+def student_fit(
+    job: Job, objective: Objective, train_rows: Dataset, dev: dict[str, Dataset], outputs: TeacherOutputs
+) -> tuple[DistillationModule, MultilingualDataModule]:
+    """A fresh student with its data; equal seeds give equal first weights, whatever ran before."""
+    cfg = job.cfg
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    model = job.student.model(job.task, job.encoder.tokenizer)
+    data = MultilingualDataModule(
+        train_rows,
+        dev,
+        job.encoder,
+        outputs,
+        batch_size=cfg.training.batch_size,
+        eval_batch_size=cfg.training.eval_batch_size,
+        language_alpha=cfg.training.language_alpha,
+        seed=cfg.seed,
+        workers=cfg.training.workers,
+        cache=job.cache,
+        augmentations=job.augmentations,
+    )
+    teacher = outputs.live.teacher if outputs.live is not None else None
+    optimizer = instantiate(cfg.optimizer)
+    module = DistillationModule(model, job.task, objective, optimizer, cfg.lr_schedule, teacher, data.languages)
+    return module, data
+
+
+def student_predictor(job: Job, folder: Path) -> Predictor:
+    return Predictor(partial(load_student, folder, job.task), job.encoder, job.device, folder)
+
+
+def save(module: DistillationModule, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """A plain transformers folder: weights, configuration and tokenizer."""
+    module.student.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def read_right(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
+    """Per language, the share of training rows whose stored soft label names the true class.
+
+    It looks at labels that training may not see, and is reported only.
+    """
+    stored, task = outputs.stored, job.task
+    if stored is None or task.backbone != "encoder":  # where a label is a text, no position has a true class
+        return {}
+    truth = dict(zip(job.rows.texts["id"], job.rows.texts["label"], strict=True))
+    marks = zip(job.rows.train["id"][:], job.rows.train["teacher_rows"][:], strict=True)
+    rows = job.rows.train.select([i for i, (row_id, read) in enumerate(marks) if read and truth[row_id]])
+    rows = with_labels(rows, [truth[row_id] for row_id in rows["id"]])
+    encoded = job.encoder(rows, job.cache)
+    right: dict[str, list[Tensor]] = {}
+    for row, e, target in zip(rows, encoded, task.targets(rows, encoded), strict=True):
+        agree = task.agree(torch.from_numpy(stored({**row, **e})), target)
+        seen = (target != IGNORE_INDEX).view(len(agree), -1).all(-1)
+        right.setdefault(row["lang"], []).append(agree[seen].float())
+    return {lang: round(float(torch.cat(hits).mean()), 4) for lang, hits in right.items()}

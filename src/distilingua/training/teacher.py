@@ -1,0 +1,205 @@
+"""What teachers do in the main job: they learn the task, label what has no label, and answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, List, Value, concatenate_datasets
+from hydra.utils import instantiate
+from lightning import seed_everything
+from torch import nn
+from transformers import PreTrainedModel
+
+from distilingua.artifacts import cached, code_fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.console import console
+from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
+from distilingua.data.rows import Rows
+from distilingua.distillation.objective import hard_labels
+from distilingua.models.source import Ensemble, TeacherSource
+from distilingua.models.teacher import FrozenTeacher, load_model
+from distilingua.training.fitting import fit
+from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor
+from distilingua.training.job import Job, asked, labelled, plain, training_recipe, with_ids, with_labels
+from distilingua.training.module import DistillationModule
+from distilingua.training.soft_labels import StoredSoftLabels, store_soft_labels
+
+
+def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
+    """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
+    cfg, task, rows, encoder = job.cfg, job.task, job.rows, job.teachers[name]
+    tokenizer, settings = encoder.tokenizer, source.fine_tune
+    ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
+    if settings is None:
+        return ready(partial(load_model, source.location, task, tokenizer, source.revision), folder=source.local)
+    train_rows = teacher_train_rows(job, source)
+    recipe = {
+        "base": repr(source.scratch) if source.scratch else source.origin(),
+        "tokenizer": encoder.fingerprint,
+        "rows": rows_fingerprint(train_rows, ["id", *task.reads, "label"]),
+        "fine_tune": settings,
+        "prefix": source.prefix,
+        **training_recipe(job, lr=settings["lr"], weight_decay=settings["weight_decay"]),
+    }
+
+    def build(folder: Path) -> None:
+        langs = ", ".join(dict.fromkeys(train_rows["lang"]))
+        console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
+        seed_everything(cfg.seed, workers=True, verbose=False)
+        if source.scratch:
+            model = source.scratch.model(task, tokenizer)
+        else:
+            model = load_model(source.location, task, tokenizer, source.revision)
+        for part in settings["freeze"]:
+            part_of(model, part).requires_grad_(False)
+        data = MultilingualDataModule(
+            train_rows,
+            {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_rows")},
+            encoder,
+            batch_size=settings["batch_size"],
+            seed=cfg.seed,
+            workers=cfg.training.workers,
+            cache=job.cache,
+        )
+        optimizer = instantiate(cfg.optimizer, lr=settings["lr"], weight_decay=settings["weight_decay"])
+        module = DistillationModule(
+            model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
+        )
+        fit(cfg, name, module, data, settings["epochs"], one_device=True)
+        model.save_pretrained(folder)
+
+    folder = cached(job.cache, "teachers", recipe, build)
+    return ready(partial(load_model, folder, task, tokenizer), folder=folder)
+
+
+def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:
+    """What a teacher learns from: the source's visible labels, and the training labels of any language it is given."""
+    assert source.fine_tune is not None
+    own = labelled(job.rows.train).filter(lambda row: row["lang"] == job.pair.source).remove_columns("teacher_rows")
+    others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
+    more = labelled(job.rows.texts).filter(lambda row: row["split"] == "train" and row["lang"] in others)
+    return concatenate_datasets([own, more]) if others else own
+
+
+def part_of(model: PreTrainedModel, name: str) -> nn.Module:
+    """A part of the encoder by name; `embeddings` is there in every model, whatever its own name for it."""
+    if name == "embeddings" and not hasattr(model.base_model, name):
+        return model.get_input_embeddings()
+    return model.base_model.get_submodule(name)
+
+
+def pseudo_label_rows(job: Job, teachers: Mapping[str, Predictor]) -> Rows:
+    """Rows for the student, with the teacher's own answer as the label of those that have none, if the task wants it.
+
+    The answers are kept for later runs: a beam search over a corpus takes as long as an epoch.
+    """
+    rows, task = job.rows, job.task
+    if not task.pseudo_labels:
+        return expand_by_label(rows) if "label" in task.reads else rows
+    ((name, predictor),) = teachers.items()  # answers of several are no labels, see checks.py
+    wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
+    texts = with_ids(rows.texts, wanted)
+    texts = with_labels(texts, [""] * len(texts))
+    recipe = {**answer_recipe(job, name, predictor, texts), "task": plain(job.cfg.task)}
+
+    def build(folder: Path) -> None:
+        found = predictor.predict(texts, "The teacher's own labels")
+        labels = {
+            row["id"]: task.pseudo_label(answer, row, encoded, predictor.encoder.tokenizer)
+            for row, answer, encoded in zip(texts.to_list(), found.answers, found.encoded, strict=True)
+        }
+        (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
+
+    labels = json.loads((cached(job.cache, "pseudo_labels", recipe, build) / "labels.json").read_text("utf-8"))
+    console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
+    marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
+    train = with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
+    if "label" not in task.reads:
+        return replace(rows, train=train)
+    return expand_by_label(replace(rows, train=labelled(train)))
+
+
+def expand_by_label(rows: Rows) -> Rows:
+    """For teachers that read a text along with a label: the text once more for every label of a row it is read for.
+
+    Returns:
+        New rows, with these texts, and `teacher_rows` of train and dev that name them.
+    """
+    number = {row_id: n for n, row_id in enumerate(rows.texts["id"])}
+    along: dict[str, tuple[int, str]] = {}
+
+    def renamed(part: Dataset) -> Dataset:
+        readings = []
+        for label, read in zip(part["label"][:], part["teacher_rows"][:], strict=True):
+            named = {row_id: f"{row_id}|{label}" if row_id else "" for row_id in read}
+            along.update({name: (number[row_id], label) for row_id, name in named.items() if row_id})
+            readings.append(list(named.values()))
+        return part.remove_columns("teacher_rows").add_column("teacher_rows", readings, feature=List(Value("string")))
+
+    train, dev = renamed(rows.train), {lang: renamed(part) for lang, part in rows.dev.items()}
+    texts = rows.texts.select([n for n, _ in along.values()])
+    texts = with_labels(texts, [label for _, label in along.values()])
+    texts = texts.remove_columns("id").add_column("id", list(along), feature=Value("string"))
+    texts = concatenate_datasets([rows.texts, texts.select_columns(rows.texts.column_names)])
+    return replace(rows, train=train, dev=dev, texts=texts)
+
+
+def answer_recipe(job: Job, name: str, predictor: Predictor, texts: Dataset) -> dict[str, Any]:
+    """What shapes a teacher's answer to texts."""
+    member = job.source.members[name]
+    return {
+        "teacher": folder_fingerprint(predictor.folder) if predictor.folder else [member.location, member.revision],
+        "tokenizer": predictor.encoder.fingerprint,
+        "prefix": predictor.encoder.prefix,
+        "corpus": rows_fingerprint(texts, ["id", *job.task.reads]),
+        "max_length": job.task.recipe,
+        "precision": str(member.precision),
+        "code": code_fingerprint(job.task),
+    }
+
+
+def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> TeacherOutputs:
+    """The teachers' answers to training and dev rows: from stores, or from a teacher that reads along.
+
+    Args:
+        teachers: by name, as `job.source.members`.
+        rows: the student's.
+    """
+    source, task = job.source, job.task
+    if not job.objective.compares:
+        return TeacherOutputs()
+    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"]]
+    columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
+    stores = []
+    for (name, predictor), column in zip(teachers.items(), columns, strict=True):
+        member, encoder = source.members[name], predictor.encoder
+        texts = asked(rows) if column is None else with_ids(rows.texts, set(column))
+        encoded = encoder(texts, job.cache)
+        if member.store is False:
+            tokens = dict(zip(texts["id"], encoded, strict=True))
+            return TeacherOutputs(
+                live=LiveTeacher(FrozenTeacher(predictor.model, job.objective.needs), encoder, tokens)
+            )
+        recipe = answer_recipe(job, name, predictor, texts)
+        options = member.store_dtype, member.store_top_k
+        stores.append(store_soft_labels(job.cache, recipe, predictor, task, texts, encoded, *options))
+        predictor.release()
+    read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
+    weights = member_weights(source) if isinstance(source, Ensemble) else [1.0]
+    return TeacherOutputs(stored=StoredSoftLabels(stores, weights, task, read))
+
+
+def member_weights(source: Ensemble) -> list[float]:
+    return [float(source.weights[name]) if source.weights else 1.0 for name in source.teachers]
+
+
+def as_one(teachers: Mapping[str, Predictor], source: TeacherSource | Ensemble) -> AnyPredictor:
+    """The teachers as they are judged."""
+    if isinstance(source, TeacherSource):
+        return next(iter(teachers.values()))
+    members = [(teachers[name], member.languages) for name, member in source.members.items()]
+    return EnsemblePredictor(members, member_weights(source))

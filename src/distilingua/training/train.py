@@ -1,0 +1,175 @@
+"""The main job: read the corpus, train the teacher, distil, compare."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import DictConfig
+from rich.text import Text
+
+from distilingua.artifacts import whole_file
+from distilingua.console import console, quieten
+from distilingua.data.datamodule import TeacherOutputs
+from distilingua.data.rows import Rows
+from distilingua.monitoring.results import log_results
+from distilingua.monitoring.tables import results_table, show_data
+from distilingua.tasks.task import Evaluation
+from distilingua.training.evaluate import evaluate, latency, predictions, retention
+from distilingua.training.fitting import check_settings, keep_settings
+from distilingua.training.inference import AnyPredictor
+from distilingua.training.job import Job, dry_run, prepare
+from distilingua.training.student import distil, read_right, train_direct
+from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, train_teacher
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """Runs the main job in `cfg.paths.run` and returns what it writes to `metrics.json` there.
+
+    Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped.
+    """
+    quieten()
+    check_settings(cfg)
+    clock = Clock()
+    with clock("data"):
+        job = prepare(cfg)
+        show_data(job.rows)
+        dry_run(job)
+        keep_settings(cfg)
+    taught = teach(job, clock)
+    agreement: dict[str, float] = {}
+    student = taught.models["direct"]  # without a teacher, the student is the baseline
+    if job.objective.needs_teacher:
+        with clock("student"):
+            distilled = distil(job, taught.outputs, taught.rows)
+        if distilled is None:
+            return {}
+        student, agreement = distilled
+    metrics = conclude(job, {**taught.models, "student": student}, taught.outputs, agreement, clock)
+    where = getattr(student, "folder", None)
+    console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
+    return metrics
+
+
+@dataclass
+class Taught:
+    """What a student learns from and is compared with.
+
+    Args:
+        rows: the student's.
+        outputs: the teacher's answers to them.
+        models: `teacher`, where there is one, and `direct`.
+    """
+
+    rows: Rows
+    outputs: TeacherOutputs = field(default_factory=TeacherOutputs)
+    models: dict[str, AnyPredictor] = field(default_factory=dict)
+
+
+def teach(job: Job, clock: Clock) -> Taught:
+    """All that comes before the student: teachers, their answers, and the baseline."""
+    taught = Taught(job.rows)
+    if job.objective.needs_teacher:
+        with clock("teacher"):
+            teachers = {name: train_teacher(job, name, source) for name, source in job.source.members.items()}
+            taught.models["teacher"] = as_one(teachers, job.source)
+        with clock("soft_labels"):
+            taught.rows = pseudo_label_rows(job, teachers)
+            taught.outputs = teacher_outputs(job, teachers, taught.rows)
+    with clock("direct"):
+        taught.models["direct"] = train_direct(job)
+    return taught
+
+
+def conclude(
+    job: Job,
+    models: Mapping[str, AnyPredictor],
+    outputs: TeacherOutputs,
+    agreement: Mapping[str, float],
+    clock: Clock,
+) -> dict[str, Any]:
+    """Judges all models; prints, logs and returns what it writes to the run's `metrics.json`, beside
+    `predictions.parquet`.
+
+    Args:
+        models: by name; `student` is what the run is for.
+        outputs: what the student learnt from.
+        agreement: of the student with the teacher on dev, per language.
+        clock: of the run so far.
+    """
+    with clock("evaluation"):
+        evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
+        source_dev = {job.pair.source: job.rows.dev[job.pair.source]}
+        dev = evaluate(models["student"], source_dev, "student")[job.pair.source]
+        milliseconds = latency(models, job.rows.test[job.pair.source])
+        with whole_file(job.run / "predictions.parquet") as file:
+            predictions(job, models, evaluations).to_parquet(str(file))
+    metrics = {
+        **summary(job, models, evaluations, milliseconds),
+        "soft_labels": read_right(job, outputs),
+        "dev": {"score": dev.scores[job.task.score], "agreement": agreement},
+        "seconds": clock.seconds,
+    }
+    with whole_file(job.run / "metrics.json") as file:
+        file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
+    log_results(job.cfg, job.task, metrics, evaluations)
+    console.print(results_table(metrics))
+    if job.task.note:
+        console.print(job.task.note)
+    return metrics
+
+
+def summary(
+    job: Job,
+    models: Mapping[str, AnyPredictor],
+    evaluations: dict[str, dict[str, Evaluation]],
+    milliseconds: dict[str, float],
+) -> dict[str, Any]:
+    """The part of `metrics.json` that compares the models."""
+    kept = {}
+    if "teacher" in models:
+        kept = retention(
+            evaluations["teacher"], evaluations["student"], job.task.score, job.pair.source, job.source.languages
+        )
+    return {
+        "task": job.task.name,
+        "pair": job.pair.name,
+        "protocol": job.pair.protocol,
+        "seed": job.cfg.seed,
+        "device": str(job.device),
+        "shown": dict(job.task.shown),
+        "models": {
+            name: {
+                "parameters": model.parameters,
+                "bytes": model.bytes,
+                "latency_ms": milliseconds[name],
+                "languages": {lang: evaluation.scores for lang, evaluation in evaluations[name].items()},
+            }
+            for name, model in models.items()
+        },
+        "retention": kept,
+        "note": job.task.note,
+    }
+
+
+class Clock:
+    """Announces stages, and adds up their seconds.
+
+    Args:
+        of: what they are of, in what is announced.
+    """
+
+    def __init__(self, of: str = "") -> None:
+        self.of = of
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        console.rule(Text(f"{self.of} {stage.replace('_', ' ')}".strip(), "bold"), align="left")
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = round(time.perf_counter() - start, 1)
