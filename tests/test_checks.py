@@ -38,7 +38,7 @@ def test_models_that_are_not_there_or_lack_the_head_of_the_task(
 @pytest.mark.parametrize("architecture", ["no_such_thing", "clip", "marian"])
 def test_an_architecture_without_the_head_of_the_task(architecture: str) -> None:
     student = Scratch(1, 32, 2, 64, architecture=architecture)
-    task = TokenClassification(["O", "B-x", "I-x"])
+    task = TokenClassification().fit_labels(["O", "B-x", "I-x"])
     with pytest.raises(UserError, match=f"student.architecture={architecture}: transformers has no AutoModelForToken"):
         student.model(task, train_tokenizer(["turn on the lamp"] * 20, 60))
 
@@ -71,7 +71,12 @@ def test_values_of_no_use(compose_run: Compose, name: str, value: str, expected:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("task.stride", "abc"), ("task.max_answer", "0"), ("teacher.scratch.layers", "0"), ("task.pseudo_labels", "maybe")],
+    [
+        ("task.stride", "abc"),
+        ("task.max_answer", "0"),
+        ("teacher.scratch.layers", "0"),
+        ("task.pseudo_labels", "maybe"),
+    ],
 )
 def test_values_of_no_use_to_some_tasks(compose_run: Compose, name: str, value: str) -> None:
     others = [] if name in ("task.stride", "task.max_answer") else ["task=translation", *WRITES]

@@ -47,7 +47,7 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
     instantiate(cfg.student)
     objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     assert group != "objective/terms" or set(objective.terms) == {choice}
-    instantiate(cfg.task, labels=["O", "B-a", "I-a"] if "token" in cfg.task._target_ else ["a", "b"])
+    instantiate(cfg.task).fit_labels(["O", "B-a", "I-a"] if "token" in cfg.task._target_ else ["a", "b"])
 
 
 @pytest.mark.parametrize("term", [term for term in choices("objective/terms") if term != "ctc"])  # see test_speech_run
@@ -183,7 +183,7 @@ def test_sizes_of_students(compose_run) -> None:  # type: ignore[no-untyped-def]
     for name in ("nano", "tiny", "small", "medium"):
         cfg = compose_run(f"student={name}")
         student = instantiate(cfg.student)
-        model = student.model(instantiate(cfg.task, labels=[str(i) for i in range(42)]), tokenizer)
+        model = student.model(instantiate(cfg.task).fit_labels([str(i) for i in range(42)]), tokenizer)
         missing = (cfg.student.vocabulary - len(tokenizer)) * cfg.student.hidden_size
         millions = (sum(p.numel() for p in model.parameters()) + missing) / 1e6
         stated = re.search(r"([\d.]+) M weights", (CONF / "student" / f"{name}.yaml").read_text())

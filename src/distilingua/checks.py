@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -17,13 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble
-from distilingua.parts import Parts, assemble, tasks_of
-
-GOES_WITH = {  # choices for every backbone, for messages
-    "encoder": "student=tiny teacher=minilm_en",
-    "encoder-decoder": "student=seq2seq_tiny teacher=seq2seq_scratch",
-    "speech encoder": "student=speech_tiny teacher=speech_scratch objective=kd_ctc",
-}
+from distilingua.parts import Parts, assemble, no_head, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
@@ -40,9 +33,10 @@ def check(cfg: DictConfig) -> None:
 
 
 def _check_multitask(cfg: DictConfig) -> None:
+    if len(cfg.multitask.tasks) < 2:
+        raise UserError("multitask.tasks names fewer than two tasks. Add one, or train it alone.")
     several = tasks_of(cfg)
     refuse(
-        "multitask.tasks names fewer than two tasks. Add one, or train it alone." if len(several) < 2 else None,
         f"multitask.tau={cfg.multitask.tau} is outside [0, 1]. Try 0.5." if not 0 <= cfg.multitask.tau <= 1 else None,
         "augmentation: batches of several tasks are not changed. Leave it out: augmentation=[]."
         if cfg.augmentation
@@ -63,16 +57,8 @@ def _check_multitask(cfg: DictConfig) -> None:
 
 
 def _heads(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    models: dict[str, Any] = {
-        "student": parts.student,
-        **(parts.source.members if parts.objective.needs_teacher else {}),
-    }
-    for role, model in models.items():
-        if parts.task.backbone not in model.backbones:
-            yield (
-                f"{role}: task={parts.task.name} needs an {parts.task.auto}, and this one cannot be any. Choose "
-                f"another task, or what goes with this one: {GOES_WITH[parts.task.backbone]}."
-            )
+    for role, member in parts.source.members.items() if parts.objective.needs_teacher else ():
+        yield from filter(None, [no_head(role, member, cfg.task)])
 
 
 def _languages(cfg: DictConfig, parts: Parts) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import TracebackType
 from typing import Any
 
@@ -50,7 +51,13 @@ def as_user_error(raised: BaseException | None) -> UserError | None:
         key = str(raised).rpartition(": ")[2].splitlines()[0]
         return UserError(f"{key} is not set, and this choice of files needs it. Add {key}=…")
     if isinstance(raised, InstantiationException):  # Hydra wraps what a constructor raises
-        raised = raised.__cause__
+        cause, place = raised.__cause__, str(raised).rpartition("full_key: ")[2]
+        if unknown := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(cause)):
+            name = f"{place}.{unknown[2]}"
+            return UserError(
+                f"{name} is set, and {unknown[1]} has no such option. Leave it out, or choose another {place}."
+            )
+        raised = cause
     return raised if isinstance(raised, UserError) else None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.corpora.schema import Corpus
@@ -32,6 +32,13 @@ LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than w
     "constant_with_warmup",
     "inverse_sqrt",
 )
+
+
+GOES_WITH = {  # choices for every backbone, for messages
+    "encoder": "student=tiny teacher=minilm_en",
+    "encoder-decoder": "student=seq2seq_tiny teacher=seq2seq_scratch",
+    "speech encoder": "student=speech_tiny teacher=speech_scratch objective=kd_ctc",
+}
 
 
 @dataclass
@@ -71,10 +78,13 @@ def assemble(cfg: DictConfig) -> Parts:
     if "pair" in made:
         with problems:
             made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
-    for name in ("source", "student"):
-        if name in made:
-            with problems:
-                made[name].check(max_length)
+    if "source" in made:
+        with problems:
+            made["source"].check(max_length)
+    if "student" in made:
+        with problems:
+            made["student"].check(max_length)
+            refuse(no_head("student", made["student"], cfg.task))
     if "corpus" in made and "pair" in made:
         with problems:
             made["corpus"].check(made["pair"].languages)
@@ -99,6 +109,22 @@ def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
     taught = parts.objective.needs_teacher
     languages, members = (parts.source.languages, parts.source.panel) if taught else (None, [])
     return load_rows(parts.corpus, instantiate(cfg.cleaning), parts.pair, languages, members, parts.task)
+
+
+def no_head(role: str, model: Any, task: DictConfig) -> str | None:
+    """What to say of a model that cannot have the head of the task; None of one that can.
+
+    Args:
+        model: with `backbones`.
+        task: of the configuration, whose options may still be wrong.
+    """
+    kind: Any = get_class(task._target_)
+    if kind.backbone in model.backbones:
+        return None
+    return (
+        f"{role}: task={task.name} needs an {kind.auto}, and this one cannot be any. Choose another task, or what "
+        f"goes with this one: {GOES_WITH[kind.backbone]}."
+    )
 
 
 def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:

@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from distilingua.corpora import espeak
-from distilingua.corpora.espeak import SAMPLING_RATE, check_extra, speak, variants
+from distilingua import extras
+from distilingua.corpora.espeak import SAMPLING_RATE, speak, variants
 from distilingua.errors import UserError
 
 
@@ -57,7 +57,7 @@ def test_the_variants_are_there() -> None:
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_extra()
-    monkeypatch.setattr(espeak, "PACKAGES", ("espeakng_loader", "no_such_package_here"))
+    extras.check_speech()
+    monkeypatch.setattr(extras, "SPEECH", ("espeakng_loader", "no_such_package_here"))
     with pytest.raises(UserError, match=r"no-such-package-here.*pip install 'distilingua\[speech\]'"):
         speak("hello", "en")

@@ -14,10 +14,10 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.locations import conf_folder
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
+from distilingua.locations import conf_folder
 
 Record = dict[str, Any]
 SPLITS = ("train", "dev", "test")

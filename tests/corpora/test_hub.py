@@ -17,7 +17,6 @@ from datasets import Audio, ClassLabel, Dataset, Features, List, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.locations import conf_folder
 from distilingua.corpora.hub import Hub
 from distilingua.corpora.schema import COLUMNS
 from distilingua.corpora.sound import waveform
@@ -25,6 +24,7 @@ from distilingua.data.cleaning import Cleaning
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import load_rows
 from distilingua.errors import UserError
+from distilingua.locations import conf_folder
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
 from distilingua.tasks.token_classification import TokenClassification
@@ -538,8 +538,8 @@ def test_bad_recordings_are_refused_by_name_or_left_out_and_counted(tmp_path: Pa
     folder = lay_out(tmp_path, "fleurs", bad_recordings)
     pair = Pair("en", ["de"], "zero_shot")
     with pytest.raises(UserError, match=r"row 'de-train-0'.*it is empty.*skip_bad_rows=true"):
-        load_rows(corpus("fleurs", folder), Cleaning(), pair, None, task=SpeechRecognition)
-    rows = load_rows(corpus("fleurs", folder, skip_bad_rows=True), Cleaning(), pair, None, task=SpeechRecognition)
+        load_rows(corpus("fleurs", folder), Cleaning(), pair, None, task=SpeechRecognition())
+    rows = load_rows(corpus("fleurs", folder, skip_bad_rows=True), Cleaning(), pair, None, task=SpeechRecognition())
     assert rows.cleaning.dropped == {"de": {"bad": 3}}
     assert {row_id for row_id in rows.train["id"] if row_id.startswith("de")} == {"de-train-3", "de-train-4"}
 
@@ -550,4 +550,4 @@ def test_a_row_without_a_recording_is_bad(tmp_path: Path) -> None:
         return table.add_column("audio", [None] * n).cast_column("audio", Audio(decode=False))
 
     rows = corpus("fleurs", lay_out(tmp_path, "fleurs", silent)).load(["en"])
-    assert SpeechRecognition.unreadable(rows[0]) == "it has no sound."
+    assert SpeechRecognition.problem(rows[0]) == "it has no sound."

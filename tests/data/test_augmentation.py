@@ -22,6 +22,7 @@ from distilingua.data.augmentation import (
     make_augmentations,
 )
 from distilingua.data.datamodule import MultilingualDataModule
+from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 
 TEXT = "please turn on the lights in the kitchen and in the bathroom"
@@ -164,13 +165,13 @@ def test_batches_are_the_same_in_worker_processes_and_change_with_the_epoch(tiny
 
     cfg = tiny_run("augmentation=[char_noise]", "augmentation.char_noise.probability=1")
     rows = load_rows(instantiate(cfg.corpus), instantiate(cfg.cleaning), instantiate(cfg.pair), ["en"])
-    task = instantiate(cfg.task, labels=rows.labels)
+    task = instantiate(cfg.task).fit_labels(rows.labels)
     tokenizer = instantiate(cfg.student).tokenizer(rows.train, Path(cfg.paths.cache))
     augmentations = make_augmentations(cfg.augmentation, None, ["en", "de"])
 
     def read(workers: int) -> list[list[list[int]]]:
         data = MultilingualDataModule(
-            rows.train, rows.dev, task, tokenizer, batch_size=16, workers=workers, augmentations=augmentations
+            rows.train, rows.dev, Encoder(task, tokenizer), batch_size=16, workers=workers, augmentations=augmentations
         )
         data.setup("fit")
         loader = data.train_dataloader()

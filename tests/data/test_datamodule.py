@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,14 +19,15 @@ from transformers import PreTrainedTokenizerBase
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
-from distilingua.data.datamodule import MultilingualDataModule, tokenise, tokenizer_fingerprint
+from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
+from distilingua.data.encoder import Encoder
 from distilingua.data.pairing import pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
-from distilingua.training.soft_labels import StoredSoftLabels, Store
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
+from distilingua.training.soft_labels import Store, StoredSoftLabels
 
 LABELS = ["light", "music", "weather"]
 WORDS = {"en": ["lamp", "song", "rain"], "de": ["Lampe", "Lied", "Regen"]}
@@ -91,13 +93,17 @@ def teacher_tokenizer() -> PreTrainedTokenizerBase:
 
 @pytest.fixture
 def task() -> TextClassification:
-    return TextClassification(LABELS, "intent", max_length=16)
+    return TextClassification(name="intent", max_length=16).fit_labels(LABELS)
 
 
 def module(
-    rows: Rows, task: TextClassification, tokenizer: PreTrainedTokenizerBase, **given: Any
+    rows: Rows,
+    task: TextClassification,
+    tokenizer: PreTrainedTokenizerBase,
+    outputs: TeacherOutputs | None = None,
+    **given: Any,
 ) -> MultilingualDataModule:
-    data = MultilingualDataModule(rows.train, rows.dev, task, tokenizer, **{"batch_size": 6, **given})
+    data = MultilingualDataModule(rows.train, rows.dev, Encoder(task, tokenizer), outputs, **{"batch_size": 6, **given})
     data.setup("fit")
     return data
 
@@ -122,7 +128,9 @@ def store(folder: Path, ids: list[str]) -> tuple[StoredSoftLabels, dict[str, np.
     index = {"ids": order, "counts": [1] * len(order), "width": len(LABELS)}
     (folder / "index.json").write_text(json.dumps(index))
     (folder / "recipe.json").write_text("{}")
-    panel = StoredSoftLabels([Store(folder, {})], [1.0], TextClassification(LABELS), {row_id: {} for row_id in order})
+    panel = StoredSoftLabels(
+        [Store(folder, {})], [1.0], TextClassification().fit_labels(LABELS), {row_id: {} for row_id in order}
+    )
     return panel, dict(zip(order, logits, strict=True))
 
 
@@ -186,8 +194,8 @@ def test_dev_loaders_keep_order_labels_and_language(rows: Rows, task: Any, stude
 def test_sentence_pairs_prefix_and_length(task: TextClassification, student_tokenizer: Any) -> None:
     pairs = dataset_from_rows([{"id": "1", "text": "the lamp", "text_pair": "the song in room 3 " * 5}])
     single = dataset_from_rows([{"id": "1", "text": "the lamp"}])
-    with_pair = tokenise(pairs, task, student_tokenizer, "", None)[0]["input_ids"]
-    [with_prefix] = tokenise(single, TextClassification(LABELS), student_tokenizer, "please check ", None)
+    with_pair = Encoder(task, student_tokenizer)(pairs, None)[0]["input_ids"]
+    [with_prefix] = Encoder(TextClassification().fit_labels(LABELS), student_tokenizer, "please check ")(single, None)
     assert with_prefix["input_ids"] == student_tokenizer("please check the lamp")["input_ids"]
     assert len(with_pair) == 16
     assert with_pair.count(student_tokenizer.eos_token_id) == 2
@@ -200,9 +208,11 @@ def test_sentence_pairs_prefix_and_length(task: TextClassification, student_toke
 def test_a_live_teacher_reads_the_aligned_text_in_its_own_pieces(
     rows: Rows, task: TextClassification, student_tokenizer: Any, teacher_tokenizer: Any
 ) -> None:
-    tokens = dict(zip(rows.texts["id"], tokenise(rows.texts, task, teacher_tokenizer, "", None), strict=True))
-    pad_id = teacher_tokenizer.mask_token_id  # as if its padding had another number than the student's
-    data = module(rows, task, student_tokenizer, teacher_tokens=tokens, teacher_pad_id=pad_id)
+    teacher_tokenizer = copy.deepcopy(teacher_tokenizer)
+    teacher_tokenizer.pad_token = teacher_tokenizer.mask_token  # padding has another number than the student's
+    pad_id, encoder = teacher_tokenizer.pad_token_id, Encoder(task, teacher_tokenizer)
+    tokens = dict(zip(rows.texts["id"], encoder(rows.texts, None), strict=True))
+    data = module(rows, task, student_tokenizer, TeacherOutputs(live=LiveTeacher(None, encoder, tokens)))
     partner = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
     widths = set()
     for batch in batches(data):
@@ -222,9 +232,9 @@ def test_soft_labels_are_found_by_id(rows: Rows, task: Any, student_tokenizer: A
     soft_labels, logits = store(tmp_path / "store", rows.texts["id"][:])
     partner = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
     reverse = rows.train.select(range(len(rows.train) - 1, -1, -1))
-    forwards = module(rows, task, student_tokenizer, soft_labels=soft_labels)
+    forwards = module(rows, task, student_tokenizer, TeacherOutputs(soft_labels))
     backwards = MultilingualDataModule(
-        reverse, rows.dev, task, student_tokenizer, batch_size=6, soft_labels=soft_labels
+        reverse, rows.dev, Encoder(task, student_tokenizer), TeacherOutputs(soft_labels), batch_size=6
     )
     backwards.setup("fit")
     orders = []
@@ -244,7 +254,7 @@ def test_rows_of_a_block_share_its_mean_probability(task: Any, student_tokenizer
     soft_labels, logits = store(tmp_path / "store", rows.texts["id"][:])
     partners = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
     averaged = 0
-    for batch in batches(module(rows, task, student_tokenizer, soft_labels=soft_labels)):
+    for batch in batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels))):
         for row_id, found in zip(batch["ids"], batch["soft_labels"], strict=True):
             each = torch.from_numpy(np.stack([logits[i] for i in partners[row_id]])).softmax(-1)
             assert torch.allclose(found.softmax(-1), each.mean(0), atol=1e-6)
@@ -260,11 +270,10 @@ def test_rows_without_a_teacher_are_marked(task: Any, student_tokenizer: Any, tm
     rows = load_rows(unaligned, Cleaning(), Pair("en", ["de"], protocol="supervised"), ["en"])
     soft_labels, _ = store(tmp_path / "store", rows.texts["id"][:])
     without = 0
-    for teacher in (
-        {"soft_labels": soft_labels},
-        {"teacher_tokens": {i: {"input_ids": [2, 7, 3]} for i in rows.texts["id"]}},
-    ):
-        for batch in batches(module(rows, task, student_tokenizer, **teacher)):
+    tokens = {i: {"input_ids": [2, 7, 3]} for i in rows.texts["id"]}
+    live = LiveTeacher(None, Encoder(task, student_tokenizer), tokens)
+    for outputs in (TeacherOutputs(soft_labels), TeacherOutputs(live=live)):
+        for batch in batches(module(rows, task, student_tokenizer, outputs)):
             expected = [not row_id.startswith("de-train") for row_id in batch["ids"]]
             assert batch["has_teacher"].tolist() == expected
             without += expected.count(False)
@@ -277,7 +286,7 @@ def test_rows_without_a_teacher_are_marked(task: Any, student_tokenizer: Any, tm
 
 def test_without_a_teacher_batches_carry_nothing_of_it(rows: Rows, task: Any, student_tokenizer: Any) -> None:
     lessons = rows.train.remove_columns("teacher_rows")
-    data = MultilingualDataModule(lessons, rows.dev, task, student_tokenizer, batch_size=6)
+    data = MultilingualDataModule(lessons, rows.dev, Encoder(task, student_tokenizer), batch_size=6)
     data.setup("fit")
     for batch in batches(data):
         assert set(batch) == {"ids", "student", "student_at", "labels", "counts", "has_teacher"}
@@ -300,7 +309,7 @@ class Counting(TextClassification):
 @pytest.fixture
 def counting() -> TextClassification:
     Counting.texts = 0
-    return Counting(LABELS, "intent", max_length=16)
+    return Counting("intent", max_length=16).fit_labels(LABELS)
 
 
 def test_text_is_tokenised_once(
@@ -315,15 +324,15 @@ def test_text_is_tokenised_once(
 
 
 def test_a_tokenizer_stays_the_same_by_being_used(student_tokenizer: PreTrainedTokenizerBase) -> None:
-    before = tokenizer_fingerprint(student_tokenizer)
+    before = Encoder(TextClassification(), student_tokenizer).fingerprint
     student_tokenizer(["a lamp", "a song and a lamp"], truncation=True, max_length=3, padding=True)
-    assert tokenizer_fingerprint(student_tokenizer) == before
-    assert tokenizer_fingerprint(train_tokenizer(["another text"], 60)) != before
+    assert Encoder(TextClassification(), student_tokenizer).fingerprint == before
+    assert Encoder(TextClassification(), train_tokenizer(["another text"], 60)).fingerprint != before
 
 
 def test_without_a_cache_nothing_is_kept(rows: Rows, counting: TextClassification, student_tokenizer: Any) -> None:
     for _ in range(2):
-        tokenise(rows.dev["en"], counting, student_tokenizer, "", None)
+        Encoder(counting, student_tokenizer)(rows.dev["en"], None)
     assert Counting.texts == 2 * len(rows.dev["en"])
 
 
@@ -331,7 +340,7 @@ def test_whatever_shapes_the_pieces_makes_them_anew(
     rows: Rows, counting: TextClassification, student_tokenizer: Any, teacher_tokenizer: Any, tmp_path: Path
 ) -> None:
     dev = rows.dev["en"]
-    shorter = Counting(LABELS, "intent", max_length=4)
+    shorter = Counting("intent", max_length=4).fit_labels(LABELS)
     other_text = dev.map(lambda r: {"text": r["text"] + "!"})
     other_order = dev.select(range(len(dev) - 1, -1, -1))
     results = []
@@ -344,9 +353,9 @@ def test_whatever_shapes_the_pieces_makes_them_anew(
         (other_order, counting, student_tokenizer, ""),
     ):
         before = Counting.texts
-        found = tokenise(text, task, tokenizer, prefix, tmp_path)
+        found = Encoder(task, tokenizer, prefix)(text, tmp_path)
         assert Counting.texts == before + len(dev)
-        assert found == tokenise(text, task, tokenizer, prefix, None)
+        assert found == Encoder(task, tokenizer, prefix)(text, None)
         results.append(json.dumps(found))
     assert len(set(results)) == len(results)
 
@@ -423,8 +432,8 @@ def test_batches_are_the_same_in_worker_processes(
     workers: int, rows: Rows, task: Any, student_tokenizer: Any, tmp_path: Path
 ) -> None:
     soft_labels, _ = store(tmp_path / "store", rows.texts["id"][:])
-    alone = batches(module(rows, task, student_tokenizer, soft_labels=soft_labels))
-    helped = batches(module(rows, task, student_tokenizer, soft_labels=soft_labels, workers=workers))
+    alone = batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels)))
+    helped = batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels), workers=workers))
     assert [batch["ids"] for batch in helped] == [batch["ids"] for batch in alone]
     for one, other in zip(alone, helped, strict=True):
         for name in ("labels", "has_teacher", "soft_labels"):

@@ -10,9 +10,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.locations import conf_folder
 from distilingua.distillation import losses
 from distilingua.distillation.losses.term import Term
+from distilingua.locations import conf_folder
 
 FILES = sorted((conf_folder() / "objective" / "terms").glob("*.yaml"))
 NAMES = [file.stem for file in FILES]

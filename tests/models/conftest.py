@@ -81,7 +81,7 @@ MAKES = {
 
 @pytest.fixture
 def task() -> TextClassification:
-    return TextClassification(["light", "music", "weather"], max_length=64)
+    return TextClassification(max_length=64).fit_labels(["light", "music", "weather"])
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.locations import conf_folder
 from distilingua.errors import UserError
+from distilingua.locations import conf_folder
 from distilingua.models.seq2seq import Seq2Seq
 from distilingua.models.vocabulary import SPECIAL, train_tokenizer, train_writing_tokenizer
 from distilingua.tasks.translation import Translation

@@ -13,9 +13,9 @@ from rich.console import Console
 from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
 
 from distilingua.errors import UserError
-from distilingua.models.weight_origins import weight_origins
 from distilingua.models.depth import chosen_layers, layer_list
 from distilingua.models.student import Pretrained, Scratch, load_student
+from distilingua.models.weight_origins import weight_origins
 from distilingua.tasks.text_classification import TextClassification
 from tests.models.conftest import MAKES, PAIR, Encoder
 from tests.models.test_trimming import hidden

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from distilingua.training.evaluate import Evaluation
 from distilingua.monitoring.tensorboard import confusion_figure, disagreement_table
+from distilingua.training.evaluate import Evaluation
 
 
 def evaluation(predicted: list[str]) -> Evaluation:

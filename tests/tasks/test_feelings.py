@@ -12,9 +12,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 import distilingua
-from distilingua.locations import conf_folder
 from distilingua.corpora.files import Files
 from distilingua.errors import UserError
+from distilingua.locations import conf_folder
 
 FOLDER = Path(distilingua.__file__).parent / "corpora" / "feelings"
 LANGUAGES = ("en", "de", "zh-CN")

@@ -24,13 +24,13 @@ LABELS = ["angry", "late", "loud"]
 def test_labels_are_lists_of_classes() -> None:
     assert MultiLabel.classes(['["late","angry"]', "[]", "", "loud"]) == LABELS
     rows = Dataset.from_dict({"label": ['["late","angry"]', "[]", "", "loud"]})
-    found = [target.tolist() for target in MultiLabel(LABELS).targets(rows, [{}] * 4)]
+    found = [target.tolist() for target in MultiLabel().fit_labels(LABELS).targets(rows, [{}] * 4)]
     assert found == [[[1, 1, 0]], [[0, 0, 0]], [[IGNORE_INDEX] * 3], [[0, 0, 1]]]
 
 
 def test_every_class_is_decided_by_itself() -> None:
     answer = torch.tensor([[2.0, 0.1, -0.1]])
-    assert json.loads(MultiLabel(LABELS).decode(answer, {}, {}, None)) == ["angry", "late"]
+    assert json.loads(MultiLabel().fit_labels(LABELS).decode(answer, {}, {}, None)) == ["angry", "late"]
 
 
 def test_scores_by_hand() -> None:
@@ -39,21 +39,21 @@ def test_scores_by_hand() -> None:
     said   angry      | loud | loud        loud:  2 said, 1 true, 1 right: F 2/3    together: 2 right of 3 said, 3 true
     """
     said = torch.tensor([[1.0, -1, -1], [-1, -1, 1], [-1, -1, 1]])
-    found = MultiLabel(LABELS).metrics()(said, torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1]]))
+    found = MultiLabel().fit_labels(LABELS).metrics()(said, torch.tensor([[1, 1, 0], [0, 0, 0], [0, 0, 1]]))
     expected = {"f1": (1 + 0 + 2 / 3) / 3, "micro_f1": 2 / 3, "exact": 1 / 3}
     assert {name: float(value) for name, value in found.items()} == pytest.approx(expected)
 
 
 def test_agreement_is_on_every_class() -> None:
-    task = MultiLabel(LABELS)
+    task = MultiLabel().fit_labels(LABELS)
     student = torch.tensor([[1.0, -1, -1], [1.0, -1, 1]])
     assert task.agree(student, torch.tensor([[5.0, -0.1, -3], [1.0, -1, -1]])).tolist() == [True, False]
 
 
 @pytest.mark.parametrize("kind", [TextClassification, MultiLabel])
 def test_balanced_weights_by_hand(kind: type[TextClassification]) -> None:
-    task = kind(LABELS, class_weights="balanced")
-    task.learn(["angry"] * 6 + ["late"] * 3 + ["loud"])
+    task = kind(class_weights="balanced")
+    task.fit_labels(LABELS, ["angry"] * 6 + ["late"] * 3 + ["loud"])
     assert task.class_weights is not None
     # of one class: rows / (classes · rows of the class); of many: rows without it / rows with it
     by_hand = [10 / 18, 10 / 9, 10 / 3] if kind is TextClassification else [4 / 6, 7 / 3, 9.0]
@@ -69,7 +69,7 @@ def test_cross_entropy_weighs_a_row_by_its_class() -> None:
 
 def test_unknown_weights_are_refused() -> None:
     with pytest.raises(UserError, match=r"task\.class_weights=heavy is not known. Choose null or balanced"):
-        TextClassification(LABELS, class_weights="heavy")
+        TextClassification(class_weights="heavy").fit_labels(LABELS)
 
 
 def test_the_hard_loss_of_another_task_is_refused_with_the_right_one(tiny_run) -> None:  # type: ignore[no-untyped-def]

@@ -17,9 +17,9 @@ from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.training.student import prepare, dry_run
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 

@@ -13,12 +13,12 @@ from datasets import Dataset
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.sound import of_file, spoken
-from distilingua.data.datamodule import tokenise, tokenizer_fingerprint
+from distilingua.data.encoder import Encoder
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
-from distilingua.training.inference import answers_of
 from distilingua.models.speech import Listener, SpeechScratch
 from distilingua.tasks.speech import Recent, SpeechRecognition, closest
+from distilingua.training.inference import Predictor
 
 ALPHABET = " abcdefghijklmnopqrstuvwxyz"
 SHAPE: dict[str, Any] = {"layers": 1, "hidden_size": 32, "heads": 2, "feed_forward": 64, "kernel": 5, "mels": 16}
@@ -48,14 +48,14 @@ def test_frames_are_what_the_model_answers_with(
     listener = student.tokenizer(rows_of(TEXTS), tmp_path)
     model = student.model(task, listener).eval()
     rows = rows_of(TEXTS)
-    encoded = tokenise(rows, task, listener, "", tmp_path)
+    encoded = Encoder(task, listener)(rows, tmp_path)
     inputs, at = task.collate(encoded, 0)
     assert at is not None
     with torch.no_grad():
         logits = model(**inputs).logits
     assert logits.shape == (3, max(e["frames"] for e in encoded), len(ALPHABET) + 1)
     assert [task.positions(e) for e in encoded] == (at >= 0).sum(1).tolist()
-    answers = answers_of(model, task, encoded, 0, "test")
+    answers = Predictor(lambda: model, Encoder(task, listener)).answers(encoded, "test").answers
     assert [len(answer) for answer in answers] == [e["frames"] for e in encoded]
     seconds = [len(np.frombuffer(e["features"], np.float16)) for e in encoded]
     assert seconds == sorted(seconds)
@@ -67,9 +67,9 @@ def test_a_row_is_heard_alike_alone_and_in_a_batch(
     listener = student.tokenizer(rows_of(TEXTS), tmp_path)
     torch.manual_seed(0)
     model = student.model(task, listener).eval()
-    encoded = tokenise(rows_of(TEXTS), task, listener, "", None)
-    together = answers_of(model, task, encoded, 0, "test")
-    alone = [answers_of(model, task, [e], 0, "test")[0] for e in encoded]
+    encoded = Encoder(task, listener)(rows_of(TEXTS), None)
+    together = Predictor(lambda: model, Encoder(task, listener)).answers(encoded, "test").answers
+    alone = [Predictor(lambda: model, Encoder(task, listener)).answers([e], "test").answers[0] for e in encoded]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
@@ -82,17 +82,17 @@ def test_a_saved_listener_hears_and_spells_alike(student: SpeechScratch, tmp_pat
     assert np.array_equal(listener.features(sound), again.features(sound))
     assert again.labels == listener.labels == ["<pad>", *ALPHABET]
     assert again.frame_ms == 20
-    assert tokenizer_fingerprint(again) == tokenizer_fingerprint(listener)
+    assert Encoder(task, again).fingerprint == Encoder(task, listener).fingerprint
     coarser = SpeechScratch(**{**SHAPE, "frame_ms": 40, "sound": student.sound}, alphabet=ALPHABET)
     other = coarser.tokenizer(rows_of(TEXTS), tmp_path / "cache")
     assert other.frame_ms == 40
-    assert tokenizer_fingerprint(other) != tokenizer_fingerprint(listener)
+    assert Encoder(task, other).fingerprint != Encoder(task, listener).fingerprint
 
 
 def test_an_untold_alphabet_is_that_of_the_visible_labels(tmp_path: Path) -> None:
     rows = rows_of(["ab", "Bé!", "xyz"], ["ab", "Bé!", ""])
     task = SpeechRecognition()
-    task.learn(label for label in rows["label"] if label)
+    task.fit_labels([], (label for label in rows["label"] if label))
     listener = SpeechScratch(**SHAPE).tokenizer(rows, tmp_path)
     assert task.labels == listener.labels == ["<pad>", " ", "a", "b", "é"]
 
@@ -121,7 +121,7 @@ def test_long_sound_is_cut_and_its_label_is_not_learnt_from(tmp_path: Path) -> N
     listener = SpeechScratch(**SHAPE, alphabet=ALPHABET).tokenizer(rows_of(TEXTS), tmp_path)
     long, short = SpeechRecognition(alphabet=ALPHABET), SpeechRecognition(alphabet=ALPHABET, max_length=1)
     rows = rows_of(["please open the garage door in the evening"])
-    whole, cut = (tokenise(rows, task, listener, "", tmp_path)[0] for task in (long, short))
+    whole, cut = (Encoder(task, listener)(rows, tmp_path)[0] for task in (long, short))
     assert cut["cut"]
     assert not whole["cut"]
     assert cut["frames"] < 26 < whole["frames"]
@@ -152,12 +152,12 @@ def test_models_of_one_rate_meet_within_two_frames_and_others_are_refused(
     mel = SpeechScratch(**SHAPE, frame_ms=20, alphabet=ALPHABET).tokenizer(rows, tmp_path)
     wave = SpeechScratch(**{**SHAPE, "sound": "waveform"}, frame_ms=20, alphabet=ALPHABET).tokenizer(rows, tmp_path)
     slow = SpeechScratch(**SHAPE, frame_ms=40, alphabet=ALPHABET).tokenizer(rows, tmp_path)
-    task.meet(mel, wave)
-    for one, other in zip(tokenise(rows, task, mel, "", None), tokenise(rows, task, wave, "", None), strict=True):
+    task.comparable(mel, wave, distributions=True)
+    for one, other in zip(Encoder(task, mel)(rows, None), Encoder(task, wave)(rows, None), strict=True):
         cells = np.random.default_rng(0).normal(size=(other["frames"], 28)).astype(np.float32)
         assert task.project(cells, {}, one).shape == (one["frames"], 28)
     with pytest.raises(UserError, match=r"40 ms.*20 ms.*student\.frame_ms=40"):
-        task.meet(mel, slow)
+        task.comparable(mel, slow, distributions=True)
 
 
 def test_a_live_teacher_of_another_kind_is_brought_to_the_students_frames(task: SpeechRecognition) -> None:
@@ -175,10 +175,10 @@ def test_bad_sound_is_named(task: SpeechRecognition, tmp_path: Path) -> None:
     file = tmp_path / "phone.wav"
     soundfile.write(file, np.ones(8000, dtype=np.float32) * 0.1, 8000)
     row = {"audio": of_file(file), "label": "hello"}
-    assert task.unreadable(row) == f"{file}: its rate is 8000 Hz, below the 16000 Hz that models hear."
-    assert task.unreadable({"audio": "", "label": ""}) == "it has no sound."
-    assert task.problem({"label": "…"}) is not None
-    assert task.problem({"label": "Hi!"}) is None
+    assert task.problem(row) == f"{file}: its rate is 8000 Hz, below the 16000 Hz that models hear."
+    assert task.problem({"audio": "", "label": ""}) == "it has no sound."
+    assert task.problem({"audio": spoken("x", "en", 175, 50), "label": "…"}) is not None
+    assert task.problem({"audio": spoken("x", "en", 175, 50), "label": "Hi!"}) is None
     listener = SpeechScratch(**SHAPE, alphabet=ALPHABET).tokenizer(rows_of(TEXTS), tmp_path)
     with pytest.raises(UserError, match=r"phone\.wav.*8000 Hz"):
         task.encode({"audio": [row["audio"]]}, listener, "")

@@ -41,7 +41,7 @@ def test_metrics_by_hand() -> None:
     predicted  a a b b c c        b: 1 of 2 found, 1 of 2 named right;   P 1/2  R 1/2  F 1/2
                                   c: 1 of 1 found, 1 of 2 named right;   P 1/2  R 1    F 2/3
     """
-    found = scores(TextClassification(["a", "b", "c"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
+    found = scores(TextClassification().fit_labels(["a", "b", "c"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
     assert found == pytest.approx(
         {
             "accuracy": 4 / 6,
@@ -54,13 +54,13 @@ def test_metrics_by_hand() -> None:
 
 
 def test_a_class_that_neither_occurs_nor_is_predicted_lowers_no_mean() -> None:
-    found = scores(TextClassification(["a", "b", "c", "never"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
+    found = scores(TextClassification().fit_labels(["a", "b", "c", "never"]), [0, 0, 1, 1, 2, 2], [0, 0, 0, 1, 1, 2])
     assert found["f1"] == pytest.approx((4 / 5 + 1 / 2 + 2 / 3) / 3, abs=1e-6)
 
 
 def test_mae_counts_steps_and_adds_up_over_batches() -> None:
     """Off by 0, 1, 4, 2 and 0, 3 steps: 10 steps over 6 rows. Half of the batches would have a mean of 7/4 and 3/2."""
-    task = TextClassification(STARS, ordinal=True)
+    task = TextClassification(ordinal=True).fit_labels(STARS)
     assert scores(task, [0, 1, 4, 2], [0, 0, 0, 4])["mae"] == pytest.approx(7 / 4)
     metrics = task.metrics()
     metrics.update(logits([0, 1, 4, 2], 5), torch.tensor([0, 0, 0, 4]))
@@ -72,28 +72,38 @@ def test_mae_counts_steps_and_adds_up_over_batches() -> None:
 
 
 def test_accuracy_cannot_tell_a_near_miss_from_a_far_one_and_mae_can() -> None:
-    task = TextClassification(STARS, ordinal=True)
+    task = TextClassification(ordinal=True).fit_labels(STARS)
     near, far = scores(task, [1, 3], [0, 4]), scores(task, [4, 0], [0, 4])
     assert near["accuracy"] == far["accuracy"] == 0.0
     assert (near["mae"], far["mae"]) == (1.0, 4.0)
 
 
 def test_mae_is_for_ordered_classes_only() -> None:
-    assert set(TextClassification(STARS).metrics()) == {"accuracy", "precision", "recall", "f1"}
-    assert set(TextClassification(STARS, ordinal=True).metrics()) == {"accuracy", "precision", "recall", "f1", "mae"}
+    assert set(TextClassification().fit_labels(STARS).metrics()) == {"accuracy", "precision", "recall", "f1"}
+    assert set(TextClassification(ordinal=True).fit_labels(STARS).metrics()) == {
+        "accuracy",
+        "precision",
+        "recall",
+        "f1",
+        "mae",
+    }
 
 
 def test_labels_keep_their_order_unless_something_else_is_said() -> None:
     shuffled = ["10 stars", "2 stars", "1 star"]
-    assert TextClassification(shuffled).labels == shuffled
-    assert TextClassification(shuffled, ordinal=True).labels == ["1 star", "2 stars", "10 stars"]
-    assert TextClassification(["1", "-1", "0", "-0.5"], ordinal=True).labels == ["-1", "-0.5", "0", "1"]
-    assert TextClassification(["2", "fair", "10"], ordinal=True).labels == ["2", "fair", "10"]
-    assert TextClassification(["bad", "fair", "good"], order=["good", "bad", "fair"]).labels == ["good", "bad", "fair"]
+    assert TextClassification().fit_labels(shuffled).labels == shuffled
+    assert TextClassification(ordinal=True).fit_labels(shuffled).labels == ["1 star", "2 stars", "10 stars"]
+    assert TextClassification(ordinal=True).fit_labels(["1", "-1", "0", "-0.5"]).labels == ["-1", "-0.5", "0", "1"]
+    assert TextClassification(ordinal=True).fit_labels(["2", "fair", "10"]).labels == ["2", "fair", "10"]
+    assert TextClassification(order=["good", "bad", "fair"]).fit_labels(["bad", "fair", "good"]).labels == [
+        "good",
+        "bad",
+        "fair",
+    ]
 
 
 def test_the_order_is_that_of_logits_targets_and_configurations() -> None:
-    task = TextClassification(["bad", "fair", "awful"], ordinal=True, order=["awful", "bad", "fair"])
+    task = TextClassification(ordinal=True, order=["awful", "bad", "fair"]).fit_labels(["bad", "fair", "awful"])
     assert task.model_options == {
         "id2label": {0: "awful", 1: "bad", 2: "fair"},
         "label2id": {"awful": 0, "bad": 1, "fair": 2},
@@ -107,13 +117,13 @@ def test_the_order_is_that_of_logits_targets_and_configurations() -> None:
 @pytest.mark.parametrize("order", [["bad"], ["bad", "good", "great"], ["bad", "bad"]])
 def test_an_order_names_every_label_once(order: list[str]) -> None:
     with pytest.raises(UserError) as caught:
-        TextClassification(["bad", "good"], order=order)
+        TextClassification(order=order).fit_labels(["bad", "good"])
     assert f"task.order={','.join(order)}: the labels are bad, good" in str(caught.value)
     assert "task.order=[bad,good]" in str(caught.value)
 
 
 def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
-    task = TextClassification(["a", "b"])
+    task = TextClassification().fit_labels(["a", "b"])
     targets = torch.cat(task.targets(Dataset.from_dict({"label": ["b", "", "a"]}), [{}, {}, {}]))
     assert targets.tolist() == [1, IGNORE_INDEX, 0]
     assert targets.dtype == torch.long
@@ -123,7 +133,7 @@ def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
 
 def test_a_pair_is_one_sequence_with_a_separator_between(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps"], "text_pair": ["somebody is awake"]}
-    [read] = TextClassification(["a", "b"]).encode(rows, tokenizer, prefix="")
+    [read] = TextClassification().fit_labels(["a", "b"]).encode(rows, tokenizer, prefix="")
     ids = read["input_ids"]
     first, second = (tokenizer(rows[name][0], add_special_tokens=False)["input_ids"] for name in ("text", "text_pair"))
     assert ids == [tokenizer.cls_token_id, *first, tokenizer.sep_token_id, *second, tokenizer.sep_token_id]
@@ -131,13 +141,13 @@ def test_a_pair_is_one_sequence_with_a_separator_between(tokenizer: PreTrainedTo
 
 def test_a_single_text_has_no_second_separator(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps", "somebody is awake"], "text_pair": ["", ""]}
-    for read in TextClassification(["a", "b"]).encode(rows, tokenizer, prefix=""):
+    for read in TextClassification().fit_labels(["a", "b"]).encode(rows, tokenizer, prefix=""):
         assert read["input_ids"].count(tokenizer.sep_token_id) == 1
         assert read["input_ids"][-1] == tokenizer.sep_token_id
 
 
 def test_prefix_goes_in_front_of_the_first_text_only(tokenizer: PreTrainedTokenizerBase) -> None:
-    task = TextClassification(["a", "b"])
+    task = TextClassification().fit_labels(["a", "b"])
     rows = {"text": ["the rain"], "text_pair": ["in spain"]}
     written = {"text": ["query: the rain"], "text_pair": ["in spain"]}
     assert task.encode(rows, tokenizer, prefix="query: ") == task.encode(written, tokenizer, prefix="")
@@ -145,7 +155,7 @@ def test_prefix_goes_in_front_of_the_first_text_only(tokenizer: PreTrainedTokeni
 
 def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer: PreTrainedTokenizerBase) -> None:
     rows = {"text": ["a man sleeps " * 20], "text_pair": ["somebody is awake " * 20]}
-    [read] = TextClassification(["a", "b"], max_length=16).encode(rows, tokenizer, prefix="")
+    [read] = TextClassification(max_length=16).fit_labels(["a", "b"]).encode(rows, tokenizer, prefix="")
     ids = read["input_ids"]
     assert len(ids) == 16
     middle = ids.index(tokenizer.sep_token_id)
@@ -155,6 +165,6 @@ def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer
 
 def test_logits_are_in_full_precision() -> None:
     output = SequenceClassifierOutput(logits=torch.tensor([[0.5, 1.5]], dtype=torch.bfloat16))
-    found = TextClassification(["a", "b"]).cells(output, None)
+    found = TextClassification().fit_labels(["a", "b"]).cells(output, None)
     assert found.dtype == torch.float32
     assert found.tolist() == [[0.5, 1.5]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,16 @@ from transformers import BertConfig, BertForTokenClassification, PreTrainedToken
 from distilingua.checks import check
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
+from distilingua.data.encoder import Encoder
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import load_rows
 from distilingua.distillation.losses.ce import IGNORE_INDEX
-from distilingua.training.soft_labels import store_soft_labels
 from distilingua.errors import UserError
-from distilingua.models.teacher import FrozenTeacher
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.task import ABSENT
 from distilingua.tasks.token_classification import TokenClassification, first_pieces
+from distilingua.training.inference import Predictor
+from distilingua.training.soft_labels import store_soft_labels
 from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 
@@ -33,7 +35,7 @@ TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im W
 
 @pytest.fixture(scope="module")
 def task() -> TokenClassification:
-    return TokenClassification(LABELS, max_length=32)
+    return TokenClassification(max_length=32).fit_labels(LABELS)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def sure(tag: str) -> list[float]:
 def test_every_word_has_its_first_piece_in_any_tokenizer(
     task: TokenClassification, tokenizers: list[PreTrainedTokenizerBase], prefix: str
 ) -> None:
-    long = TokenClassification(LABELS, max_length=200)
+    long = TokenClassification(max_length=200).fit_labels(LABELS)
     for tokenizer in tokenizers:
         for text, read in zip(TEXTS, long.encode({"text": TEXTS}, tokenizer, prefix), strict=True):
             pieces = tokenizer.convert_ids_to_tokens(read["input_ids"])
@@ -78,7 +80,7 @@ def test_every_word_has_its_first_piece_in_any_tokenizer(
 
 
 def test_words_that_are_cut_off_have_no_answer_and_cost_nothing(tokenizers: list[PreTrainedTokenizerBase]) -> None:
-    short = TokenClassification(LABELS, max_length=8)
+    short = TokenClassification(max_length=8).fit_labels(LABELS)
     [read] = short.encode({"text": TEXTS[:1]}, tokenizers[1], "")
     assert len(read["at"]) == 9
     assert read["at"][-1] == ABSENT != read["at"][0]
@@ -164,7 +166,7 @@ def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, ski
         def check(self, languages: list[str]) -> None: ...
 
     def load() -> Any:
-        return load_rows(Corpus(), Cleaning(duplicates=False), Pair("en", ["de"]), None, task=TokenClassification)
+        return load_rows(Corpus(), Cleaning(duplicates=False), Pair("en", ["de"]), None, task=TokenClassification())
 
     if skip:
         rows = load()
@@ -185,7 +187,7 @@ def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, ski
 )
 def test_stretches_that_cannot_be_are_named(spans: str, message: str) -> None:
     with pytest.raises(UserError, match=f"row 'en-train-0': spans:? .*{message}"):
-        load_rows(Tagged({"en": spans, "de": ""}), Cleaning(), Pair("en", ["de"]), None, task=TokenClassification)
+        load_rows(Tagged({"en": spans, "de": ""}), Cleaning(), Pair("en", ["de"]), None, task=TokenClassification())
 
 
 def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> None:
@@ -193,7 +195,7 @@ def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> 
     lamp = json.dumps([["lamp", 0, 4]])
 
     def load(**spans: str) -> Any:
-        return load_rows(Tagged(spans), Cleaning(), Pair("en", ["de"]), ["en"], task=TokenClassification)
+        return load_rows(Tagged(spans), Cleaning(), Pair("en", ["de"]), ["en"], task=TokenClassification())
 
     rows = load(en=lamp, de=lamp)
     assert rows.pairing.with_teacher["de"] > 0
@@ -235,7 +237,8 @@ def test_a_ragged_store_gives_back_what_the_teacher_said(
     model = tagger(400)
     encoded = task.encode({"text": TEXTS}, tokenizers[0], "")
     rows = Dataset.from_dict({"id": ["a", "b", "c"]})
-    store = store_soft_labels(tmp_path, {}, FrozenTeacher(model), task, rows, encoded, 0)
+    predictor = Predictor(lambda: model, Encoder(task, SimpleNamespace(pad_token_id=0)))  # type: ignore[arg-type]
+    store = store_soft_labels(tmp_path, {}, predictor, task, rows, encoded)
     for row_id, read in zip("abc", encoded, strict=True):
         alone = task.cells(model(torch.tensor([read["input_ids"]])), torch.tensor([read["at"]]))
         assert np.allclose(store(row_id), alone.detach().numpy(), atol=1e-5)

@@ -14,14 +14,16 @@ from lightning import Callback, LightningModule, Trainer
 from omegaconf import DictConfig, OmegaConf
 from torch.utils.data import DataLoader
 
-from distilingua.data.datamodule import MultilingualDataModule, tokenise
-from distilingua.training.module import DistillationModule
-from distilingua.training.evaluate import Predictor
-from distilingua.training.fitting import fit
+from distilingua.data.datamodule import MultilingualDataModule
+from distilingua.data.encoder import Encoder
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.training.student import prepare, student_fit
-from distilingua.training.teacher import ask
+from distilingua.training.fitting import fit
+from distilingua.training.inference import Predictor
+from distilingua.training.job import prepare
+from distilingua.training.module import DistillationModule
+from distilingua.training.student import student_fit
+from distilingua.training.teacher import teacher_outputs
 
 
 class Parts:
@@ -33,12 +35,12 @@ class Parts:
         self.source = self.job.source
         tokenizer = load_tokenizer(self.source)
         load = partial(load_model, self.source.location, self.job.task, tokenizer)
-        self.teacher = Predictor(load, tokenizer, folder=Path(self.source.location))
+        self.teacher = Predictor(load, Encoder(self.job.task, tokenizer), folder=Path(self.source.location))
 
     def module(self, store: bool) -> tuple[DistillationModule, MultilingualDataModule]:
         self.source.store = store
-        answers = ask(self.job, {"teacher": self.teacher}, self.job.rows.train)
-        return student_fit(self.job, self.job.objective, self.job.rows.train, answers)
+        outputs = teacher_outputs(self.job, {"teacher": self.teacher}, self.job.rows)
+        return student_fit(self.job, self.job.objective, self.job.rows.train, self.job.rows.dev, outputs)
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -107,7 +109,7 @@ def test_stored_soft_labels_train_like_the_live_teacher(tiny_run, dtype: str, cl
 def test_a_finished_store_never_loads_the_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
     parts = Parts(tiny_run())
     parts.module(store=True)
-    parts.teacher = Predictor(lambda: pytest.fail("loaded"), parts.teacher.tokenizer, folder=parts.teacher.folder)
+    parts.teacher = Predictor(lambda: pytest.fail("loaded"), parts.teacher.encoder, folder=parts.teacher.folder)
     module, data = parts.module(store=True)
     Trainer(max_epochs=1, logger=False, enable_checkpointing=False, enable_progress_bar=False).fit(module, data)
 
@@ -208,7 +210,7 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None: 
     parts = Parts(tiny_run())
     _, data = parts.module(store=True)
     data.setup("fit")
-    assert data.soft_labels is not None
+    assert data.outputs.stored is not None
     rows: Dataset = parts.job.rows.texts
     texts = dict(zip(rows["id"], rows["text"], strict=True))
     shuffled = data.train_rows[::-7]
@@ -216,6 +218,6 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None: 
     for example, stored in zip(shuffled, batch["soft_labels"], strict=True):
         (read,) = example["teacher_rows"]
         alone = Dataset.from_dict({"text": [texts[read]], "text_pair": [""]})
-        ids = tokenise(alone, parts.job.task, parts.teacher.tokenizer, "", None)
+        ids = Encoder(parts.job.task, parts.teacher.encoder.tokenizer)(alone, None)
         live = parts.teacher.model(torch.tensor([ids[0]["input_ids"]])).logits[0]
         assert torch.allclose(stored, live, atol=1e-5)

@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
-from distilingua.monitoring.compare import compare
 from distilingua.console import console
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.multitask import TaskSampler
 from distilingua.errors import UserError
+from distilingua.monitoring.compare import compare
 from distilingua.training.multitask import train_multitask
 
 
@@ -104,11 +104,15 @@ def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("multitask.tau", 2, r"several\.tau=2 is outside \[0, 1\]"),
+        ("multitask.tau", 2, r"multitask\.tau=2 is outside \[0, 1\]"),
         ("multitask.tasks", {"one": {}}, "fewer than two tasks"),
         ("trainer.devices", 2, r"in one process. Set trainer\.devices=1"),
         ("augmentation", {"char_noise": {}}, r"augmentation=\[\]"),
-        ("multitask.tasks.kind.task._target_", "distilingua.tasks.speech.SpeechRecognition", "share an encoder of text"),
+        (
+            "multitask.tasks.kind.task._target_",
+            "distilingua.tasks.speech.SpeechRecognition",
+            "share an encoder of text",
+        ),
         ("multitask.tasks.kind.corpus.columns.label", "sort", "has no column 'sort'"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,18 +14,19 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForSequenceClassification
 
-from distilingua.distillation import soft_labels as store_module
-from distilingua.training.soft_labels import StoredSoftLabels, Store, dense, mean_logits, store_soft_labels, top_k
+from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
-from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.text_classification import TextClassification
+from distilingua.training import soft_labels as store_module
+from distilingua.training.inference import Predictor
+from distilingua.training.soft_labels import Store, StoredSoftLabels, dense, mean_logits, store_soft_labels, top_k
 
 LABELS = [f"class {n}" for n in range(9)]
 ROWS = 700  # six batches
 
 
 @pytest.fixture
-def teacher() -> FrozenTeacher:
+def teacher() -> Predictor:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=50,
@@ -35,7 +37,9 @@ def teacher() -> FrozenTeacher:
         num_labels=len(LABELS),
         initializer_range=1.0,  # or every answer is alike
     )
-    return FrozenTeacher(BertForSequenceClassification(config))
+    model = BertForSequenceClassification(config)
+    encoder = Encoder(TextClassification(), SimpleNamespace(pad_token_id=0))  # type: ignore[arg-type]
+    return Predictor(lambda: model, encoder)
 
 
 @pytest.fixture
@@ -43,22 +47,21 @@ def given() -> dict[str, Any]:
     rng = np.random.default_rng(0)
     token_ids = [rng.integers(1, 50, size=rng.integers(2, 12)).tolist() for _ in range(ROWS)]
     return {
-        "task": TextClassification(LABELS),
+        "task": TextClassification().fit_labels(LABELS),
         "rows": Dataset.from_dict({"id": [f"row-{i}" for i in range(ROWS)]}),
         "encoded": [{"input_ids": ids} for ids in token_ids],
-        "pad_id": 0,
     }
 
 
 RECIPE = {"teacher": "t", "tokenizer": "k", "prefix": "", "corpus": "c", "max_length": 64}
 
 
-def make(cache: Path, teacher: FrozenTeacher, given: dict[str, Any], **options: Any) -> Store:
+def make(cache: Path, teacher: Predictor, given: dict[str, Any], **options: Any) -> Store:
     return store_soft_labels(cache, RECIPE, teacher, **given, **options)
 
 
 def test_an_interrupted_store_goes_on_where_it_stopped(
-    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SAVE_EVERY", 1)
     whole = make(tmp_path / "whole", teacher, given)
@@ -85,9 +88,7 @@ def test_an_interrupted_store_goes_on_where_it_stopped(
     assert not list((tmp_path / "cut" / "soft_labels").glob("*/progress.json"))
 
 
-def test_a_store_is_made_once_and_asks_nobody_again(
-    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any]
-) -> None:
+def test_a_store_is_made_once_and_asks_nobody_again(tmp_path: Path, teacher: Predictor, given: dict[str, Any]) -> None:
     first = make(tmp_path, teacher, given)
     teacher.model.register_forward_pre_hook(lambda module, inputs: pytest.fail("asked again"))
     assert np.array_equal(np.asarray(make(tmp_path, teacher, given).logits), np.asarray(first.logits))
@@ -95,7 +96,7 @@ def test_a_store_is_made_once_and_asks_nobody_again(
 
 @pytest.mark.parametrize("name", list(RECIPE))
 def test_a_store_of_something_else_is_refused_by_name(
-    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], name: str
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], name: str
 ) -> None:
     make(tmp_path, teacher, given)
     (folder,) = [path.parent for path in (tmp_path / "soft_labels").glob("*/recipe.json")]
@@ -103,7 +104,7 @@ def test_a_store_of_something_else_is_refused_by_name(
         Store(folder, {**RECIPE, name: "other"})
 
 
-def test_half_precision_keeps_three_digits(tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any]) -> None:
+def test_half_precision_keeps_three_digits(tmp_path: Path, teacher: Predictor, given: dict[str, Any]) -> None:
     full, half = make(tmp_path, teacher, given), make(tmp_path, teacher, given, dtype="float16")
     assert half.logits.nbytes * 2 == full.logits.nbytes
     for n in range(0, ROWS, 50):
@@ -124,7 +125,7 @@ def test_the_likeliest_classes_by_hand() -> None:
 
 @pytest.mark.parametrize("keep", [1, 4, 9, 50])
 def test_a_top_k_store_keeps_the_likeliest_and_reports_what_it_lost(
-    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], keep: int, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], keep: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     full = make(tmp_path, teacher, given)
     small = make(tmp_path, teacher, given, keep=keep)
@@ -142,7 +143,7 @@ def test_a_top_k_store_keeps_the_likeliest_and_reports_what_it_lost(
 
 
 def test_a_store_that_does_not_fit_is_refused_before_it_starts(
-    tmp_path: Path, teacher: FrozenTeacher, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(store_module.shutil, "disk_usage", lambda folder: usage)
@@ -169,7 +170,7 @@ def test_a_panel_asks_those_that_have_an_answer(tmp_path: Path) -> None:
     english = store("english", {"en-1": [0.9, 0.1], "en-2": [0.2, 0.8]})
     german = store("german", {"de-1": [0.5, 0.5]})
     texts: dict[str, dict[str, str]] = {name: {} for name in ("en-1", "en-2", "de-1")}
-    panel = StoredSoftLabels([english, german], [1.0, 3.0], TextClassification(["a", "b"]), texts)
+    panel = StoredSoftLabels([english, german], [1.0, 3.0], TextClassification().fit_labels(["a", "b"]), texts)
 
     def answer(*read: str) -> list[float]:
         return np.exp(panel({"id": "some row", "teacher_rows": list(read)}))[0].tolist()

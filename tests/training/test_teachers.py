@@ -12,11 +12,11 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilingua.checks import check
-from distilingua.data.collate import pad
 from distilingua.errors import UserError
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import in_precision, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.task import pad
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.train import train
 
@@ -57,7 +57,7 @@ def answers(model: PreTrainedModel, task: TextClassification, ids: list[list[int
 
 
 def test_a_decoder_answers_the_same_in_a_padded_batch(decoder_folder: Path) -> None:
-    task = TextClassification(LABELS)
+    task = TextClassification().fit_labels(LABELS)
     tokenizer = load_tokenizer(TeacherSource(str(decoder_folder)))
     model = load_model(decoder_folder, task, tokenizer)
     ids = [row["input_ids"] for row in task.encode({"text": TEXTS, "text_pair": [""] * 4}, tokenizer, "")]
@@ -77,7 +77,7 @@ def test_a_decoder_teaches(tiny_run, decoder_folder: Path) -> None:  # type: ign
 
 @pytest.mark.parametrize(("precision", "close"), [("32", 0.0), ("bf16", 0.05), ("int8", 0.2)])
 def test_a_cheaper_precision_decides_alike(teacher_folder: Path, precision: str, close: float) -> None:
-    task = TextClassification(LABELS)
+    task = TextClassification().fit_labels(LABELS)
     source = TeacherSource(str(teacher_folder), precision=precision)
     source.check()
     tokenizer = load_tokenizer(source)

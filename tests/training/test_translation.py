@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -148,11 +149,10 @@ def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> No
     texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
     dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
     rows = Rows(part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
-    lessons = expand_by_label(
-        rows, part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
-    )
+    train = part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
+    rows = expand_by_label(replace(rows, train=train))
     read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}
-    assert [[read[i] for i in ids] for ids in lessons["teacher_rows"]] == [
+    assert [[read[i] for i in ids] for ids in rows.train["teacher_rows"]] == [
         [("text of en-1", "eine Tür")],
         [("text of en-1", "eine Tür")],
         [],

@@ -14,7 +14,7 @@ import numpy as np
 
 from distilingua.artifacts import cached
 from distilingua.corpora.sound import RATE
-from distilingua.errors import UserError, one_of, refuse
+from distilingua.errors import UserError, refuse
 from distilingua.extras import check_speech
 from distilingua.models.student import check_sizes
 
@@ -143,7 +143,9 @@ class SpeechScratch:
         check_speech()
         check_sizes(self, role, layers=1, feed_forward=1, mels=1, kernel=1)
         refuse(
-            one_of(f"{role}.sound", self.sound, ("mel", "waveform")),
+            f"{role}.sound={self.sound} is not known. Choose mel or waveform."
+            if self.sound not in ("mel", "waveform")
+            else None,
             f"{role}.frame_ms={self.frame_ms}: choose 20 or 40; from mel any multiple of 10 up to 80."
             if self.frame_ms not in ((20, 40) if self.sound == "waveform" else range(10, 90, 10))
             else None,

@@ -202,8 +202,11 @@ class Pretrained:
         return [kind for kind in self._source.backbones if kind != "speech encoder"]
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
-        self._source.check(role=role)  # the same rules as for a teacher
-        folder = self._source.local
+        try:
+            self._source.check(role=role)  # the same rules as for a teacher
+            folder = self._source.local
+        except UserError as error:  # one of them does not know who asks
+            raise UserError(str(error).replace("teacher.path", f"{role}.path")) from None
         if folder is None:
             chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
             return

@@ -12,9 +12,9 @@ import numpy as np
 from distilingua.artifacts import fingerprint
 from distilingua.corpora.sound import RATE, BadSound, waveform
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
-from distilingua.errors import UserError, truth, whole
+from distilingua.errors import UserError, refuse, truth, whole
 from distilingua.extras import Later
-from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses, check_length
+from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -89,8 +89,8 @@ class SpeechRecognition(WithoutClasses):
         most_wer: float = 0.1,
         hearings: int = 8,
     ) -> None:
-        check_length(
-            max_length,
+        refuse(
+            whole("task.max_length", max_length, 1),
             truth("task.pseudo_labels", pseudo_labels),
             whole("task.hearings", hearings, 1),
             None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
@@ -50,7 +50,7 @@ class Evaluation:
     texts: list[str]
     truth: list[str]
     predicted: list[str]
-    probabilities: list[float]
+    probabilities: list[float] = field(default_factory=list)
 
 
 class Task(ABC):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from distilingua.distillation.signals import IGNORE_INDEX
-from distilingua.errors import UserError, one_of, truth
+from distilingua.errors import UserError, truth
 from distilingua.extras import Later
 from distilingua.tasks.task import Encoded, Task, check_length
 
@@ -55,7 +55,9 @@ class TextClassification(Task):
         check_length(
             max_length,
             truth("task.ordinal", ordinal),
-            one_of("task.class_weights", class_weights, CLASS_WEIGHTS),
+            None
+            if class_weights in CLASS_WEIGHTS
+            else f"task.class_weights={class_weights} is not known. Choose null or balanced.",
             _order_problem(order),
         )
         self.name, self.max_length, self.ordinal, self.weighing = name, max_length, ordinal, class_weights
@@ -120,10 +122,9 @@ class TextClassification(Task):
 def _order_problem(order: Any) -> str | None:
     if order is None:
         return None
-    if isinstance(order, str) or not isinstance(order, Sequence):
-        return f"task.order={order}: expected a list of classes, such as task.order=[bad,fair,good], or null."
-    twice = [str(name) for name, n in Counter(map(str, order)).items() if n > 1]
-    return f"task.order names {', '.join(twice)} twice. Name each class once." if twice else None
+    listed = isinstance(order, Sequence) and not isinstance(order, str)
+    expected = "expected a list of classes, such as task.order=[bad,fair,good], or null."
+    return None if listed else f"task.order={order}: {expected}"
 
 
 def by_number(labels: Sequence[str]) -> list[str]:

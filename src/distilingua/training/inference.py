@@ -77,7 +77,8 @@ class Predictor:
 
     @cached_property
     def _loaded(self) -> tuple[PreTrainedModel, int, int]:
-        model = self.load()
+        with torch.inference_mode(False):  # whoever asks first: others may train with it
+            model = self.load()
         tensors = list(model.parameters())  # counted here: int8 weights are no parameters any more
         sizes = sum(p.numel() for p in tensors), sum(p.numel() * p.element_size() for p in tensors)
         return in_precision(model, self.precision).eval(), *sizes
@@ -140,7 +141,11 @@ class Predictor:
 
     def predict(self, rows: Dataset, title: str) -> Predictions:
         """Its answer to every row."""
-        encoded, task = self.encoder(rows, cache=None), self.encoder.task
+        return self.answers(self.encoder(rows, cache=None), title)
+
+    def answers(self, encoded: list[Encoded], title: str) -> Predictions:
+        """Its answer to every row, as it reads it."""
+        task = self.encoder.task
         answers: list[Tensor] = [torch.empty(0)] * len(encoded)
         probabilities = [0.0] * len(encoded)
         for numbers, inputs, at in self.batches(encoded, title):
