@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from omegaconf import OmegaConf
 
 from distilingua.checks import check
 from distilingua.commands import file_name
 from distilingua.errors import UserError
 from distilingua.models.student import Scratch
 from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from tests.conftest import Compose
 
@@ -113,3 +115,84 @@ def test_folders_of_long_commands_have_names_that_a_file_system_takes() -> None:
     long = [file_name(f"corpus.columns.text=сообщение,{'x' * 300},seed={seed}") for seed in (1, 2)]
     assert long[0] != long[1]
     assert all(len(name.encode()) < 200 for name in long)
+
+
+# --- all at once, and before anything slow is imported ----------------------------------------------------------------
+
+
+def test_all_problems_are_told_at_once_each_in_one_line(compose_run: Compose) -> None:
+    wrong = ["pair.targets=[xx]", "training.epochs=0", "optimizer.lr=-1", "objective.temperature=0", "seed=abc"]
+    wrong += ["student.hidden_size=100", "student.dropout=2", "task.max_length=1", "teacher.precision=fp4"]
+    with pytest.raises(UserError) as raised:
+        check(compose_run(*wrong))
+    told = str(raised.value).splitlines()
+    for key in (name.split("=")[0] for name in wrong if "targets" not in name and "hidden_size" not in name):
+        assert any(line.startswith(key) for line in told), key
+    assert any("'xx' is not a language of smart_home" in line for line in told)
+
+
+def test_rules_between_parts_are_told_at_once_too(compose_run: Compose) -> None:
+    with pytest.raises(UserError) as raised:
+        check(
+            compose_run(
+                *("task=slots", "corpus.label=slots", "pair.protocol=translate_train", "pair.align=block"),
+                *("augmentation=[char_noise]", "device=gpu", "+teacher.fine_tune.languages=[xx]"),
+            )
+        )
+    told = str(raised.value).splitlines()
+    for start in ("pair.protocol=translate", "pair.align=block", "augmentation=", "device:", "teacher.fine_tune.lang"):
+        assert sum(line.startswith(start) for line in told) == 1, start
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["task=translation", *WRITES, "task.ratio=0.5"], r"task\.ratio=0\.5: expected a number above 1"),
+        (["task=translation", *WRITES, "task.tokenize=klingon"], r"task\.tokenize=klingon: sacrebleu has no such"),
+        (["task=sentiment", "corpus=feelings", "task.order=bad"], r"task\.order=bad: expected a list"),
+        (["task.class_weights=heavy"], r"task\.class_weights=heavy is not known"),
+        (["experiment=speech", "task.most_wer=-1"], r"task\.most_wer=-1: expected a number of at least 0"),
+        (["experiment=speech", "task.hearings=0"], r"task\.hearings=0: expected a whole number"),
+        (["experiment=speech", 'task.alphabet="abcb"'], r"task\.alphabet names 'b' twice"),
+        (["experiment=speech", "task=intent"], r"task\.most_wer is set, and TextClassification has no such option"),
+        (["training.select=best"], r"training\.select=best is not known. Choose one of: score, agreement"),
+        (["task=translation", *WRITES, "teacher.scratch.positions=8"], "more than the teacher.scratch's 8 positions"),
+    ],
+)
+def test_every_option_of_a_task_is_refused_before_the_corpus_is_read(
+    compose_run: Compose, overrides: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distilingua.corpora.smart_home.SmartHome.load", lambda *_: pytest.fail("read"))
+    with pytest.raises(UserError, match=message):
+        check(compose_run(*overrides))
+
+
+# --- faults of one root -----------------------------------------------------------------------------------------------
+
+
+def test_a_hard_loss_alone_learns_from_the_teacher_s_own_transcripts(compose_run: Compose) -> None:
+    ctc = ("experiment=speech", "objective=custom", "objective/terms=[ctc]", "+objective.teacher=true")
+    check(compose_run(*ctc))
+    with pytest.raises(UserError, match=r"learns no labels of its making.*task\.pseudo_labels=true"):
+        check(compose_run(*ctc, "task.pseudo_labels=false"))
+
+
+def test_several_teachers_make_no_transcripts(compose_run: Compose) -> None:
+    cfg = compose_run("experiment=speech")
+    one = OmegaConf.to_container(cfg.teacher)
+    OmegaConf.set_struct(cfg, False)
+    cfg.teacher = {"_target_": "distilingua.models.source.Ensemble", "teachers": {"a": one, "b": one}}
+    with pytest.raises(UserError, match=r"cannot be averaged.*or set task\.pseudo_labels=false"):
+        check(cfg)
+    cfg.task.pseudo_labels = False
+    check(cfg)
+
+
+class Choice(TextClassification):
+    """A task with a head that nobody here has heard of, on an encoder of text."""
+
+    auto = "AutoModelForMultipleChoice"
+
+
+def test_a_new_head_on_an_encoder_is_entered_nowhere_else(compose_run: Compose) -> None:
+    check(compose_run("task._target_=tests.test_checks.Choice"))

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from distilingua.cli import USAGE, conf_folder
+from distilingua.cli import USAGE
+from distilingua.locations import conf_folder
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

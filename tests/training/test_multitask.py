@@ -19,6 +19,7 @@ from distilingua.data.multitask import TaskSampler
 from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare
 from distilingua.training.multitask import train_multitask
+from tests.conftest import Compose
 
 
 def sampler(tau: float, processes: int = 1, rank: int = 0) -> TaskSampler:
@@ -120,3 +121,14 @@ def test_what_cannot_work_is_refused(two_tasks: DictConfig, key: str, value: Any
     OmegaConf.update(two_tasks, key, value, merge=False)
     with pytest.raises(UserError, match=message):
         check(two_tasks)
+
+
+def test_without_a_teacher_nobody_trains_or_judges_one(two_tasks: DictConfig, tiny_run: Compose) -> None:
+    direct = tiny_run("objective=direct")
+    two_tasks.objective, two_tasks.training.epochs = direct.objective, 1
+    check(two_tasks)
+    found = train_multitask(two_tasks)
+    assert {name: set(metrics["models"]) for name, metrics in found.items()} == {
+        name: {"direct", "student"} for name in ("about", "kind")
+    }
+    assert not (Path(two_tasks.paths.cache) / "teachers").exists()

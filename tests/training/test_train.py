@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -149,3 +150,33 @@ def test_the_embedded_corpus_and_teacher(compose_run) -> None:  # type: ignore[n
     assert models["teacher"]["parameters"] > 22_000_000
     assert models["teacher"]["languages"]["en"]["accuracy"] > 2 / 42  # better than chance after a few dozen steps
     assert models["student"]["parameters"] < models["teacher"]["parameters"] / 20
+
+
+def test_every_run_keeps_its_predictions(finished) -> None:  # type: ignore[no-untyped-def]
+    """One row per test row; what teacher and student say there is what the scores were computed from."""
+    cfg, metrics = finished
+    told = pd.read_parquet(Path(cfg.paths.run) / "predictions.parquet")
+    models = ("teacher", "direct", "student")
+    assert list(told.columns[:5]) == ["id", "lang", "text", "teacher_text", "truth"]
+    assert set(told.columns[5:]) == {*models, *(f"{name}_probability" for name in models)}
+    assert told["id"].is_unique
+    assert told.groupby("lang").size().to_dict() == {"en": 59, "de": 59}  # of 60, one is a duplicate
+    for lang in ("en", "de"):
+        rows = told[told["lang"] == lang]
+        for name in ("direct", "student", *(["teacher"] if lang == "en" else [])):
+            right = (rows[name] == rows["truth"]).mean()
+            assert right == pytest.approx(metrics["models"][name]["languages"][lang]["accuracy"], abs=1e-4)
+    assert told[[f"{name}_probability" for name in models]].apply(lambda column: column.between(1 / 3, 1)).all().all()
+    # a sure answer is right more often than an unsure one, or the probability would be somebody else's
+    sure = told["student_probability"] > told["student_probability"].median()
+    right = told["student"] == told["truth"]
+    assert right[sure].mean() >= right[~sure].mean()
+    # this teacher reads no German: it was given the aligned English sentence, and answers that
+    german, english = told[told["lang"] == "de"], told[told["lang"] == "en"].set_index("text")
+    assert set(german["teacher_text"]) <= set(english.index)
+    assert (german["teacher"] == german["truth"]).mean() > 0.9
+    first = german.iloc[0]
+    aligned = english.loc[[first["teacher_text"]]].iloc[0]
+    assert aligned["teacher"] == first["teacher"]
+    assert aligned["teacher_probability"] == pytest.approx(first["teacher_probability"], abs=1e-6)
+    assert (told[told["lang"] == "en"]["teacher_text"] == told[told["lang"] == "en"]["text"]).all()

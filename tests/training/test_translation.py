@@ -107,7 +107,8 @@ def test_choices_of_different_pieces_are_not_compared(run: Compose) -> None:
     with pytest.raises(
         UserError, match=r"vocabulary \(150 pieces\) is not the teacher's \(120 pieces.*objective=sequence"
     ):
-        train(run("teacher.scratch.vocabulary=120", "teacher.fine_tune.epochs=1", "task.ratio=null"))
+        train(cfg := run("teacher.scratch.vocabulary=120", "teacher.fine_tune.epochs=1", "task.ratio=null"))
+    assert not (Path(cfg.paths.cache) / "teachers").exists()  # told before anything was trained
 
 
 def test_no_labels_and_no_comparison_leave_nothing_to_learn(run: Compose, tiny_run: Compose) -> None:

@@ -65,7 +65,7 @@ class Store:
 
 
 class StoredSoftLabels:
-    """TeacherOutputs of one teacher or several: the weighted mean of the probabilities of all texts read for a row.
+    """Answers of one teacher or several: the weighted mean of the probabilities of all texts read for a row.
 
     Args:
         stores: of each teacher.
