@@ -132,6 +132,16 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         )
 
 
+def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    names = [name for name, term in parts.objective.terms.items() if getattr(term, "sentence_vectors", False)]
+    for name, member in parts.source.members.items() if names else ():
+        if member.pooling not in ("mean", "cls"):
+            yield (
+                f"{name}: {member.path} makes sentence vectors by {member.pooling}, and {', '.join(names)} can compare "
+                f"means (or first pieces, cls) alone. Leave that term out, or choose another teacher."
+            )
+
+
 def _nothing_to_learn(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     objective, task = parts.objective, parts.task
     if objective.needs_teacher and not objective.compares and not task.pseudo_labels:
@@ -245,6 +255,7 @@ RULES: tuple[Rule, ...] = (
     _ensembles,
     _hard_losses,
     _layers,
+    _sentence_vectors,
     _nothing_to_learn,
     _carried_over,
     _augmentation,

@@ -74,7 +74,8 @@ def assemble(cfg: DictConfig) -> Parts:
     make("student", cfg.student)
     make("corpus", cfg.corpus)
     make("schedules", cfg.schedule)
-    max_length = made["task"].max_length if "task" in made else None
+    measured = "task" in made and made["task"].backbone != "speech encoder"  # which counts seconds, not pieces
+    max_length = made["task"].max_length if measured else None
     if "pair" in made:
         with problems:
             made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")

@@ -36,6 +36,12 @@ class Pair:
     parallel: float = 0.4
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        """YAML takes `no`, Norwegian, for false."""
+        self.source = "no" if self.source is False else self.source
+        if not isinstance(self.targets, str):
+            self.targets = ["no" if lang is False else str(lang) for lang in self.targets]
+
     @property
     def languages(self) -> list[str]:
         return [self.source, *self.targets]

@@ -29,6 +29,7 @@ class Layers:
         hidden: the embeddings' output, then every layer's, each (rows, length, width).
         attentions: every layer's probabilities, each (rows, heads, length, length).
         qkv: every layer's queries, keys and values, each (rows, length, width).
+        pooling: how it makes a sentence's vector of its last layer: "mean" over its pieces, or "cls", the first.
     """
 
     input_ids: Tensor
@@ -36,6 +37,7 @@ class Layers:
     hidden: tuple[Tensor, ...] = ()
     attentions: tuple[Tensor, ...] = ()
     qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
+    pooling: str = "mean"
 
 
 @dataclass

@@ -24,13 +24,14 @@ class LayerReader:
     Args:
         model: any transformers model.
         wanted: fields of `Layers`: hidden, attentions, qkv; none costs nothing.
+        pooling: see `Layers`.
 
     Raises:
         UserError: queries, keys and values are wanted and the model's attention has no linears of these names.
     """
 
-    def __init__(self, model: PreTrainedModel, wanted: Collection[str]) -> None:
-        self.model, self.wanted = model, frozenset(wanted)
+    def __init__(self, model: PreTrainedModel, wanted: Collection[str], pooling: str = "mean") -> None:
+        self.model, self.wanted, self.pooling = model, frozenset(wanted), pooling
         self._kept: list[list[Tensor]] = [[], [], []]
         self._listening = False  # the model may also be called by others, to be judged
         if "attentions" in self.wanted:
@@ -69,6 +70,7 @@ class LayerReader:
             hidden=tuple(output.hidden_states or ()),
             attentions=tuple(output.attentions or ()),
             qkv=tuple(zip(*self._kept, strict=True)),
+            pooling=self.pooling,
         )
         for kept in self._kept:
             kept.clear()

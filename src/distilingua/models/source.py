@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,16 @@ from distilingua.errors import UserError, one_of, refuse, text
 from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
+FROM_PADDING = (  # they count positions from the padding piece's id on
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "longformer",
+    "mpnet",
+    "esm",
+    "luke",
+)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -35,6 +46,7 @@ class TeacherSource:
         folder: whether `path` is a folder whatever it looks like, and never a hub repository.
         precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
         scratch: a kind of `Student`, for a teacher that starts from random weights and learns the task here.
+        labels: the model's own class name -> the corpus' name of it, for one that knows the task and spells otherwise.
     """
 
     path: str | None
@@ -49,6 +61,7 @@ class TeacherSource:
     precision: str = "32"
     folder: bool = False
     scratch: Any = None
+    labels: Mapping[str, str] | None = None
 
     @property
     def members(self) -> dict[str, TeacherSource]:
@@ -94,8 +107,7 @@ class TeacherSource:
         if self.scratch is not None:
             kinds: Sequence[str] = self.scratch.backbones
             return kinds
-        config = self.local / "config.json" if self.local else None
-        writes = config is None or json.loads(config.read_text("utf-8")).get("is_encoder_decoder", False)
+        writes = self.local is None or self.config.get("is_encoder_decoder", False)
         return ["encoder", "speech encoder", *(["encoder-decoder"] if writes else [])]
 
     def check(self, max_length: int | None = None, role: str = "teacher") -> None:
@@ -137,11 +149,15 @@ class TeacherSource:
             )
         if not (folder / "config.json").is_file():
             raise UserError(f"{role}.path={self.path}: the folder has no config.json, so its shape is unknown.")
-        if "embedding_rank" in json.loads((folder / "config.json").read_text("utf-8")):
+        if "embedding_rank" in self.config:
             raise UserError(
                 f"{role}.path={self.path}: its embedding is factorised, which transformers would replace by a random "
                 f"one. Multiply it back first: distilingua.models.factorise.unfactorise."
             )
+        self._check_classes(role)
+        config = self.config
+        reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
+        check_positions(max_length, config.get("max_position_embeddings"), reserved, role)
         if self.sha256:
             found = file_sha256(folder / "model.safetensors")
             if found != self.sha256:
@@ -150,12 +166,76 @@ class TeacherSource:
                     f"is damaged or another version: install it again, or set {role}.sha256 if you mean this one."
                 )
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """Its config.json.
+
+        Raises:
+            UserError: a file that is not JSON.
+        """
+        assert self.local is not None
+        try:
+            found: dict[str, Any] = json.loads((self.local / "config.json").read_text("utf-8"))
+        except ValueError as error:
+            raise UserError(
+                f"teacher.path={self.path}: config.json is damaged ({error}). Save the model there again."
+            ) from None
+        return found
+
     def label_order(self) -> list[str] | None:
-        """Class names in the order of its logits, from its configuration; None when it lives on the hub."""
-        if self.local is None:
-            return None
-        names = json.loads((self.local / "config.json").read_text("utf-8")).get("id2label") or {}
-        return [names[key] for key in sorted(names, key=int)]
+        """Names of the classes in the order of its logits, as the corpus spells them; None where it does not say."""
+        if self.local is not None:
+            names = self.config.get("id2label") or {}
+        else:
+            from transformers import AutoConfig
+
+            names = AutoConfig.from_pretrained(self.location, revision=self.revision).id2label or {}
+        own = [str(names[key]) for key in sorted(names, key=int)]
+        return [str((self.labels or {}).get(name, name)) for name in own] or None
+
+    def _check_classes(self, role: str) -> None:
+        if self.labels is None:
+            return
+        own = [str(name) for name in (self.config.get("id2label") or {}).values()]
+        unknown = [str(name) for name in self.labels if str(name) not in own]
+        twice = [str(name) for name, n in Counter(self.labels.values()).items() if n > 1]
+        refuse(
+            f"{role}.labels names {', '.join(unknown)}; the model's own classes are {', '.join(own)}."
+            if unknown
+            else None,
+            f"{role}.labels gives several classes the name {', '.join(twice)}. Name each once." if twice else None,
+        )
+
+    @property
+    def pooling(self) -> str:
+        """How it makes a sentence's vector of its last layer: mean or cls, else another mode of sentence-transformers,
+        or the name of a module that comes after. A folder that does not say is averaged."""
+        modules = self.local / "modules.json" if self.local else None
+        if modules is None or not modules.is_file():
+            return "mean"
+        for module in json.loads(modules.read_text("utf-8")):
+            kind, folder = module["type"].rpartition(".")[2], modules.parent / module["path"]
+            if kind not in ("Transformer", "Pooling", "Normalize"):
+                return kind
+            if kind == "Pooling":
+                settings = json.loads((folder / "config.json").read_text("utf-8"))
+                modes = [name for name, on in settings.items() if name.startswith("pooling_mode") and on]
+                named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+                found = named.get(modes[0], modes[0]) if len(modes) == 1 else " and ".join(modes)
+                # newer files name the mode itself
+                found = settings["pooling_mode"] if isinstance(settings.get("pooling_mode"), str) else found
+                if found not in ("mean", "cls"):
+                    return found
+        return found
+
+
+def check_positions(max_length: int | None, positions: int | None, reserved: int, role: str) -> None:
+    """Raises UserError for texts beyond a model's positions, of which some are reserved; None is not known."""
+    if positions and max_length is not None and max_length > positions - reserved:
+        raise UserError(
+            f"task.max_length={max_length} is more than the {role}'s {positions - reserved} positions. "
+            f"Set task.max_length={positions - reserved}, or choose another {role}.path."
+        )
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
-from distilingua.models.source import TeacherSource
+from distilingua.models.source import TeacherSource, check_positions
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
@@ -203,7 +203,7 @@ class Pretrained:
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
         try:
-            self._source.check(role=role)  # the same rules as for a teacher
+            self._source.check(max_length, role)  # the same rules as for a teacher
             folder = self._source.local
         except UserError as error:  # one of them does not know who asks
             raise UserError(str(error).replace("teacher.path", f"{role}.path")) from None
@@ -219,7 +219,6 @@ class Pretrained:
             from distilingua.models.factorise import check_rank
 
             check_rank(self.embedding_rank, config.vocab_size, config.hidden_size)
-        _check_length(max_length, config)
 
     def origin(self) -> Any:
         return self._source.origin()
@@ -258,7 +257,8 @@ class Pretrained:
             **task.model_options,
         )
         _check_plain(self.path, model.config)
-        _check_length(task.max_length, model.config, reserved_positions(model))
+        positions = getattr(model.config, "max_position_embeddings", None)
+        check_positions(task.max_length, positions, reserved_positions(model), "student")
         if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
             model.config.pad_token_id = tokenizer.pad_token_id
         task.prepare_model(model, tokenizer)
@@ -325,15 +325,6 @@ def _check_plain(path: str, config: PreTrainedConfig) -> None:
         raise UserError(
             f"student.path={path}: the model's embedding is factorised (rank {config.embedding_rank}), and a student "
             f"starts from a plain one. Save it again after distilingua.models.factorise.unfactorise(model)."
-        )
-
-
-def _check_length(max_length: int | None, config: PreTrainedConfig, reserved: int = 0) -> None:
-    positions = getattr(config, "max_position_embeddings", None)
-    if positions and max_length is not None and max_length > positions - reserved:
-        raise UserError(
-            f"task.max_length={max_length} is more than the student's {positions - reserved} positions. "
-            f"Set task.max_length={positions - reserved}, or choose another student.path."
         )
 
 

@@ -11,9 +11,11 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from distilingua.distillation.signals import Layers
+from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
-from distilingua.models.source import TeacherSource
+from distilingua.models.source import TeacherSource, check_positions
 from distilingua.models.speech import Listener
+from distilingua.models.trimming import reserved_positions
 from distilingua.tasks.task import Task
 
 
@@ -24,12 +26,12 @@ class FrozenTeacher:
     switches it to training mode, and no strategy wraps it.
 
     Args:
-        wanted: what to hand over beside the output, see `LayerReader`.
+        wanted, pooling: what to hand over beside the output, see `LayerReader`.
     """
 
-    def __init__(self, model: PreTrainedModel, wanted: Collection[str] = ()) -> None:
+    def __init__(self, model: PreTrainedModel, wanted: Collection[str] = (), pooling: str = "mean") -> None:
         self.model = model.eval().requires_grad_(False)
-        self._read = LayerReader(model, wanted)
+        self._read = LayerReader(model, wanted, pooling)
 
     def to(self, device: torch.device) -> None:
         self.model.to(device)
@@ -49,12 +51,33 @@ def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedToke
 
 
 def load_model(
-    folder: str | Path, task: Task, tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+    folder: str | Path,
+    task: Task,
+    tokenizer: PreTrainedTokenizerBase,
+    revision: str | None = None,
+    whole: bool = False,
 ) -> PreTrainedModel:
-    """A teacher with the task's head, which is new where the folder has none of that shape. Encoder or decoder."""
-    model = task.model_class.from_pretrained(
-        folder, revision=revision, ignore_mismatched_sizes=True, **task.model_options
+    """A teacher with the task's head, which is new where the folder has none of that shape. Encoder or decoder.
+
+    Args:
+        whole: whether every weight has to be in the folder, head included: whoever is not taught must know already.
+
+    Raises:
+        UserError: weights are missing; texts may be longer than the model's positions.
+    """
+    model, report = task.model_class.from_pretrained(
+        folder, revision=revision, ignore_mismatched_sizes=True, output_loading_info=True, **task.model_options
     )
+    new = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+    if whole and new:
+        raise UserError(
+            f"teacher.path={folder}: it has no {', '.join(new[:3])}{' …' if len(new) > 3 else ''} of the shape that "
+            f"task={task.name} needs, so its answers would be random. Give a teacher that was trained for this task, "
+            f"or let it learn: teacher/fine_tune=default."
+        )
+    if task.backbone != "speech encoder":
+        positions = getattr(model.config, "max_position_embeddings", None)
+        check_positions(task.max_length, positions, reserved_positions(model), "teacher")
     if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
         model.config.pad_token_id = tokenizer.pad_token_id
     task.prepare_model(model, tokenizer)

@@ -61,18 +61,19 @@ class TextClassification(Task):
             _order_problem(order),
         )
         self.name, self.max_length, self.ordinal, self.weighing = name, max_length, ordinal, class_weights
-        self.order = None if order is None else [str(name) for name in order]  # YAML takes 3 and no for something else
+        self.order = None if order is None else list(order)
         self.labels = []
 
     def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
         self.labels = by_number(names) if self.ordinal else list(names)
         if self.order is not None:
-            if sorted(self.order) != sorted(names):
+            order = [as_name(name, names) for name in self.order]
+            if sorted(order) != sorted(names):
                 raise UserError(
-                    f"task.order={','.join(self.order)}: the labels are {', '.join(self.labels)}. Name each of them "
+                    f"task.order={','.join(order)}: the labels are {', '.join(self.labels)}. Name each of them "
                     f"once, e.g. task.order=[{','.join(self.labels)}]."
                 )
-            self.labels = self.order
+            self.labels = order
         self._index = {label: i for i, label in enumerate(self.labels)}
         if self.weighing == "balanced":
             self.class_weights = self._balanced(list(visible))
@@ -125,6 +126,12 @@ def _order_problem(order: Any) -> str | None:
     listed = isinstance(order, Sequence) and not isinstance(order, str)
     expected = "expected a list of classes, such as task.order=[bad,fair,good], or null."
     return None if listed else f"task.order={order}: {expected}"
+
+
+def as_name(value: Any, names: Sequence[str]) -> str:
+    """A value of a configuration as one of these names: YAML takes 3 for a number, and `no` for false."""
+    spelt = {False: ("no", "off", "false"), True: ("yes", "on", "true")}.get(value, ()) if type(value) is bool else ()
+    return next((name for name in names if name.casefold() in spelt), str(value))
 
 
 def by_number(labels: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -92,12 +93,21 @@ def check_order(job: Job, source: TeacherSource, encoder: Encoder) -> None:
     """Raises UserError where a teacher that knows the task means other classes by its logits."""
     order = getattr(encoder.tokenizer, "labels", None) or source.label_order()  # what hears names its characters itself
     labels = job.task.labels
-    if order is not None and labels and order != labels:
-        raise UserError(
-            f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
-            f"{', '.join(labels[:6])} … in this order. Soft labels would be misread. Give a teacher with the same "
-            f"labels, or let it learn them: teacher/fine_tune=default."
-        )
+    if order is None or not labels or order == labels:
+        return
+    way_out = ""
+    if sorted(order) == sorted(labels) and "order" in inspect.signature(type(job.task)).parameters:
+        way_out = f"Take its order: task.order=[{','.join(order)}]. Or give"
+    elif len(order) == len(labels):
+        named = {name.casefold(): name for name in labels}
+        same = all(name.casefold() in named for name in order)
+        pairs = (f"{name}: {named[name.casefold()] if same else '…'}" for name in order)
+        way_out = f"Say which is which: 'teacher.labels={{{', '.join(pairs)}}}'. Or give"
+    raise UserError(
+        f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
+        f"{', '.join(labels[:6])} … in this order. Soft labels would be misread. {way_out or 'Give'} a teacher with "
+        f"the same labels, or let it learn them: teacher/fine_tune=default."
+    )
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

@@ -35,7 +35,8 @@ def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
     tokenizer, settings = encoder.tokenizer, source.fine_tune
     ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
     if settings is None:
-        return ready(partial(load_model, source.location, task, tokenizer, source.revision), folder=source.local)
+        knows = partial(load_model, source.location, task, tokenizer, source.revision, whole=True)
+        return ready(knows, folder=source.local)
     train_rows = teacher_train_rows(job, source)
     recipe = {
         "base": repr(source.scratch) if source.scratch else source.origin(),
@@ -182,7 +183,7 @@ def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> 
         if member.store is False:
             tokens = dict(zip(texts["id"], encoded, strict=True))
             return TeacherOutputs(
-                live=LiveTeacher(FrozenTeacher(predictor.model, job.objective.needs), encoder, tokens)
+                live=LiveTeacher(FrozenTeacher(predictor.model, job.objective.needs, member.pooling), encoder, tokens)
             )
         recipe = answer_recipe(job, name, predictor, texts)
         options = member.store_dtype, member.store_top_k

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distilingua.distillation.losses.layers import pooled, projection
+from distilingua.distillation.losses.layers import projection, sentence_vectors
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
@@ -60,6 +60,7 @@ class Contrastive(Term):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    sentence_vectors: ClassVar[bool] = True
 
     def __init__(self, weight: float = 1.0, tau: float = 0.05, project: bool = False) -> None:
         super().__init__(weight)
@@ -73,6 +74,6 @@ class Contrastive(Term):
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.read is not None
-        student, teacher = pooled(signals, -1, -1, self.projection)
+        student, teacher = sentence_vectors(signals, self.projection)
         negatives = (signals.read[:, None] != signals.read) & signals.row_mask
         return signals.mean_of_rows(info_nce(student, teacher, negatives, self.tau))

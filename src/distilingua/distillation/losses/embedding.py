@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import Tensor, nn
 
 from distilingua.distillation.losses.hidden import vector_distance
-from distilingua.distillation.losses.layers import pooled, projection
+from distilingua.distillation.losses.layers import projection, sentence_vectors
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import Signals
 
@@ -18,8 +18,9 @@ if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a sec
 class SentenceEmbedding(Term):
     """`mean over the width of (W · student's vector - teacher's vector)²`, over the rows that the teacher read.
 
-    A vector is the mean of the last hidden states over a row's pieces; the teacher's is that of the text it read: the
-    row itself, or its aligned source sentence. So a translation ends up where its source is.
+    A vector is the mean of the last hidden states over a row's pieces, or for a teacher what its `1_Pooling` says; the
+    teacher's is that of the text it read: the row itself, or its aligned source sentence. So a translation ends up
+    where its source is.
 
     Args:
         weight: see `Term`.
@@ -36,6 +37,7 @@ class SentenceEmbedding(Term):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    sentence_vectors: ClassVar[bool] = True
 
     def __init__(self, weight: float = 1.0, project: bool = False) -> None:
         super().__init__(weight)
@@ -46,5 +48,5 @@ class SentenceEmbedding(Term):
         self.projection = projection(student, teacher, self.project)
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        student, teacher = pooled(signals, -1, -1, self.projection)
+        student, teacher = sentence_vectors(signals, self.projection)
         return signals.mean_of_rows(vector_distance(student, teacher, "mse"))

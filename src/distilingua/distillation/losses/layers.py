@@ -109,6 +109,14 @@ def both_layers(signals: Signals) -> tuple[Layers, Layers]:
     return signals.student_layers, signals.teacher_layers
 
 
+def sentence_vectors(signals: Signals, project: nn.Module) -> tuple[Tensor, Tensor]:
+    """One vector per row from each model's last layer, (rows, teacher width) both: of the student the mean over its
+    pieces, of the teacher what it was trained to make (`Layers.pooling`)."""
+    ours, theirs = pooled(signals, -1, -1, project)
+    layers = both_layers(signals)[1]
+    return ours, precise(layers.hidden[-1][:, 0]) if layers.pooling == "cls" else theirs
+
+
 def pooled(signals: Signals, student_layer: int, teacher_layer: int, project: nn.Module) -> tuple[Tensor, Tensor]:
     """One vector per row from each model: the mean over the pieces it read itself, (rows, teacher width) both.
 

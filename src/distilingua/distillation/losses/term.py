@@ -30,6 +30,9 @@ class Term(nn.Module, ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of `Layers` that it reads beside the logits: hidden, attentions, qkv. Asking for one costs time."""
 
+    sentence_vectors: ClassVar[bool] = False
+    """Whether it compares sentences as models of sentence-transformers make vectors of them."""
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         if not weight >= 0:

@@ -1,0 +1,199 @@
+"""Teachers that are not what they seem: heads that are missing, positions, classes of another name, pooling."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModel, AutoModelForSequenceClassification
+
+from distilingua.checks import check
+from distilingua.data.protocol import Pair
+from distilingua.errors import UserError
+from distilingua.models.source import TeacherSource
+from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
+from distilingua.tasks.question_answering import QuestionAnswering
+from distilingua.tasks.text_classification import TextClassification, as_name
+from distilingua.training.train import train
+from tests.conftest import Compose
+
+LABELS = ["light", "music", "weather"]
+
+
+def edit(folder: Path, **config: Any) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
+
+
+def names(*spelt: str) -> dict[str, Any]:
+    return {"id2label": dict(enumerate(spelt)), "label2id": {name: i for i, name in enumerate(spelt)}}
+
+
+# --- weights that are not there ---------------------------------------------------------------------------------------
+
+
+def test_an_encoder_without_a_head_does_not_know_the_task(tiny_run: Compose, teacher_folder: Path) -> None:
+    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
+    AutoModel.from_pretrained(teacher_folder).save_pretrained(teacher_folder)
+    edit(teacher_folder, **names(*LABELS))
+    cfg = tiny_run("teacher.fine_tune=null")
+    with pytest.raises(UserError, match=r"it has no classifier\.bias, classifier\.weight.*answers would be random"):
+        train(cfg)
+    assert not list(Path(cfg.paths.cache).glob("direct/*/config.json"))  # told before anything was trained
+    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer)  # who will be taught may lack it
+
+
+def test_so_does_a_head_of_another_task_or_size(teacher_folder: Path) -> None:
+    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
+    with pytest.raises(UserError, match=r"it has no qa_outputs\.bias.*task=answers"):
+        load_model(teacher_folder, QuestionAnswering(max_length=64, stride=16), tokenizer, whole=True)
+    with pytest.raises(UserError, match=r"it has no classifier\.bias"):
+        load_model(teacher_folder, TextClassification().fit_labels([*LABELS, "x"]), tokenizer, whole=True)
+
+
+def test_a_whole_teacher_is_loaded(teacher_folder: Path) -> None:
+    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
+    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer, whole=True)
+
+
+# --- positions --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("kind", "positions"), [("bert", 64), ("xlm-roberta", 62)])
+def test_texts_beyond_a_teacher_s_positions_are_refused_before_it_is_loaded(
+    compose_run: Compose, teacher_folder: Path, kind: str, positions: int
+) -> None:
+    edit(teacher_folder, model_type=kind, pad_token_id=1)
+    options = ("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]")
+    check(compose_run(*options, f"task.max_length={positions}"))
+    message = rf"task\.max_length={positions + 1} is more than the teacher's {positions} positions"
+    with pytest.raises(UserError, match=message):
+        check(compose_run(*options, f"task.max_length={positions + 1}"))
+
+
+def test_a_config_that_is_damaged_is_named(compose_run: Compose, teacher_folder: Path) -> None:
+    (teacher_folder / "config.json").write_text('{"model_type": "be')
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        check(compose_run("teacher=local", f"teacher.path={teacher_folder}"))
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("own", "advice"),
+    [
+        (["music", "light", "weather"], r"task\.order=\[music,light,weather\]"),
+        (["Light", "MUSIC", "weather"], r"'teacher\.labels=\{Light: light, MUSIC: music, weather: weather\}'"),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], r"'teacher\.labels=\{LABEL_0: …, LABEL_1: …, LABEL_2: …\}'"),
+    ],
+)
+def test_other_names_or_orders_are_told_what_to_type(
+    tiny_run: Compose, teacher_folder: Path, own: list[str], advice: str
+) -> None:
+    edit(teacher_folder, **names(*own))
+    with pytest.raises(UserError, match=advice):
+        train(tiny_run("teacher.fine_tune=null"))
+
+
+def test_what_was_advised_works(tiny_run: Compose, teacher_folder: Path) -> None:
+    edit(teacher_folder, **names("LABEL_0", "LABEL_1", "LABEL_2"))
+    spelt = "{LABEL_0: light, LABEL_1: music, LABEL_2: weather}"
+    small = ("teacher.fine_tune=null", "training.epochs=1")
+    cfg = tiny_run(*small, f"teacher.labels={spelt}")
+    check(cfg)
+    assert train(cfg)["models"]["teacher"]["languages"]["en"]["accuracy"] >= 0
+    edit(teacher_folder, **names("music", "light", "weather"))
+    other = f"paths.run={teacher_folder.parent / 'other'}"
+    train(tiny_run(*small, other, "+task.order=[music,light,weather]"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"LABEL_9": "light"}, r"teacher\.labels names LABEL_9; the model's own classes are light, music, weather"),
+        ({"light": "x", "music": "x"}, r"teacher\.labels gives several classes the name x"),
+    ],
+)
+def test_a_map_of_classes_that_cannot_be(teacher_folder: Path, labels: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        TeacherSource(str(teacher_folder), labels=labels).check()
+
+
+# --- names that YAML takes for something else -------------------------------------------------------------------------
+
+
+def test_norwegian_is_a_language() -> None:
+    assert Pair("en", [False, "de"]).targets == ["no", "de"]  # type: ignore[list-item]
+    assert Pair(False, ["de"]).languages == ["no", "de"]  # type: ignore[arg-type]
+
+
+def test_an_order_of_numbers_and_truths_names_classes() -> None:
+    assert TextClassification(order=[3, 2, 1]).fit_labels(["1", "2", "3"]).labels == ["3", "2", "1"]  # type: ignore[list-item]
+    assert TextClassification(order=[True, False]).fit_labels(["no", "yes"]).labels == ["yes", "no"]  # type: ignore[list-item]
+    assert as_name(False, ["on", "Off"]) == "Off"
+    with pytest.raises(UserError, match=r"task\.order=3,2: the labels are 1, 2, 3"):
+        TextClassification(order=[3, 2]).fit_labels(["1", "2", "3"])  # type: ignore[list-item]
+
+
+# --- sentence vectors -------------------------------------------------------------------------------------------------
+
+
+def pooled_as(folder: Path, settings: dict[str, Any], *more: str) -> None:
+    kinds = ["models.Transformer", "models.Pooling", *more]
+    modules = [
+        {"idx": n, "name": str(n), "path": "" if n == 0 else f"{n}_Pooling", "type": f"sentence_transformers.{kind}"}
+        for n, kind in enumerate(kinds)
+    ]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "1_Pooling").mkdir(exist_ok=True)
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "more", "expected"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False}, ["models.Normalize"], "mean"),
+        ({"pooling_mode_cls_token": True}, [], "cls"),
+        ({"pooling_mode": "cls"}, [], "cls"),
+        ({"pooling_mode": "lasttoken"}, [], "lasttoken"),
+        ({"pooling_mode_max_tokens": True}, [], "pooling_mode_max_tokens"),
+        ({"pooling_mode_mean_tokens": True}, ["models.Dense"], "Dense"),
+    ],
+)
+def test_a_folder_of_sentence_transformers_says_how_it_pools(
+    tiny_run: Compose, teacher_folder: Path, settings: dict[str, Any], more: list[str], expected: str
+) -> None:
+    pooled_as(teacher_folder, settings, *more)
+    assert TeacherSource(str(teacher_folder)).pooling == expected
+    cfg = tiny_run("objective=custom", "objective/terms=[kl,ce,embedding]")
+    if expected in ("mean", "cls"):
+        check(cfg)
+    else:
+        with pytest.raises(UserError, match=f"makes sentence vectors by {expected}, and embedding can compare means"):
+            check(cfg)
+        check(tiny_run("objective=custom", "objective/terms=[kl,ce,hidden]"))  # which pools as its YAML says
+
+
+def test_a_teacher_s_first_piece_is_its_vector(teacher_folder: Path) -> None:
+    from distilingua.distillation.losses.embedding import SentenceEmbedding
+    from distilingua.distillation.signals import Signals
+
+    model = AutoModelForSequenceClassification.from_pretrained(teacher_folder)
+    inputs = {"input_ids": torch.tensor([[2, 9, 3, 0], [2, 8, 7, 3]]), "attention_mask": torch.ones(2, 4).long()}
+    inputs["attention_mask"][0, 3] = 0
+    losses = {}
+    for pooling in ("mean", "cls"):
+        output, layers = FrozenTeacher(model, {"hidden"}, pooling)(inputs)
+        read = torch.tensor([True, True])
+        signals = Signals(output.logits, output.logits, torch.tensor([-100, -100]), read, 2)
+        signals.student_layers = FrozenTeacher(model, {"hidden"})(inputs)[1]
+        signals.teacher_layers = layers
+        losses[pooling] = float(SentenceEmbedding()(signals, 1.0))
+        hidden = layers.hidden[-1]  # type: ignore[union-attr]
+    mean = torch.stack([hidden[0, :3].mean(0), hidden[1].mean(0)])
+    assert losses["mean"] == pytest.approx(0, abs=1e-9)
+    assert losses["cls"] == pytest.approx(float((mean - hidden[:, 0]).square().mean()), rel=1e-4)
