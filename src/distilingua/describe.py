@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any
 
 from datasets import Dataset
 from hydra.utils import get_class, instantiate
@@ -21,11 +23,12 @@ def describe(cfg: DictConfig) -> None:
     pair: Pair = instantiate(cfg.pair)
     objective = instantiate(cfg.objective, schedules=instantiate(cfg.schedule))
     reads = instantiate(cfg.teacher, _convert_="all").languages if objective.needs_teacher else None
-    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, task=get_class(cfg.task._target_))
+    task: Any = get_class(cfg.task._target_)
+    rows = load_rows(corpus, instantiate(cfg.cleaning), pair, reads, task=task)
     show_data(rows)
     if not set(rows.labels) >= {label for label in rows.texts["label"] if label}:  # tags, answers, free text
         return
-    caps = ambiguity_caps(corpus.load(pair.languages))
+    caps = ambiguity_caps(corpus.load(pair.languages), task.spelling)
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
@@ -53,11 +56,11 @@ def untaught(rows: Rows) -> dict[str, float]:
     }
 
 
-def ambiguity_caps(rows: Dataset) -> dict[str, float]:
+def ambiguity_caps(rows: Dataset, spelling: Callable[[str], str] = str) -> dict[str, float]:
     """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
     labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows.select_columns(["lang", "text", "text_pair", "label"]):
-        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][row["label"]] += 1
+        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][spelling(row["label"])] += 1
     best: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for (lang, _), counts in labels.items():

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import dataset_from_table, require_columns
+from distilingua.corpora.schema import dataset_from_table, require_columns, require_equal_rows
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Hub:
 
         self.check(languages)
         parts = []
+        lengths: dict[str, dict[str, int]] = {split: {} for split in self.splits}
         for lang in languages:
             for split, theirs in self.splits.items():
                 if theirs is None:
@@ -67,7 +68,11 @@ class Hub:
                 require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
+                lengths[split][f"{split} of {self.languages[lang]}"] = len(table)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
+        if self.columns.get("group") == "row":
+            for found in lengths.values():
+                require_equal_rows(found)
         return concatenate_datasets(parts)
 
     def _table(self, lang: str, split: str, theirs: str) -> Dataset:

@@ -13,7 +13,7 @@ from torch import Tensor
 from distilingua.distillation.losses.bce import BinaryCrossEntropy
 from distilingua.distillation.losses.ce import HIDDEN
 from distilingua.distillation.losses.term import Term
-from distilingua.tasks.task import Encoded
+from distilingua.tasks.task import Encoded, bare
 from distilingua.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -34,6 +34,22 @@ class MultiLabel(TextClassification):
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
         return sorted({name for label in labels if label for name in names_of(label)})
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        if MultiLabel.problem({"label": label}) or not label.startswith("["):
+            return bare(label)
+        names = [bare(name) for name in names_of(label)]
+        return label if names == names_of(label) else json.dumps(names, ensure_ascii=False)
+
+    @staticmethod
+    def problem(row: Mapping[str, str]) -> str | None:
+        try:
+            names = names_of(row["label"])
+        except ValueError as error:
+            return f"{row['label'][:60]!r} begins as a JSON list and is none ({error})."
+        strange = [name for name in names if not isinstance(name, str)]
+        return f"{strange[0]!r} in {row['label'][:60]!r} is no name of a class." if strange else None
 
     def learn(self, labels: Iterable[str]) -> None:
         if self.weighing == "balanced":

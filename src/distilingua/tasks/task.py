@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -85,6 +86,11 @@ class Task(ABC):
     def classes(labels: Iterable[str]) -> list[str]:
         """Names of the classes that occur in these labels, as a corpus spells labels; "" is no label."""
         return sorted({label for label in labels if label})
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        """A label as it is compared with others: white space around a class is none of its name."""
+        return bare(label)
 
     @staticmethod
     def stratum(label: str) -> str:
@@ -317,8 +323,17 @@ class Task(ABC):
         return {name: float(value) for name, value in metrics.compute().items()}, told
 
 
+def bare(name: str) -> str:
+    """A name without white space around it, and without characters of no width, which nobody sees either."""
+    return name.strip(f"{string.whitespace}\u200b\u2060\ufeff").strip()
+
+
 class WithoutClasses(Task):
     """For tasks whose labels are texts, or places in a text, and name no classes."""
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        return label
 
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
