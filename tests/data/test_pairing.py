@@ -201,7 +201,7 @@ def test_the_report_says_why_a_row_with_a_partner_is_dropped() -> None:
 
 
 def test_all_aligned_rows_are_accounted_for_where_a_share_is_reserved() -> None:
-    found, report = paired(without_parallel(), teacher=["en"], targets=("de",), parallel=0.4)
+    _, report = paired(without_parallel(), teacher=["en"], targets=("de",), parallel=0.4)
     assert report.without_partner == {}  # every German row has one
     assert report.withheld["de"]["partner is labelled training text"] == 400 - report.rows["de"]
 

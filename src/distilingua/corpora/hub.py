@@ -68,7 +68,7 @@ class Hub:
                 require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
-                lengths[split][f"{split} of {self.languages[lang]}"] = len(table)
+                lengths[split][f"{lang} {split}"] = len(table)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
         if self.columns.get("group") == "row":
             for found in lengths.values():
