@@ -25,7 +25,9 @@ from distilingua.cli import conf_folder
 from distilingua.console import console, show_data
 from distilingua.corpora.files import Files
 from distilingua.corpora.hub import Hub
+from distilingua.corpora.schema import notes_of
 from distilingua.corpora.sound import waveform
+from distilingua.corpora.translations import Joined
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
@@ -106,7 +108,7 @@ def test_rows_that_end_in_a_separator_which_the_header_lacks(suffix: str, separa
     assert (
         f"{tmp_path}/de/train{suffix}, line 2 has 4 cells, and the header names 3 columns (key, text, topic)" in message
     )
-    assert "that the header lacks: take it away" in message
+    assert "which the header lacks: take it away" in message
 
 
 @pytest.mark.parametrize("line", ["k7,one, two,music", "k7,music", "k7"])
@@ -483,6 +485,20 @@ def test_another_separator_is_found_out(separator: str, typed: str, tmp_path: Pa
     assert [row["group"] for row in rows] == [f"train-k{i}" for i in range(N)]
 
 
+@pytest.mark.parametrize("separator", [";", "|", "\t"])
+def test_another_separator_is_found_out_whatever_the_columns_are_called(separator: str, tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    write(
+        tmp_path / "en" / "train.csv", [separator.join(cells) for cells in (["nr", "review", "stars"], ["1", "a", "2"])]
+    )
+    message = refused(tmp_path)
+    assert "en/train.csv has one column" in message
+    assert "corpus.separator=" in message
+    assert "corpus.columns.text=" not in message
+    with pytest.raises(UserError, match="it has nr, review, stars"):
+        corpus(tmp_path, separator="tab" if separator == "\t" else separator).check(["en"])
+
+
 def test_commas_in_a_header_with_another_separator(tmp_path: Path) -> None:
     lay_out(tmp_path, ".csv", ";")
     write(tmp_path / "en" / "train.csv", ["key;text;topic;notes, if any", "a;b;c;d"])
@@ -493,6 +509,58 @@ def test_a_tsv_with_commas(tmp_path: Path) -> None:
     lay_out(tmp_path, ".tsv", ",")
     assert "'corpus.separator=\",\"'" in refused(tmp_path)
     assert len(load(tmp_path, separator=",")) == N
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": None}, "corpus.columns.text names no column"),
+        ({"text": 0}, "corpus.columns.text=0 is not the name of one or two columns"),
+        ({"text": ["a", "b", "c"]}, "corpus.columns.text=['a', 'b', 'c'] is not the name of one or two columns"),
+        ({"label": ["topic", "key"]}, "corpus.columns.label=['topic', 'key'] is not the name of a column"),
+        ({"label": 1}, "'corpus.columns.label=\"1\"'"),
+        ({"text_pair": "text"}, "corpus.columns.text=[FIRST,SECOND]"),
+        ({"labels": "topic"}, "corpus.columns.labels is not known. Choose from text, label"),
+    ],
+)
+def test_columns_that_are_none(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert message in refused(lay_out(tmp_path), columns=columns)
+
+
+def test_names_of_columns_and_classes_that_look_like_numbers(tmp_path: Path) -> None:
+    for split in SPLITS:
+        write(tmp_path / "en" / f"{split}.csv", ["0,1,2", "k,a,1", "l,b,0"])
+    columns = {"text": "1", "label": "2", "group": "0"}
+    assert [row["label"] for row in load(tmp_path, columns=columns, labels=[10, True])] == ["true", "10"]
+
+
+def test_blank_lines_are_counted(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    write(tmp_path / "en" / "train.csv", ["key,text,topic", "", "k0,a,music", " ", "", "k1,b,light", ""])
+    made = corpus(tmp_path)
+    assert len([row for row in made.load(["en"]) if row["split"] == "train"]) == 2
+    assert made.notes == [f"{tmp_path}/en/train.csv: 3 blank lines are no rows, the first is line 2."]
+
+
+def test_a_corpus_of_two_folders(tmp_path: Path) -> None:
+    """One to train on, another to be judged by; neither misses the other's files, and dev is not drawn from train."""
+    lay_out(tmp_path / "a")
+    lay_out(tmp_path / "b")
+    one = Files(str(tmp_path / "a"), {"text": "text", "label": "topic"}, {"train": "train"})
+    other = Files(str(tmp_path / "b"), {"text": "text", "label": "topic"}, {"dev": "dev", "test": "test"})
+    other.separator = "tab"
+    with pytest.raises(UserError, match=r"corpus\.separator"):
+        Joined({"one": one, "other": other}).check(["en", "de"])
+    other.separator = None
+    found = Joined({"one": one, "other": other}).load(["en", "de"])
+    assert Counter(found["split"]) == {"train": 2 * N, "dev": 2 * N, "test": 2 * N}
+    one.splits = {"train": "train", "dev": "nowhere"}
+    one.load(["en"])
+    assert len(notes_of(Joined({"one": one, "other": other}))) == 1
+
+
+def test_quoting_is_yes_or_no(tmp_path: Path) -> None:
+    assert "corpus.quoting=maybe is neither true nor false" in refused(lay_out(tmp_path), quoting="maybe")
 
 
 @pytest.mark.parametrize("separator", ["||", '"', "", "\n"])

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.schema import SPLITS, dataset_from_cells, require_columns, require_equal_rows
+from distilingua.corpora.schema import SPLITS, check_columns, dataset_from_cells, require_columns, require_equal_rows
 from distilingua.corpora.tables import Dialect, Table, read_table
 from distilingua.errors import UserError
 from distilingua.locations import location
@@ -30,7 +30,8 @@ class Files:
         path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
             `package:NAME/FOLDER` for files that a Python package carries.
         columns: see `dataset_from_table`. Paths of sound files are relative to the file that names them.
-        splits: our split -> what stands for `{split}` in the path; null leaves it out.
+        splits: our split -> what stands for `{split}` in the path; null for no such files. What is not named here is
+            not looked for, such as the splits that another corpus of `Joined` brings.
         labels: class names by number, where the labels are plain numbers.
         skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
         encoding, separator, quoting: of text files, see `Dialect`.
@@ -56,7 +57,7 @@ class Files:
             languages: the source first; training text of the others may come without labels.
         """
         for _ in self._tables(languages, CHECKED):
-            pass
+            pass  # what is wrong has been raised
 
     def load(self, languages: list[str]) -> Dataset:
         """The rows; where there is no file for dev, a share of train is.
@@ -74,7 +75,11 @@ class Files:
             parts.append(dataset_from_cells(table.rows, self.columns, lang, split, names, file.parent))
             self.notes += table.notes
         rows = concatenate_datasets(parts)
-        return rows if "dev" in self._splits(languages) else self._with_dev(rows, languages)
+        return self._with_dev(rows, languages) if self._drawn(self._splits(languages)) else rows
+
+    def _drawn(self, splits: list[str]) -> bool:
+        """Whether dev is drawn from train: it is meant to be there, and has no files."""
+        return "dev" in self.splits and "dev" not in splits
 
     def _splits(self, languages: list[str]) -> list[str]:
         """Those with files; raises UserError for what `splits` cannot say."""
@@ -82,7 +87,7 @@ class Files:
         if unknown:
             raise UserError(f"corpus.splits.{unknown[0]} is no split. Choose from {', '.join(SPLITS)}.")
         for split in ("train", "test"):
-            if self.splits.get(split) is None:
+            if self.splits.get(split, split) is None:
                 raise UserError(
                     f"corpus.splits.{split}=null: every language needs files for {split}. Name them: "
                     f"corpus.splits.{split}={split}, what stands for {{split}} in corpus.path."
@@ -117,6 +122,7 @@ class Files:
             raise UserError(f"corpus.dev_share={self.dev_share} is not between 0 and 1. Try corpus.dev_share=0.1.")
         dialect = Dialect(self.encoding, self.separator, self.quoting)
         dialect.check()
+        check_columns(self.columns)
         splits = self._splits(languages)
         tables: dict[str, dict[str, Table]] = {split: {} for split in splits}
         for lang in languages:
@@ -135,7 +141,7 @@ class Files:
                     raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
                 label = columns.get("label")
                 if bare and label and label not in table.names and table.whole:
-                    if split == "train" and "dev" not in splits:
+                    if split == "train" and self._drawn(splits):
                         raise UserError(
                             f"corpus: {file} has no column {label!r}, and no language has a file for dev, which a "
                             f"share of train would be. Name files with labels: corpus.splits.dev=dev; or the column: "

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import dataset_from_table, require_columns, require_equal_rows
+from distilingua.corpora.schema import check_columns, dataset_from_table, require_columns, require_equal_rows
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass
 class Hub:
     """A data set with one configuration per language.
+
+    Its CSV and JSON files are typed by pandas and pyarrow, as `datasets` has them; your own are better read by `Files`.
 
     Args:
         path: repository on the hub, or a local folder with the same files.
@@ -47,6 +49,7 @@ class Hub:
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without a configuration."""
+        check_columns(self.columns)
         for lang in languages:
             if lang not in self.languages:
                 raise UserError(

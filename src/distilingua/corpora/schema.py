@@ -60,7 +60,7 @@ def dataset_from_rows(rows: Iterable[dict[str, Any]]) -> Dataset:
 
 
 def dataset_from_table(
-    table: Dataset, columns: dict[str, Any], lang: str, split: str, labels: list[str] | None = None
+    table: Dataset, columns: dict[str, Any], lang: str, split: str, labels: Sequence[str] | None = None
 ) -> Dataset:
     """One language and split of somebody else's table, in this schema.
 
@@ -80,7 +80,7 @@ def dataset_from_table(
         table = table.cast_column(sound, Audio(decode=False))  # read by soundfile, row by row
     feature = table.features.get((columns.get("label") or "").replace("{lang}", lang))
     feature = getattr(feature, "feature", feature)  # of a list of tags, that of one
-    names = list(feature.names) if isinstance(feature, ClassLabel) else labels
+    names = list(feature.names) if isinstance(feature, ClassLabel) else _named(labels)
     return table.map(
         lambda row, position: schema_row(row, position, columns, lang, split, names),
         with_indices=True,
@@ -107,7 +107,8 @@ def dataset_from_cells(
     """
     from datasets import Dataset, Features, Value
 
-    found = [schema_row(row, n, columns, lang, split, labels, folder, spelt=True) for n, row in enumerate(rows)]
+    names = _named(labels)
+    found = [schema_row(row, n, columns, lang, split, names, folder, spelt=True) for n, row in enumerate(rows)]
     features = Features({name: Value("string") for name in COLUMNS})
     return Dataset.from_dict({name: [row[name] for row in found] for name in COLUMNS}, features=features)
 
@@ -161,6 +162,25 @@ def schema_row(
         "audio": of_cell(sound),
         "spans": cell("spans"),
     }
+
+
+def check_columns(columns: Mapping[str, Any]) -> None:
+    """Raises UserError for what `columns` cannot say, see `dataset_from_table`."""
+    unknown = [key for key in columns if key not in COLUMNS or key in ("lang", "split", "text_pair")]
+    if unknown:
+        raise UserError(
+            f"corpus.columns.{unknown[0]} is not known. Choose from text, label, group, block, id, audio, spans; two "
+            f"texts are corpus.columns.text=[FIRST,SECOND]."
+        )
+    for key, value in columns.items():
+        two = key == "text" and isinstance(value, Sequence) and len(value) in (1, 2)
+        if value is not None and not isinstance(value, str) and not (two and all(isinstance(c, str) for c in value)):
+            wanted = "one or two columns" if key == "text" else "a column"
+            raise UserError(
+                f"corpus.columns.{key}={value} is not the name of {wanted}. A name that looks like a number stands in quotes: 'corpus.columns.{key}=\"1\"'."
+            )
+    if not columns.get("text"):
+        raise UserError("corpus.columns.text names no column. Name the one with the text: corpus.columns.text=text.")
 
 
 def require_columns(
@@ -264,6 +284,11 @@ def _whole(value: Any) -> Any:
     if isinstance(value, float):
         return None if value != value else int(value) if value.is_integer() else value
     return value
+
+
+def _named(labels: Sequence[Any] | None) -> list[str] | None:
+    """Names of classes; `[1, 2]` in YAML are names too."""
+    return None if labels is None else [_text(name) for name in labels]
 
 
 def _class_name(value: Any, names: list[str] | None, spelt: bool = False) -> str:

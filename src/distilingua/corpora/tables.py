@@ -61,6 +61,10 @@ class Dialect:
                 f"corpus.encoding={self.encoding} is no encoding of text. Try corpus.encoding=utf-8, latin-1, cp1252 "
                 f"or utf-16."
             )
+        if self.quoting not in (None, True, False):
+            raise UserError(
+                f"corpus.quoting={self.quoting} is neither true nor false, nor null: true in .csv, false in .tsv."
+            )
         if self.separator is not None and (len(self.between(".csv")) != 1 or self.between(".csv") in '"\r\n'):
             raise UserError(
                 f"corpus.separator={self.separator!r} is not one character. Type {SEPARATORS[';']}, "
@@ -68,7 +72,7 @@ class Dialect:
             )
 
     def between(self, suffix: str) -> str:
-        return {"tab": "\t", "\\t": "\t", None: DELIMITED[suffix]}.get(self.separator, self.separator or "")
+        return {"tab": "\t", "\\t": "\t", None: DELIMITED[suffix]}.get(self.separator, str(self.separator))
 
     def quoted(self, suffix: str) -> bool:
         return suffix == ".csv" if self.quoting is None else self.quoting
@@ -115,6 +119,8 @@ def read_table(file: Path, dialect: Dialect, require: Callable[[list[str]], None
         else:
             table = _json(file, lines, require, most)
     table.length = len(table.rows)
+    if table.blank:
+        table.notes.append(f"{file}: {len(table.blank)} blank lines are no rows, the first is line {table.blank[0]}.")
     return table
 
 
@@ -291,19 +297,29 @@ def _check_header(file: Path, names: list[str], dialect: Dialect, require: Calla
                     f"corpus: {file} has no columns such as are named under corpus.columns, unless it is read in "
                     f"another way: {', '.join(found)}. Set {' '.join(wanted)}."
                 ) from None
+        other = max(SEPARATORS, key=header.count)
+        if len(names) == 1 and other in header:  # whatever its columns are called
+            raise UserError(
+                f"corpus: {file} has one column, {names[0]!r}, as {_called(separator)} does not stand in its first "
+                f"line, and {_called(other)} does. Set {SEPARATORS[other]}."
+            ) from None
         raise
 
 
+def _called(separator: str) -> str:
+    return "a tab" if separator == "\t" else repr(separator)
+
+
 def _miscounted(file: Path, line: int, cells: list[str], names: list[str], separator: str, quoted: bool) -> str:
-    name = {"\t": "tab"}.get(separator, repr(separator))
+    name = _called(separator)
     if len(cells) == len(names) + 1 and not cells[-1].strip():
-        advice = f"The line ends in a {name} that the header lacks: take it away, or name one more column."
+        advice = f"The line ends in {name}, which the header lacks: take it away, or name one more column."
     elif quoted:
-        advice = f'A text that holds a {name} or a line break stands in quotes, "like{separator} this".'
-    else:
         advice = (
-            f"A text may hold no {name} and no line break, unless it stands in quotes: then set corpus.quoting=true."
+            f'A text that holds {name} or a line break stands in quotes, right after {name}: "like{separator} this".'
         )
+    else:
+        advice = f"A text holds neither {name} nor a line break, unless in quotes: then set corpus.quoting=true."
     return (
         f"corpus: {file}, line {line} has {len(cells)} cells, and the header names {len(names)} columns "
         f"({', '.join(names)}). {advice}"
