@@ -647,6 +647,17 @@ assert rows.cache_files == []
     subprocess.run([sys.executable, "-c", code], env=away, check=True, timeout=120)
 
 
+def test_a_refusal_waits_for_no_library(tmp_path: Path) -> None:
+    lay_out(tmp_path)
+    code = f"""
+import sys
+from distilingua.corpora.files import Files
+Files({str(tmp_path)!r}, {{"text": "text", "label": "topic"}}).check(["en", "de"])
+assert not {{"torch", "datasets", "pandas", "pyarrow"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_sound_files_from_every_kind_of_table(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "en").mkdir()

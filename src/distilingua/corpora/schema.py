@@ -177,7 +177,8 @@ def check_columns(columns: Mapping[str, Any]) -> None:
         if value is not None and not isinstance(value, str) and not (two and all(isinstance(c, str) for c in value)):
             wanted = "one or two columns" if key == "text" else "a column"
             raise UserError(
-                f"corpus.columns.{key}={value} is not the name of {wanted}. A name that looks like a number stands in quotes: 'corpus.columns.{key}=\"1\"'."
+                f"corpus.columns.{key}={value} is not the name of {wanted}. A name that looks like a "
+                f"number stands in quotes: 'corpus.columns.{key}=\"1\"'."
             )
     if not columns.get("text"):
         raise UserError("corpus.columns.text names no column. Name the one with the text: corpus.columns.text=text.")
