@@ -465,8 +465,12 @@ def test_what_is_no_text(tmp_path: Path) -> None:
     file.write_bytes(b"\n".join(lines))
     assert f"{file}, line 100: there is a null character" in refused(tmp_path)
     file.unlink()
-    (tmp_path / "de" / "dev.parquet").write_bytes(content)
-    assert "de/dev.parquet is not Parquet as expected" in refused(tmp_path)
+    parquet = tmp_path / "de" / "dev.parquet"
+    pq.write_table(pa.table({"key": ["k"], "text": ["a"], "topic": ["x"]}), parquet)
+    damaged = parquet.read_bytes().replace(b"topic", b"top\xffc")
+    for written in (content, damaged, damaged[:-20], b""):
+        parquet.write_bytes(written)
+        assert "de/dev.parquet is not Parquet as expected" in refused(tmp_path)
 
 
 # --- separators and names ---------------------------------------------------------------------------------------------
@@ -572,6 +576,10 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
     lay_out(tmp_path)
     write(tmp_path / "en" / "train.csv", ["key,text,topic, text", "a,b,c,d"])
     assert f"{tmp_path}/en/train.csv has two columns named 'text'" in refused(tmp_path)
+    (tmp_path / "en" / "train.csv").unlink()
+    table = pa.table([["k"], ["a"], ["b"], ["x"]], names=["key", "text", "text", "topic"])
+    pq.write_table(table, tmp_path / "en" / "train.parquet")
+    assert f"{tmp_path}/en/train.parquet has two columns named 'text'" in refused(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -273,11 +273,7 @@ def _delimited(
 
 def _check_header(file: Path, names: list[str], dialect: Dialect, require: Callable[[list[str]], None]) -> None:
     """Raises UserError for names that stand twice or are not the wanted ones; says which dialect has them."""
-    twice = [name for n, name in enumerate(names) if name and name in names[:n]]
-    if twice:
-        raise UserError(
-            f"corpus: {file} has two columns named {twice[0]!r} ({', '.join(names)}). Give each a name of its own."
-        )
+    _once_each(file, names)
     try:
         require(names)
     except UserError:
@@ -304,6 +300,15 @@ def _check_header(file: Path, names: list[str], dialect: Dialect, require: Calla
                 f"line, and {_called(other)} does. Set {SEPARATORS[other]}."
             ) from None
         raise
+
+
+def _once_each(file: Path, names: list[str]) -> None:
+    """Raises UserError for a column whose name another one has too."""
+    twice = [name for n, name in enumerate(names) if name and name in names[:n]]
+    if twice:
+        raise UserError(
+            f"corpus: {file} has two columns named {twice[0]!r} ({', '.join(names)}). Give each a name of its own."
+        )
 
 
 def _called(separator: str) -> str:
@@ -423,20 +428,18 @@ def _parquet(file: Path, require: Callable[[list[str]], None], most: int | None)
         with file.open("rb") as content:
             found = pq.ParquetFile(content)
             schema = found.schema_arrow
-            kinds = {name: schema.field(name).type for name in schema.names}
-            inside = [
-                f"{name}.{kind[n].name}"
-                for name, kind in kinds.items()
-                if pa.types.is_struct(kind)
-                for n in range(kind.num_fields)
-            ]
+            _once_each(file, schema.names)
+            structs = [field for field in schema if pa.types.is_struct(field.type)]
+            inside = [f"{field.name}.{inner.name}" for field in structs for inner in field.type]
             table = Table([*schema.names, *inside], length=found.metadata.num_rows)
             if table.length:
                 require(table.names)
             table.rows = found.read().to_pylist() if most is None else []
-    except (OSError, pa.ArrowException) as error:
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except UserError:
+        raise
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"corpus: {file} is not Parquet as expected ({error}). Write it anew.") from None
-    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
         kind = kind[0] if isinstance(kind, list) else kind.get("feature", kind)  # of a list of tags, that of one
         if isinstance(kind, dict) and kind.get("names"):
