@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from datasets import Dataset
 from omegaconf import DictConfig
@@ -21,7 +22,7 @@ def describe(cfg: DictConfig) -> None:
     show_data(rows)
     if not set(rows.labels) >= {label for label in rows.texts["label"] if label}:  # tags, answers, free text
         return
-    caps = ambiguity_caps(parts.corpus.load(parts.pair.languages))
+    caps = ambiguity_caps(parts.corpus.load(parts.pair.languages), parts.task.spelling)
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
@@ -49,11 +50,11 @@ def untaught(rows: Rows) -> dict[str, float]:
     }
 
 
-def ambiguity_caps(rows: Dataset) -> dict[str, float]:
+def ambiguity_caps(rows: Dataset, spelling: Callable[[str], str] = str) -> dict[str, float]:
     """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
     labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in rows.select_columns(["lang", "text", "text_pair", "label"]):
-        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][row["label"]] += 1
+        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][spelling(row["label"])] += 1
     best: Counter[str] = Counter()
     total: Counter[str] = Counter()
     for (lang, _), counts in labels.items():

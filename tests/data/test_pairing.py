@@ -168,11 +168,42 @@ def test_a_partner_is_always_text_whose_label_the_teacher_never_saw() -> None:
     """de5 is aligned with en1 alone, which the teacher learns from: an answer about it is no news."""
     found, report = paired(teacher=["en"])
     assert "de5" not in reading(found)
-    assert report.without_partner == {"de": 2, "fr": 1}
+    assert report.without_partner == {"de": 1, "fr": 1}  # de4 and fr2, which are aligned with nothing
+    assert report.withheld == {"de": {"partner is labelled training text": 1}}
     for align in ("sentence", "block"):
         found, _ = paired(teacher=["en"], align=align)
         read = {i for row in found if row["lang"] != "en" for i in row["teacher_rows"]}
         assert read == {"en3", "en4", "en5"}
+
+
+def test_source_text_without_a_label_is_a_partner_wherever_it_stands() -> None:
+    """Nobody learns from a label that is not there, so the teacher's answer is news."""
+    corpus = {**CORPUS, "en1": ("en", "train", "", "k0", "b-light")}
+    found, report = paired(rows(corpus), teacher=["en"])
+    assert reading(found)["de5"] == ["en1"]
+    assert report.withheld == {}
+
+
+def test_the_report_says_why_a_row_with_a_partner_is_dropped() -> None:
+    corpus = {
+        "en1": ("en", "train", "x", "k1", ""),
+        "en2": ("en", "parallel", "x", "k2", ""),
+        "en3": ("en", "dev", "x", "k3", ""),
+        **{f"de{n}": ("de", "train", "x", f"k{n}" if n else "", "") for n in range(5)},
+    }
+    found, report = paired(rows(corpus), teacher=["en"], targets=("de",))
+    assert set(reading(found)) == {"en1", "en2", "de2"}
+    assert report.without_partner == {"de": 2}  # de0 has no group, and de4 one that no English row has
+    assert report.withheld == {"de": {"partner is labelled training text": 1, "partner is dev or test": 1}}
+    labelled = {row_id: values for row_id, values in corpus.items() if row_id in ("en1", "en2", "de1")}
+    with pytest.raises(UserError, match=r"may read none.*\(partner is labelled training text 1\).*pair\.parallel=0\.7"):
+        paired(rows(labelled), teacher=["en"], targets=("de",))
+
+
+def test_all_aligned_rows_are_accounted_for_where_a_share_is_reserved() -> None:
+    _, report = paired(without_parallel(), teacher=["en"], targets=("de",), parallel=0.4)
+    assert report.without_partner == {}  # every German row has one
+    assert report.withheld["de"]["partner is labelled training text"] == 400 - report.rows["de"]
 
 
 def test_block_alignment_reads_every_parallel_text_of_the_block() -> None:
@@ -320,7 +351,8 @@ def test_the_report_counts_per_language() -> None:
     _, report = paired(teacher=["en"])
     assert str(report) == (
         "en: 5 rows, 2 labelled, 5 read by the teacher, 0 dropped for want of a partner; "
-        "de: 3 rows, 0 labelled, 3 read by the teacher, 2 dropped for want of a partner; "
+        "de: 3 rows, 0 labelled, 3 read by the teacher, 1 dropped for want of a partner, "
+        "1 dropped: partner is labelled training text; "
         "fr: 1 rows, 0 labelled, 1 read by the teacher, 1 dropped for want of a partner"
     )
 

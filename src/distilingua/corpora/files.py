@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import json
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import dataset_from_table, require_columns
+from distilingua.artifacts import stable_hash
+from distilingua.corpora.schema import SPLITS, check_columns, dataset_from_cells, require_columns, require_equal_rows
+from distilingua.corpora.tables import Dialect, Table, read_table
 from distilingua.errors import UserError
 from distilingua.locations import location
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-READERS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+CHECKED = 20_000  # rows of a file that `check` reads, in some tenths of a second
 
 
 @dataclass
@@ -26,95 +30,175 @@ class Files:
         path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
             `package:NAME/FOLDER` for files that a Python package carries.
         columns: see `dataset_from_table`. Paths of sound files are relative to the file that names them.
-        splits: our split -> what stands for `{split}` in the path.
+        splits: our split -> what stands for `{split}` in the path; null for no such files. What is not named here is
+            not looked for, such as the splits that another corpus of `Joined` brings.
         labels: class names by number, where the labels are plain numbers.
         skip_bad_rows: leave rows out whose label cannot be right, and count them; else the first one is refused.
+        encoding, separator, quoting: of text files, see `Dialect`.
+        dev_share: share of the groups of train that becomes dev where no language has a file for it.
     """
 
     path: str
     columns: dict[str, Any] = field(default_factory=lambda: {"text": "text", "label": "label"})
-    splits: dict[str, str] = field(default_factory=lambda: {"train": "train", "dev": "dev", "test": "test"})
+    splits: dict[str, str | None] = field(default_factory=lambda: {"train": "train", "dev": "dev", "test": "test"})
     labels: list[str] | None = None
     skip_bad_rows: bool = False
-
-    def _file(self, lang: str, split: str) -> Path:
-        path = location(self.path, "corpus.path")
-        if "{lang}" in path:
-            return Path(path.replace("{lang}", lang).replace("{split}", self.splits[split]))
-        stem = Path(path) / lang / self.splits[split]
-        found = [stem.with_name(stem.name + suffix) for suffix in READERS]
-        return next((file for file in found if file.is_file()), found[0])
+    encoding: str = "utf-8"
+    separator: str | None = None
+    quoting: bool | None = None
+    dev_share: float = 0.1
+    notes: list[str] = field(default_factory=list, init=False)
+    """What the last `load` did that somebody may not expect, in sentences."""
 
     def check(self, languages: list[str]) -> None:
-        """Raises UserError for a file that is missing, empty, of an unknown kind, or short of a column."""
+        """Raises UserError for a file that is missing, empty, of an unknown kind, short of a column, or not as stated.
+
+        Args:
+            languages: the source first; training text of the others may come without labels.
+        """
+        for _ in self._tables(languages, CHECKED):
+            pass  # what is wrong has been raised
+
+    def load(self, languages: list[str]) -> Dataset:
+        """The rows; where there is no file for dev, a share of train is.
+
+        Raises:
+            UserError: see `check`, which does not read the whole of a long file.
+        """
+        self.check(languages)
+        from datasets import concatenate_datasets  # slow to import
+
+        self.notes = []
+        parts = []
+        for lang, split, file, table in self._tables(languages):
+            names = table.classes.get(str(self.columns.get("label"))) or self.labels
+            parts.append(dataset_from_cells(table.rows, self.columns, lang, split, names, file.parent))
+            self.notes += table.notes
+        rows = concatenate_datasets(parts)
+        return self._with_dev(rows, languages) if self._drawn(self._splits(languages)) else rows
+
+    def _drawn(self, splits: list[str]) -> bool:
+        """Whether dev is drawn from train: it is meant to be there, and has no files."""
+        return "dev" in self.splits and "dev" not in splits
+
+    def _splits(self, languages: list[str]) -> list[str]:
+        """Those with files; raises UserError for what `splits` cannot say."""
+        unknown = [split for split in self.splits if split not in SPLITS]
+        if unknown:
+            raise UserError(f"corpus.splits.{unknown[0]} is no split. Choose from {', '.join(SPLITS)}.")
+        for split in ("train", "test"):
+            if self.splits.get(split, split) is None:
+                raise UserError(
+                    f"corpus.splits.{split}=null: every language needs files for {split}. Name them: "
+                    f"corpus.splits.{split}={split}, what stands for {{split}} in corpus.path."
+                )
+        named = [split for split in SPLITS if self.splits.get(split) is not None]
+        if "dev" in named and not any(self._file(lang, "dev").exists() for lang in languages):
+            named.remove("dev")
+        return [split for split in self.splits if split in named]
+
+    def _file(self, lang: str, split: str) -> Path:
+        path, name = location(self.path, "corpus.path"), str(self.splits[split])
+        if "{lang}" in path:
+            return Path(path.replace("{lang}", lang).replace("{split}", name))
+        stem = Path(path) / lang / name
+        files = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+        found = [file for file in files if file.is_file()]
+        if len(found) > 1:
+            raise UserError(
+                f"corpus: {stem} is there as {', '.join(file.name for file in found)}. Leave one, or say which: "
+                f"corpus.path='{self.path}/{{lang}}/{{split}}{found[0].suffix}'."
+            )
+        return found[0] if found else files[0]
+
+    def _tables(self, languages: list[str], most: int | None = None) -> Iterator[tuple[str, str, Path, Table]]:
+        """Language, split, file and content of every file, `most` rows of each."""
         if ("{lang}" in self.path) != ("{split}" in self.path):
             raise UserError(
                 f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv, or be "
                 f"a folder with a folder for every language."
             )
+        if not 0 < self.dev_share < 1:
+            raise UserError(f"corpus.dev_share={self.dev_share} is not between 0 and 1. Try corpus.dev_share=0.1.")
+        dialect = Dialect(self.encoding, self.separator, self.quoting)
+        dialect.check()
+        check_columns(self.columns)
+        splits = self._splits(languages)
+        tables: dict[str, dict[str, Table]] = {split: {} for split in splits}
         for lang in languages:
-            for split in self.splits:
+            for split in splits:
                 file = self._file(lang, split)
-                if file.suffix not in READERS:
-                    raise UserError(f"corpus.path: {file.name} is none of {', '.join(READERS)}.")
+                if file.suffix.lower() not in SUFFIXES:
+                    raise UserError(f"corpus.path: {file.name} is none of {', '.join(SUFFIXES)}.")
                 if not file.is_file():
                     raise UserError(f"corpus: {file} does not exist. corpus.path={self.path} leads there for {lang!r}.")
-                require_columns(self.columns, _header(file), str(file))
-
-    def load(self, languages: list[str]) -> Dataset:
-        from datasets import concatenate_datasets, load_dataset
-
-        self.check(languages)
-        parts = []
-        for lang in languages:
-            for split in self.splits:
-                file = self._file(lang, split)
-                options: dict[str, Any] = {}
-                if READERS[file.suffix] == "csv":  # only an empty field is missing: "None" and "NA" may be classes
-                    options = {
-                        "sep": "\t" if file.suffix == ".tsv" else ",",
-                        "keep_default_na": False,
-                        "na_values": [""],
-                    }
-                table = load_dataset(READERS[file.suffix], data_files=str(file), split="train", **options)
-                if sound := self.columns.get("audio"):
-                    table = table.map(
-                        lambda row, at=file.parent, name=sound: {name: str(at / row[name]) if row[name] else None}
+                # zero-shot: what is only trained on needs no labels
+                bare = split == "parallel" or (split == "train" and lang != languages[0])
+                columns = {key: _named(value, lang) for key, value in self.columns.items() if value}
+                require = partial(require_columns, columns, where=str(file), optional=("label",) if bare else ())
+                table = read_table(file, dialect, require, most)
+                if not table.length and table.whole:
+                    raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
+                label = columns.get("label")
+                if bare and label and label not in table.names and table.whole:
+                    if split == "train" and self._drawn(splits):
+                        raise UserError(
+                            f"corpus: {file} has no column {label!r}, and no language has a file for dev, which a "
+                            f"share of train would be. Name files with labels: corpus.splits.dev=dev; or the column: "
+                            f"corpus.columns.label={label}."
+                        )
+                    table.notes.append(f"{file}: there is no column {label!r}, so its rows are without labels.")
+                yield lang, split, file, table
+                table.rows = []  # what has been read is not needed again
+                tables[split][str(file)] = table
+        if self.columns.get("group") == "row":
+            for found in tables.values():
+                if all(table.whole for table in found.values()):
+                    require_equal_rows(
+                        {name: table.length for name, table in found.items()},
+                        {name: table.blank for name, table in found.items()},
                     )
-                parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
-        return concatenate_datasets(parts)
+
+    def _with_dev(self, rows: Dataset, languages: list[str]) -> Dataset:
+        """Rows with a share of train as dev, the same groups in every language.
+
+        Groups are drawn by hash, so the source's do not depend on the targets. A group that alone has its label in the
+        source stays in train, unless labels are texts and all are alone.
+        """
+        from datasets import Value
+
+        langs, splits, labels = rows["lang"][:], rows["split"][:], rows["label"][:]
+        keys = [group or row_id for group, row_id in zip(rows["group"], rows["id"], strict=True)]
+        train = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
+        drawn = {key for key in train if stable_hash("dev", key) / 2**64 < self.dev_share}
+        of_source = [
+            (key, label)
+            for key, label, lang, split in zip(keys, labels, langs, splits, strict=True)
+            if lang == languages[0] and split == "train"
+        ]
+        taught = {label for key, label in of_source if key not in drawn}
+        alone = {key for key, label in of_source if label and label not in taught} & drawn
+        if 2 * len(alone) < len(drawn):
+            drawn -= alone
+        held_out = ["dev" if s == "train" and key in drawn else s for s, key in zip(splits, keys, strict=True)]
+        counts = Counter(zip(langs, held_out, strict=True))
+        for lang in languages:
+            if not counts[lang, "dev"]:
+                raise UserError(
+                    f"corpus.dev_share={self.dev_share}: of {counts[lang, 'train']} {lang!r} rows of train none was "
+                    f"drawn for dev. Draw more, e.g. corpus.dev_share=0.3, or name files: corpus.splits.dev=dev."
+                )
+        told = ", ".join(f"{lang} {counts[lang, 'dev']}" for lang in languages)
+        self.notes.append(
+            f"There are no files for dev: {self.dev_share:.0%} of the groups of train were drawn (corpus.dev_share), "
+            f"rows: {told}."
+        )
+        moved = rows.remove_columns("split").add_column("split", held_out, feature=Value("string"))
+        return moved.select_columns(rows.column_names)
 
 
-def _header(file: Path) -> list[str]:
-    """Column names, from the first line or the file's own schema; a file without rows raises UserError."""
-    if file.suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        if not pq.read_metadata(file).num_rows:
-            raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
-        return list(pq.read_schema(file).names)
-    with file.open(encoding="utf-8-sig") as file_lines:
-        lines = (line for line in file_lines if line.strip())
-        first = next(lines, "")
-        if file.suffix in (".csv", ".tsv"):
-            names, filled = (
-                next(csv.reader([first], delimiter="\t" if file.suffix == ".tsv" else ","), []),
-                next(lines, ""),
-            )
-        else:
-            names, filled = _keys(file, first), first
-    if not filled:
-        raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
-    return names
-
-
-def _keys(file: Path, first: str) -> list[str]:
-    """Column names of the first object in a file of JSON lines, or of one JSON list."""
-    try:
-        found = json.loads(file.read_text("utf-8-sig") if first.lstrip().startswith("[") else first or "{}")
-        return list(dict((found or [{}])[0] if isinstance(found, list) else found))
-    except (ValueError, TypeError) as error:
-        raise UserError(
-            f"corpus: {file} is not JSON as expected ({error}). "
-            f'Write one object a line: {{"text": "...", "label": "..."}}.'
-        ) from error
+def _named(columns: Any, lang: str) -> Any:
+    """Columns as they are called for a language, see `dataset_from_table`."""
+    if isinstance(columns, str):
+        return columns.replace("{lang}", lang)
+    return [column.replace("{lang}", lang) for column in columns]

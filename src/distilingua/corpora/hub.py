@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import dataset_from_table, require_columns
+from distilingua.corpora.schema import check_columns, dataset_from_table, require_columns, require_equal_rows
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass
 class Hub:
     """A data set with one configuration per language.
+
+    Its CSV and JSON files are typed by pandas and pyarrow, as `datasets` has them; your own are better read by `Files`.
 
     Args:
         path: repository on the hub, or a local folder with the same files.
@@ -47,6 +49,7 @@ class Hub:
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without a configuration."""
+        check_columns(self.columns)
         for lang in languages:
             if lang not in self.languages:
                 raise UserError(
@@ -59,6 +62,7 @@ class Hub:
 
         self.check(languages)
         parts = []
+        lengths: dict[str, dict[str, int]] = {split: {} for split in self.splits}
         for lang in languages:
             for split, theirs in self.splits.items():
                 if theirs is None:
@@ -67,7 +71,11 @@ class Hub:
                 require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
+                lengths[split][f"{lang} {split}"] = len(table)
                 parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
+        if self.columns.get("group") == "row":
+            for found in lengths.values():
+                require_equal_rows(found)
         return concatenate_datasets(parts)
 
     def _table(self, lang: str, split: str, theirs: str) -> Dataset:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from distilingua.corpora import espeak
+from distilingua.errors import UserError
 from distilingua.extras import speech_package
 
 RATE = 16_000
@@ -43,13 +44,18 @@ def of_file(path: Path) -> str:
 
 
 def of_cell(cell: Any) -> str:
-    """A row's `audio` for a cell of an audio column of `datasets` that is not decoded: {"path", "bytes"}.
+    """A row's `audio` for a cell of an audio column of `datasets` that is not decoded, {"path", "bytes"}; or a path.
 
     A table on the hub carries the files' bytes. They are written out once, under their hash, beside what `datasets`
     keeps anyway.
+
+    Raises:
+        UserError: that folder cannot be written to.
     """
-    if cell is None:
+    if not cell:
         return ""
+    if not isinstance(cell, dict):
+        cell = {"bytes": cell} if isinstance(cell, bytes) else {"path": str(cell)}
     if cell.get("bytes") is None:
         path = Path(cell.get("path") or "")
         return of_file(path) if path.is_file() else f"{path}#missing"
@@ -59,10 +65,16 @@ def of_cell(cell: Any) -> str:
     name = digest + Path(cell.get("path") or "").suffix
     file = Path(datasets.config.HF_DATASETS_CACHE) / "distilingua_sound" / digest[:2] / name
     if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_name(f".{name}-{os.getpid()}")
-        unfinished.write_bytes(cell["bytes"])
-        unfinished.replace(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            unfinished = file.with_name(f".{name}-{os.getpid()}")
+            unfinished.write_bytes(cell["bytes"])
+            unfinished.replace(file)
+        except OSError as error:
+            raise UserError(
+                f"corpus: sound of this table cannot be kept in {file.parent} ({error.strerror}). Name a folder that "
+                f"can be written to: HF_DATASETS_CACHE=FOLDER before the command."
+            ) from None
     return f"{file}#{digest[:DIGITS]}"
 
 

@@ -20,10 +20,11 @@ URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spac
 
 @dataclass
 class CleaningReport:
-    """Rows seen, and rows dropped by each rule: `{lang: {rule: rows}}`."""
+    """Rows seen, rows dropped by each rule, `{lang: {rule: rows}}`, and what else was done to them, in sentences."""
 
     seen: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, dict[str, int]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         parts = []

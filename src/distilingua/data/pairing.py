@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from datasets import Dataset
@@ -12,6 +12,12 @@ from datasets import Dataset
 from distilingua.artifacts import stable_hash
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
+
+TAUGHT = "partner is labelled training text"
+HELD_BACK = "partner is dev or test"
+UNSAID = "no spans that say what corresponds"
+UNASKED = "no teacher answers through aligned text"
+"""Why a row that has an aligned partner is dropped all the same."""
 
 
 def _lot(*parts: object) -> float:
@@ -21,17 +27,24 @@ def _lot(*parts: object) -> float:
 
 @dataclass
 class PairingReport:
-    """Training rows per language: all of them, those with a visible label, those a teacher can read."""
+    """Training rows per language: all of them, those with a visible label, those a teacher can read; and those dropped.
+
+    Args:
+        without_partner: dropped because no source text has their group (or block).
+        withheld: dropped although one has: why the teacher may not read it for them, `{lang: {reason: rows}}`.
+    """
 
     rows: dict[str, int]
     labelled: dict[str, int]
     with_teacher: dict[str, int]
     without_partner: dict[str, int]
+    withheld: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return "; ".join(
             f"{lang}: {n} rows, {self.labelled.get(lang, 0)} labelled, {self.with_teacher.get(lang, 0)} read by the "
             f"teacher, {self.without_partner.get(lang, 0)} dropped for want of a partner"
+            + "".join(f", {count} dropped: {reason}" for reason, count in self.withheld.get(lang, {}).items())
             for lang, n in self.rows.items()
         )
 
@@ -44,8 +57,8 @@ class Readings:
     """Says which texts a teacher reads for a row: the row itself, or source text that means the same.
 
     Args:
-        rows: `{id, lang, split, group, block, spans}`; source rows whose label the teacher has not seen become
-            partners.
+        rows: `{id, lang, split, group, block, spans}`, and `label` where there are any of train; source rows whose
+            label the teacher has not seen become partners.
         pointing: whether labels point into the text, so that an answer to another text is worth something only where
             `spans` say which stretches of the two correspond.
     """
@@ -55,7 +68,8 @@ class Readings:
         self.pointing = pointing
         self.partners: dict[str, list[str]] = defaultdict(list)
         for row in rows:
-            if row["lang"] == pair.source and row["split"] != "train" and row[self.key] and self._carries(row):
+            unseen = row["split"] != "train" or row.get("label") == ""
+            if row["lang"] == pair.source and unseen and row[self.key] and self._carries(row):
                 self.partners[row[self.key]].append(row["id"])
         for ids in self.partners.values():
             ids.sort()  # whatever the order of the rows
@@ -121,7 +135,12 @@ def pair_rows(
     shown = _shots(train, pair, stratify_by) if pair.protocol == "few_shot" else set()
 
     changes: dict[str, dict[str, Any]] = {}
+    # source text that means the same, whether or not a teacher may read it in a row's place
+    trained_on = {row[readings.key] for row in train if row["lang"] == pair.source}
+    carrying = {row[readings.key] for row in train if row["lang"] == pair.source and row["spans"]}
+    known = {key for key, lang in zip(rows[readings.key], rows["lang"], strict=True) if lang == pair.source}
     without_partner: Counter[str] = Counter()
+    withheld: dict[str, Counter[str]] = defaultdict(Counter)
     for row in train:
         is_source = row["lang"] == pair.source
         teacher_rows = readings(row, teacher_languages, members)
@@ -131,12 +150,31 @@ def pair_rows(
         elif pair.protocol == "supervised" or (is_source and row["split"] == "train") or row["id"] in shown:
             label = row["label"]
         if not teacher_rows and not label:
-            without_partner[row["lang"]] += 1
+            key = row[readings.key]
+            if not key or key not in known:
+                without_partner[row["lang"]] += 1
+            elif key not in trained_on:
+                withheld[row["lang"]][HELD_BACK] += 1
+            elif members and not any(through for _, through in members):
+                withheld[row["lang"]][UNASKED] += 1
+            elif pointing and not (row["spans"] and key in carrying):
+                withheld[row["lang"]][UNSAID] += 1
+            else:
+                withheld[row["lang"]][TAUGHT] += 1
             continue
         changes[row["id"]] = {"label": label, "teacher_rows": teacher_rows}
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
+            reasons = withheld[lang]
+            if TAUGHT in reasons or HELD_BACK in reasons:
+                told = ", ".join(f"{reason} {n}" for reason, n in reasons.items())
+                raise UserError(
+                    f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and may read none of the "
+                    f"{pair.source!r} text that {lang!r} text is aligned with ({told}). Keep more of it for aligned "
+                    f"pairs (pair.parallel={min(0.9, pair.parallel + 0.3):.1f}, or split parallel), choose a teacher "
+                    f"that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
+                )
             spans = " and `spans`, as labels point into the text" if pointing else ""
             corresponding = ", say which stretches correspond (README: your own files)" if pointing else ""
             raise UserError(
@@ -155,6 +193,7 @@ def pair_rows(
         labelled=dict(Counter(lang for lang, label in zip(paired["lang"], paired["label"], strict=True) if label)),
         with_teacher=dict(Counter(lang for lang, t in zip(paired["lang"], paired["teacher_rows"], strict=True) if t)),
         without_partner=dict(without_partner),
+        withheld={lang: dict(reasons) for lang, reasons in withheld.items() if reasons},
     )
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+import unicodedata
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from datasets import Dataset, List, Value
 
-from distilingua.corpora.schema import Corpus
+from distilingua.corpora.schema import Corpus, notes_of
 from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
+
+MENTIONED = 5  # spellings in a note
 
 
 @dataclass
@@ -58,6 +61,8 @@ def load_rows(
     """
     task = task or TextClassification()
     texts, cleaning_report = cleaning(corpus.load(pair.languages), task.points_into)
+    texts = _spelt(texts, task, cleaning_report)
+    cleaning_report.notes += notes_of(corpus)
     texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
     repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
     if repeated:
@@ -67,6 +72,10 @@ def load_rows(
         )
     langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
     marks = list(zip(langs, splits, names, strict=True))
+    alike = _alike(names, task)
+    cleaning_report.notes += [
+        f"Labels that look alike are kept apart: {told}. Write them alike if they are one class." for told in alike
+    ]
     labels = task.classes(name for lang, split, name in marks if (lang, split) == (pair.source, "train"))
     # what is judged needs a label; what is only trained on does not
     counts = Counter((lang, split) for lang, split, name in marks if name or split == "train")
@@ -84,6 +93,7 @@ def load_rows(
                 f"corpus: {lang!r} has labels that no {pair.source!r} training row has, so the teacher does not know "
                 f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
                 f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
+                + "".join(f" These look alike: {told}." for told in alike)
             )
     pointing = bool(task.points_into)
     train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
@@ -104,6 +114,32 @@ def load_rows(
             feature=List(Value("string")),
         )
     return Rows(train, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
+
+
+def _spelt(texts: Dataset, task: Task, report: CleaningReport) -> Dataset:
+    """Rows with labels as the task compares them; what that changed is counted in the report's notes."""
+    found = texts["label"][:]
+    spelt = [task.spelling(label) for label in found]
+    changed = Counter((a, b) for a, b in zip(found, spelt, strict=True) if a != b)
+    if not changed:
+        return texts
+    common = "; ".join(f"{n} rows of {a!r} read as {b!r}" for (a, b), n in changed.most_common(MENTIONED))
+    rest = sum(changed.values()) - sum(n for _, n in changed.most_common(MENTIONED))
+    report.notes.append(f"Label spelling: {common}{f'; {rest} more rows' if rest else ''}.")
+    texts_spelt = texts.remove_columns("label").add_column("label", spelt, feature=Value("string"))
+    return texts_spelt.select_columns(texts.column_names)
+
+
+def _alike(labels: Sequence[str], task: Task) -> list[str]:
+    """Classes that differ in case, width or spaces alone, and the rows of each, in words."""
+    rows: Counter[str] = Counter()
+    for label, n in Counter(labels).items():
+        for name in task.classes([label]) if label else ():
+            rows[name] += n
+    looks: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(rows):
+        looks["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    return [", ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in looks.values() if len(names) > 1]
 
 
 def _sound(texts: Dataset, task: Task, report: CleaningReport, skip: bool) -> Dataset:

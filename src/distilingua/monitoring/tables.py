@@ -25,10 +25,13 @@ def show_data(rows: Rows) -> None:
         )
         table.add_row(lang, *map(str, counts))
     console.print(table)
+    for note in rows.cleaning.notes:
+        console.print(note)
     for lang in rows.test:
         dropped = dict(rows.cleaning.dropped.get(lang, {}))
         if lang in report.without_partner:
             dropped["no aligned partner"] = report.without_partner[lang]
+        dropped |= report.withheld.get(lang, {})
         if dropped:
             console.print(f"Dropped from {lang}: " + ", ".join(f"{rule} {n}" for rule, n in dropped.items()))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
-from distilingua.tasks.task import Encoded
+from distilingua.tasks.task import Encoded, bare
 from distilingua.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -36,6 +36,22 @@ class MultiLabel(TextClassification):
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
         return sorted({name for label in labels if label for name in names_of(label)})
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        if MultiLabel.problem({"label": label}) or not label.startswith("["):
+            return bare(label)
+        names = [bare(name) for name in names_of(label)]
+        return label if names == names_of(label) else json.dumps(names, ensure_ascii=False)
+
+    @staticmethod
+    def problem(row: Mapping[str, str]) -> str | None:
+        try:
+            names = names_of(row["label"])
+        except ValueError as error:
+            return f"{row['label'][:60]!r} begins as a JSON list and is none ({error})."
+        strange = [name for name in names if not isinstance(name, str)]
+        return f"{strange[0]!r} in {row['label'][:60]!r} is no name of a class." if strange else None
 
     def _balanced(self, visible: list[str]) -> Tensor:
         rows = [set(names_of(label)) for label in visible]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -117,6 +118,11 @@ class Task(ABC):
         """
         self.labels = list(names)
         return self
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        """A label as it is compared with others: white space around a class is none of its name."""
+        return bare(label)
 
     @staticmethod
     def stratify_by(label: str) -> str:
@@ -332,10 +338,19 @@ class Task(ABC):
         """
 
 
+def bare(name: str) -> str:
+    """A name without white space around it, and without characters of no width, which nobody sees either."""
+    return name.strip(f"{string.whitespace}\u200b\u2060\ufeff").strip()
+
+
 class WithoutClasses(Task):
     """For tasks whose labels are texts, or places in a text, and name no classes."""
 
     labels: list[str] = []  # noqa: RUF012  # none, ever
+
+    @staticmethod
+    def spelling(label: str) -> str:
+        return label
 
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:

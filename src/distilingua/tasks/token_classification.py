@@ -60,6 +60,10 @@ class TokenClassification(Task):
         return [OUTSIDE, *(f"{part}-{name}" for name in names for part in "BI")]
 
     @staticmethod
+    def spelling(label: str) -> str:
+        return label  # white space is what is between tags
+
+    @staticmethod
     def stratify_by(label: str) -> str:
         return ""
 
