@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.console import console, show_data
+from distilingua.console import console
 from distilingua.corpora.files import Files
 from distilingua.corpora.hub import Hub
 from distilingua.corpora.schema import notes_of
@@ -33,6 +33,7 @@ from distilingua.data.rows import Rows, load_rows
 from distilingua.describe import ambiguity_caps
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
+from distilingua.monitoring.tables import show_data
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
