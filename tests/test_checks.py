@@ -6,7 +6,6 @@ import pytest
 from omegaconf import OmegaConf
 
 from distilingua.checks import check
-from distilingua.commands import file_name
 from distilingua.errors import UserError
 from distilingua.models.student import Scratch
 from distilingua.models.vocabulary import train_tokenizer
@@ -107,14 +106,6 @@ def test_only_where_it_is_translated_the_source_may_be_alone(compose_run: Compos
     check(compose_run("task=translation", *WRITES, "pair.targets=[]"))
     with pytest.raises(UserError, match=r"pair\.targets is empty"):
         check(compose_run("pair.targets=[]"))
-
-
-def test_folders_of_long_commands_have_names_that_a_file_system_takes() -> None:
-    assert file_name("pair=en-de,seed=1") == "pair=en-de,seed=1"
-    assert file_name("a/b") == "a_b"
-    long = [file_name(f"corpus.columns.text=сообщение,{'x' * 300},seed={seed}") for seed in (1, 2)]
-    assert long[0] != long[1]
-    assert all(len(name.encode()) < 200 for name in long)
 
 
 # --- all at once, and before anything slow is imported ----------------------------------------------------------------

@@ -199,7 +199,7 @@ def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(
     swept = run("train", "-m", "student.hidden_size=32,64", "student.heads=2", "seed=1,2", *small, folder=tmp_path)
     assert swept.returncode == 0, swept.stderr
     names = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
-    assert names == [f"seed={s},student.heads=2,student.hidden_size={h}" for s in (1, 2) for h in (32, 64)]
+    assert names == [f"heads-2_hidden_size-{h}_seed-{s}" for h in (32, 64) for s in (1, 2)]
 
     compared = run("compare", "sweep", folder=tmp_path)
     assert compared.returncode == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,11 +21,15 @@ Overrides choose and change settings, from left to right, the last one wins:
   optimizer.lr=5e-4 pair.protocol=supervised            one value
 `distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
 """
+ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
 def main() -> None:
     command, *rest = sys.argv[1:] or ["--help"]
-    if command in ("-h", "--help", "help"):
+    asks = any(word in ASKING for word in rest)
+    if asks or command not in ("train", "resume"):
+        quit_quietly()
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare")):
         print(USAGE)
     elif command == "compare":
         from distilingua import commands
@@ -43,6 +48,12 @@ def main() -> None:
         sys.exit(f"distilingua: {command!r} is not a command.\n\n{USAGE}")
 
 
+def quit_quietly() -> None:
+    """A reader that has seen enough (`… | head`) ends a command that only prints, as it ends any program of Unix."""
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
 def run(command: str, overrides: list[str]) -> None:
     check_writable(overrides)
     from distilingua import commands
@@ -53,7 +64,8 @@ def run(command: str, overrides: list[str]) -> None:
 
 def check_writable(overrides: list[str]) -> None:
     """Hydra makes the run's folder before anything else, and would answer with a traceback."""
-    given = [o.split("=", 1)[1].strip("'") for o in overrides if o.startswith(("hydra.run.dir=", "hydra.sweep.dir="))]
+    places = ("hydra.run.dir=", "hydra.sweep.dir=")
+    given = [o.partition("=")[2].strip("'").replace("\\'", "'") for o in overrides if o.startswith(places)]
     for name in given or ["outputs"]:
         if "${" in name:
             continue

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import hydra
@@ -14,26 +17,63 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint
+from distilingua.console import console
 from distilingua.errors import UserError, as_user_error
 from distilingua.locations import conf_folder
 
+TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
+    *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
+    *("augmentation", "sweep", "debug"),
+)
+PLUMBING = ("hydra", "paths", "logger", "callbacks")  # says nothing about a run
+LONGEST = 100  # characters of a folder's name
 
-def file_name(text: str, most: int = 150) -> str:
-    """A name for a folder; what is longer than any file system takes ends in a hash in place of the rest."""
-    name = text.replace("/", "_") or "default"
-    if len(name.encode()) <= most:
-        return name
-    return f"{name.encode()[:most].decode(errors='ignore')}-{fingerprint(name)}"
+
+def run_name(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
+    """A name for the folder of a run, of what was typed for it.
+
+    It has letters, digits and `.`, `_`, `-`, `+` alone, so that it can be pasted into a shell, and into an override.
+    What cannot be spelt so, or is too long, leaves a hash, so that other settings have another name.
+
+    Args:
+        overrides: as typed.
+        left_out: keys that do not matter.
+    """
+    typed = dict.fromkeys(overrides)
+    keys = {item: item.lstrip("+~").partition("=")[0] for item in typed}
+    kept = [item for item, key in keys.items() if re.split(r"[./]", key)[0] not in PLUMBING and key not in left_out]
+    last = Counter(re.split(r"[./]", keys[item])[-1] for item in kept)
+    order = {key: n for n, key in enumerate(TELLING)}
+    parts, lost = [], []
+    for item in sorted(kept, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
+        short = re.split(r"[./]", keys[item])[-1]
+        key = short if last[short] == 1 else keys[item].replace("/", ".")
+        value = "no" if item.startswith("~") else item.partition("=")[2]
+        plain = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
+        parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', plain)}".rstrip("-"))
+        if re.search(r"[^A-Za-z0-9.,+\[\]-]", value):
+            lost.append(item)
+    name = "_".join(parts) or "default"
+    if len(name) > LONGEST or lost:
+        name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(kept))[:8]}"
+    return name
+
+
+def quoted(value: object) -> str:
+    """Text as the value of an override, whatever signs are in it."""
+    return "'" + str(value).replace("'", "\\'") + "'"
 
 
 OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
-OmegaConf.register_new_resolver("file_name", file_name, replace=True)
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 def train(cfg: DictConfig) -> float:
     """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml."""
-    with readable_errors(unused=Path(HydraConfig.get().runtime.output_dir)):
+    run = Path(HydraConfig.get().runtime.output_dir)
+    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes of a job, which all print the same
+    with readable_errors(unused=run), console.logged(run / "train.log") if first else nullcontext():
         from distilingua.checks import check
 
         check(cfg)
@@ -96,16 +136,14 @@ def resume(arguments: list[str]) -> list[str]:
     overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    # quoted: folders are named after overrides, with the signs of overrides in them
-    return [*OmegaConf.load(overrides), f"hydra.run.dir='{folder}'", *arguments[1:]]
+    return [*OmegaConf.load(overrides), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
 
 def compare(arguments: list[str]) -> None:
     """Prints finished runs side by side."""
-    from distilingua.console import console
     from distilingua.monitoring.compare import compare as compare_runs
 
     try:
-        console.print(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
+        console.print_whole(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
     except UserError as error:
         sys.exit(f"distilingua compare: {error}")

@@ -4,13 +4,51 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group
+from rich.measure import Measurement
 from rich.table import Table
 
-console = Console(markup=False, highlight=False)  # text of users may hold anything, "[/b]" included
+
+class Printer(Console):
+    """Prints, and writes what it printed to the log of the run that goes on, if there is one."""
+
+    def __init__(self) -> None:
+        super().__init__(markup=False, highlight=False)  # text of users may hold anything, "[/b]" included
+        self._log: Console | None = None
+
+    @contextmanager
+    def logged(self, file: Path) -> Iterator[None]:
+        """Keeps a copy of what is printed; bars of progress are none of it."""
+        with file.open("a", encoding="utf-8") as lines:
+            self._log = Console(file=lines, markup=False, highlight=False, width=120)
+            try:
+                yield
+            finally:
+                self._log = None
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*objects, **options)
+        if self._log is not None:
+            self._log.print(*objects, **options)
+
+    def print_whole(self, table: Table | Group) -> None:
+        """A table of numbers with all its digits: in a narrow terminal its lines wrap, where rich would cut columns."""
+        narrow = self._width
+        everything = self.options.update(max_width=1000)
+        self.width = max(self.width, Measurement.get(self, everything, table).maximum)
+        try:
+            self.print(table)
+        finally:
+            self._width = narrow
+
+
+console = Printer()
 
 
 def plain_table(title: str | None, words: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -40,6 +40,17 @@ def _glossary() -> dict[str, dict[str, list[str]]]:
     return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
 
 
+def _check_glossary(lang: str) -> None:
+    """Raises UserError for a language that lacks words: word n of a list means the same in every language."""
+    for name, wanted in _glossary()["en"].items():
+        words = _glossary()[lang].get(name) or ()
+        if len(words) != len(wanted):
+            raise UserError(
+                f"{GLOSSARY}: {lang!r} has {len(words)} words under {name}, and English has {len(wanted)}: "
+                f"{', '.join(wanted)}. Give each of them, in this order."
+            )
+
+
 @dataclass(frozen=True)
 class Template:
     """One template line: what it means (`block`), which intent it states, and how to draw sentences from it."""
@@ -133,8 +144,13 @@ class Sampler:
             domain = template.data.requires_context.get("domain") or template.data.slots.get("domain") or "light"
             domains = [domain] if isinstance(domain, str) else domain
             candidates = [entry for name in domains for entry in self.words.get(name, [])]
-        else:
+        elif node.list_name in self.words:
             candidates = self.words[node.list_name]
+        else:
+            raise UserError(
+                f"{GLOSSARY}: a template of {self.lang!r} ({template.text}) wants {node.list_name}, and there is no "
+                f"such list. Add {node.list_name} to every language."
+            )
         return min(candidates, key=lambda entry: rank(entry[0]))
 
 
@@ -198,6 +214,7 @@ class SmartHome:
         for lang in languages:
             found = len(get_intents(lang)["intents"]) if lang in get_languages() else 0
             if found >= self.min_intents and lang in _glossary():
+                _check_glossary(lang)
                 continue
             rich = [x for x in _glossary() if len(get_intents(x)["intents"]) >= self.min_intents and x not in languages]
             if not found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,15 @@ def compare(folders: list[Path]) -> Group:
     Raises:
         UserError: no finished run in them.
     """
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for file in sorted(path for folder in folders for path in folder.rglob("metrics.json")):
+    found: dict[str, dict[Any, tuple[float, dict[str, Any]]]] = defaultdict(dict)
+    again: Counter[str] = Counter()
+    for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
         metrics = json.loads(file.read_text("utf-8"))
-        runs.setdefault(_setting(file.parent, metrics), []).append(metrics)
+        setting, seed, written = _setting(file.parent, metrics), metrics["seed"], file.stat().st_mtime
+        again[setting] += seed in found[setting]
+        if seed not in found[setting] or written > found[setting][seed][0]:  # a copy, or a run that was repeated
+            found[setting][seed] = written, metrics
+    runs = {setting: [metrics for _, metrics in seeds.values()] for setting, seeds in found.items()}
     if not runs:
         raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
@@ -37,7 +43,8 @@ def compare(folders: list[Path]) -> Group:
         score = next(iter(seeds[0]["shown"]))
         names = [name for name in ("teacher", "direct", "single", "student") if name in seeds[0]["models"]]
         table = plain_table(
-            f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}",
+            f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}"
+            + (f" (again: {again[setting]})" if again[setting] else ""),
             ("lang",),
             (*names, "kept", "read right", "sec"),
         )
@@ -60,12 +67,13 @@ def compare(folders: list[Path]) -> Group:
 
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
-    """Everything that was typed for this run, but the seed."""
+    """Everything that was typed for this run, but its seed and its place."""
     typed = [folder / ".hydra" / "overrides.yaml" for folder in (run, run.parent)]  # a task among several has no own
     found = next((file for file in typed if file.is_file()), None)
     overrides: list[str] = yaml.safe_load(found.read_text("utf-8")) if found else []
     own = [f"task={metrics['task']}"] if found == typed[1] else []
-    return " ".join(sorted([*own, *(o for o in overrides if not o.startswith("seed="))])) or f"pair={metrics['pair']}"
+    kept = [item for item in overrides if not item.startswith(("seed=", "paths.", "hydra."))]
+    return " ".join(sorted([*own, *kept])) or f"pair={metrics['pair']}"
 
 
 def _spread(values: list[float]) -> str:

@@ -24,7 +24,7 @@ def show_data(rows: Rows) -> None:
             len(rows.test[lang]),
         )
         table.add_row(lang, *map(str, counts))
-    console.print(table)
+    console.print_whole(table)
     for note in rows.cleaning.notes:
         console.print(note)
     for lang in rows.test:
@@ -42,7 +42,12 @@ def results_table(metrics: dict[str, Any]) -> Table:
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
     title += metrics["device"]
     table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
-    models = metrics["models"]
+    models = dict(metrics["models"])
+    if "teacher" not in models and models["direct"] == models["student"]:  # nobody was distilled: one model, not two
+        names["student"] = names["direct"]
+        del models["direct"]
+    elif "teacher" not in models:
+        names["student"] = "one for all tasks"
     for lang in models["student"]["languages"]:
         for name, model in models.items():
             scores = model["languages"][lang]

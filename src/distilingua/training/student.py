@@ -51,7 +51,7 @@ def train_direct(job: Job) -> Predictor:
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
     module, data = student_fit(job, job.objective, rows.train, rows.dev, outputs)
-    console.print(weight_origins(module.student))
+    console.print_whole(weight_origins(module.student))
     trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs)
     if not trainer.is_global_zero:
         return None
