@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from distilingua.data.augmentation import Augmentation, AugmentedRows
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.encoder import Encoder
-from distilingua.tasks.task import Encoded, Example
+from distilingua.tasks.task import Encoded, Example, length_of
 
 
 class SoftLabels(Protocol):
@@ -141,7 +141,7 @@ class MultilingualDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
         sampler = BucketBatchSampler(
-            [self.encoder.task.length(e) for e in self.train_rows],
+            [length_of(e) for e in self.train_rows],
             [e["lang"] for e in self.train_rows],
             self.batch_size,
             self.language_alpha,

@@ -125,6 +125,8 @@ def pair_rows(
         for row in rows.select_columns(["id", "lang", "split", "label", "group", "block", "spans"])
         if row["split"] in ("train", "parallel")
     ]
+    # a teacher that has learnt a sentence's label would hand it on to the translation, so some source text is kept from it;
+    # whole groups, or a sentence's twin would tell
     if not any(row["split"] == "parallel" for row in train if row["lang"] == pair.source):
         for row in train:
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
@@ -149,7 +151,7 @@ def pair_rows(
             label = carried.get(row["group"], "")
         elif pair.protocol == "supervised" or (is_source and row["split"] == "train") or row["id"] in shown:
             label = row["label"]
-        if not teacher_rows and not label:
+        if not teacher_rows and not label:  # nothing to learn from it; the report says why
             key = row[readings.key]
             if not key or key not in known:
                 without_partner[row["lang"]] += 1
@@ -163,6 +165,7 @@ def pair_rows(
                 withheld[row["lang"]][TAUGHT] += 1
             continue
         changes[row["id"]] = {"label": label, "teacher_rows": teacher_rows}
+    # a target that no row carries anything to would be trained on nothing, which looks like a bad student
     read = {row["lang"] for row in train if changes.get(row["id"], {}).get("teacher_rows")}
     for lang in pair.targets:
         if teacher_languages is not None and lang not in read:
@@ -176,7 +179,7 @@ def pair_rows(
                     f"that reads {lang!r} (teacher=xlmr_base), or train without one (objective=direct)."
                 )
             spans = " and `spans`, as labels point into the text" if pointing else ""
-            corresponding = ", say which stretches correspond (README: your own files)" if pointing else ""
+            corresponding = ", say which stretches correspond (docs/your-data.md)" if pointing else ""
             raise UserError(
                 f"teacher: it reads {', '.join(teacher_languages)}, not {lang!r}, and no {lang!r} text of this corpus "
                 f"is aligned with {pair.source!r} text (column `{readings.key}`{spans}). Give aligned rows the same "

@@ -61,7 +61,7 @@ def load_rows(
     """
     task = task or TextClassification()
     texts, cleaning_report = cleaning(corpus.load(pair.languages), task.points_into)
-    texts = _spelt(texts, task, cleaning_report)
+    texts = _spelt(texts, task, cleaning_report)  # before classes are counted, or "bad " would be one
     cleaning_report.notes += notes_of(corpus)
     texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
     repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
@@ -86,6 +86,7 @@ def load_rows(
                     f"corpus: no {split} rows{'' if split == 'train' else ' with a label'} for {lang!r} are left after "
                     f"cleaning ({cleaning_report}). Every language needs train, dev and test, the latter two labelled."
                 )
+    # labels that are hidden from training count here: they are what is judged
     for lang in pair.languages:
         unknown = sorted(set(task.classes(name for here, _, name in marks if here == lang)) - set(labels))
         if unknown:
@@ -104,6 +105,8 @@ def load_rows(
             for lang in pair.languages
         }
 
+    # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners are
+    # text that it has not learnt
     dev = held_out("dev")
     unlabelled = texts.select_columns(["id", "lang", "split", "group", "block", "spans"])
     readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair, pointing)

@@ -17,12 +17,12 @@ from distilingua.corpora.sound import RATE
 from distilingua.errors import UserError, refuse
 from distilingua.extras import check_speech
 from distilingua.models.student import check_sizes
+from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
     from transformers import PreTrainedModel
 
-    from distilingua.tasks.task import Task
 
 HOP_MS = 10  # between two columns of a log-mel spectrogram
 # wav2vec 2.0's convolutions (Baevski et al. 2020, section 4.2), which all published models of its family share: a frame
@@ -241,4 +241,4 @@ class SpeechScratch:
                 num_conv_pos_embeddings=self.kernel + 1,
                 num_conv_pos_embedding_groups=self.heads,
             )
-        return task.model_class.from_config(config)
+        return model_class(task).from_config(config)

@@ -13,13 +13,12 @@ from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
 from distilingua.models.source import TeacherSource, check_positions
+from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
     from datasets import Dataset
     from torch import nn
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-    from distilingua.tasks.task import Task
 
 
 class Student(Protocol):
@@ -165,7 +164,7 @@ def random_model(task: Task, architecture: str, **shape: Any) -> PreTrainedModel
 
     try:
         config = AutoConfig.for_model(architecture, **shape, **task.model_options)
-        model: PreTrainedModel = task.model_class.from_config(config)
+        model: PreTrainedModel = model_class(task).from_config(config)
     except ValueError as error:
         if not str(error).startswith("Unrecognized"):
             raise
@@ -248,7 +247,7 @@ class Pretrained:
         from distilingua.models.factorise import factorise
         from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings
 
-        model, report = task.model_class.from_pretrained(
+        model, report = model_class(task).from_pretrained(
             self._source.location,
             revision=self.revision,
             dtype=torch.float32,  # it will be trained; some files hold half precision
@@ -311,8 +310,8 @@ def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
 
     config = AutoConfig.from_pretrained(folder)
     if getattr(config, "embedding_rank", None) is None:
-        return task.model_class.from_pretrained(folder)
-    model = task.model_class.from_config(config)
+        return model_class(task).from_pretrained(folder)
+    model = model_class(task).from_config(config)
     plain: nn.Embedding = model.get_input_embeddings()
     thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, plain.embedding_dim, plain.padding_idx)
     model.set_input_embeddings(thin.to(plain.weight))

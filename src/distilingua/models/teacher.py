@@ -16,7 +16,7 @@ from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource, check_positions
 from distilingua.models.speech import Listener
 from distilingua.models.trimming import reserved_positions
-from distilingua.tasks.task import Task
+from distilingua.tasks.task import Task, model_class
 
 
 class FrozenTeacher:
@@ -65,7 +65,7 @@ def load_model(
     Raises:
         UserError: weights are missing; texts may be longer than the model's positions.
     """
-    model, report = task.model_class.from_pretrained(
+    model, report = model_class(task).from_pretrained(
         folder, revision=revision, ignore_mismatched_sizes=True, output_loading_info=True, **task.model_options
     )
     new = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})

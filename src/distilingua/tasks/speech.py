@@ -171,12 +171,9 @@ class SpeechRecognition(WithoutClasses):
             "cut": len(sound) > self.max_length * RATE,
         }
 
-    def length(self, encoded: Encoded) -> int:
+    def positions(self, encoded: Encoded) -> int:
         frames: int = encoded["frames"]
         return frames
-
-    def positions(self, encoded: Encoded) -> int:
-        return self.length(encoded)
 
     def unread(self, encoded: Encoded) -> Encoded:
         return {**encoded, "absent": True}

@@ -89,17 +89,6 @@ class Task(ABC):
     class_weights: Tensor | None = None
     """What the hard loss weighs each class by, (classes,)."""
 
-    @property
-    def model_class(self) -> Any:
-        import transformers
-
-        return getattr(transformers, self.auto)
-
-    @property
-    def score(self) -> str:
-        """The main metric."""
-        return next(iter(self.shown))
-
     # --- labels -------------------------------------------------------------------------------------------------------
     @staticmethod
     def classes(labels: Iterable[str]) -> list[str]:
@@ -302,10 +291,6 @@ class Task(ABC):
         """A label as tables show it. (answers)"""
         return label
 
-    def length(self, encoded: Encoded) -> int:
-        """By which rows of a batch are alike. (speech)"""
-        return len(encoded["input_ids"])
-
     def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
         """Labels of a batch, as the hard term reads them: (positions,). (speech)"""
         return torch.cat(list(targets))
@@ -364,6 +349,19 @@ class WithoutClasses(Task):
 def check_length(max_length: Any, *problems: str | None) -> None:
     """Raises UserError for a text length of no use, and for these other problems of a task's options."""
     refuse(whole("task.max_length", max_length, SHORTEST), *problems)
+
+
+def model_class(task: Task) -> Any:
+    """The AutoModel of transformers whose head the task needs."""
+    import transformers
+
+    return getattr(transformers, task.auto)
+
+
+def length_of(encoded: Encoded) -> int:
+    """By which rows of a batch are alike: frames of sound, or pieces."""
+    frames: int | None = encoded.get("frames")
+    return len(encoded["input_ids"]) if frames is None else frames
 
 
 def pad(token_ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:

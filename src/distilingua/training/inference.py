@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 
 from distilingua.data.encoder import Encoder
 from distilingua.models.teacher import in_precision
-from distilingua.tasks.task import Encoded
+from distilingua.tasks.task import Encoded, length_of
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
@@ -117,7 +117,7 @@ class Predictor:
             title: of the progress bar.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
-        order = sorted(range(len(encoded)), key=lambda i: self.encoder.task.length(encoded[i]))
+        order = sorted(range(len(encoded)), key=lambda i: length_of(encoded[i]))
         size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
         for first in track(range(start, len(order), size), description=title, transient=True):
             rows = order[first : first + size]

@@ -18,7 +18,7 @@ from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.monitoring.results import log_results
 from distilingua.monitoring.tables import results_table, show_data
-from distilingua.tasks.task import Evaluation
+from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, latency, predictions, retention
 from distilingua.training.fitting import check_settings, keep_settings
 from distilingua.training.inference import AnyPredictor
@@ -111,7 +111,7 @@ def conclude(
     metrics = {
         **summary(job, models, evaluations, milliseconds),
         "soft_labels": read_right(job, outputs),
-        "dev": {"score": dev.scores[job.task.score], "agreement": agreement},
+        "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
     }
     with whole_file(job.run / "metrics.json") as file:
@@ -133,7 +133,7 @@ def summary(
     kept = {}
     if "teacher" in models:
         kept = retention(
-            evaluations["teacher"], evaluations["student"], job.task.score, job.pair.source, job.source.languages
+            evaluations["teacher"], evaluations["student"], main_score(job.task), job.pair.source, job.source.languages
         )
     return {
         "task": job.task.name,
@@ -154,6 +154,11 @@ def summary(
         "retention": kept,
         "note": job.task.note,
     }
+
+
+def main_score(task: Task) -> str:
+    """The metric that retention is computed from."""
+    return next(iter(task.shown))
 
 
 class Clock:
