@@ -11,10 +11,13 @@ import torch
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from distilingua.checks import check
+from distilingua.corpora.hub import Hub
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
+from distilingua.models.student import Pretrained
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
+from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.text_classification import TextClassification, as_name
 from distilingua.training.train import train
@@ -57,6 +60,25 @@ def test_so_does_a_head_of_another_task_or_size(teacher_folder: Path) -> None:
 def test_a_whole_teacher_is_loaded(teacher_folder: Path) -> None:
     tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
     load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer, whole=True)
+
+
+def test_a_tokenizer_of_another_model_is_refused(teacher_folder: Path) -> None:
+    other = train_tokenizer([f"word{n} other{n}" for n in range(400)], 300)
+    assert len(other) > 120
+    other.save_pretrained(teacher_folder)
+    task = TextClassification().fit_labels(LABELS)
+    with pytest.raises(UserError, match=r"tokenizer has \d+ pieces and the model knows \d+"):
+        load_model(teacher_folder, task, load_tokenizer(TeacherSource(str(teacher_folder))))
+    student = Pretrained(str(teacher_folder))
+    with pytest.raises(UserError, match=r"student\.path=.*do not belong together"):
+        student.model(task, student._tokenizer)
+
+
+def test_a_teacher_in_half_precision_is_taught_in_full(teacher_folder: Path) -> None:
+    task = TextClassification().fit_labels(LABELS)
+    AutoModelForSequenceClassification.from_pretrained(teacher_folder).half().save_pretrained(teacher_folder)
+    model = load_model(teacher_folder, task, load_tokenizer(TeacherSource(str(teacher_folder))))
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
 # --- positions --------------------------------------------------------------------------------------------------------
@@ -129,6 +151,12 @@ def test_a_map_of_classes_that_cannot_be(teacher_folder: Path, labels: dict[str,
 def test_norwegian_is_a_language() -> None:
     assert Pair("en", [False, "de"]).targets == ["no", "de"]  # type: ignore[list-item]
     assert Pair(False, ["de"]).languages == ["no", "de"]  # type: ignore[arg-type]
+
+
+def test_norwegian_is_read_too() -> None:
+    assert TeacherSource("x", languages=["en", False]).languages == ["en", "no"]  # type: ignore[list-item]
+    hub = Hub("x", {False: "nb", "en": "en"}, {"text": "text"})  # type: ignore[dict-item]
+    hub.check(["en", "no"])
 
 
 def test_an_order_of_numbers_and_truths_names_classes() -> None:

@@ -6,7 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from distilingua.corpora.schema import check_columns, dataset_from_table, require_columns, require_equal_rows
+from distilingua.corpora.schema import (
+    check_columns,
+    dataset_from_table,
+    language_code,
+    require_columns,
+    require_equal_rows,
+)
 from distilingua.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,6 +52,9 @@ class Hub:
     load_options: dict[str, Any] = field(default_factory=dict)
     parts: dict[str, dict[str, Any]] = field(default_factory=dict)
     begins: str | None = None
+
+    def __post_init__(self) -> None:
+        self.languages = {language_code(lang): language_code(config) for lang, config in self.languages.items()}
 
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without a configuration."""

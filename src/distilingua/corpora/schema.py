@@ -52,6 +52,11 @@ def notes_of(corpus: Any) -> list[str]:
     return [*getattr(corpus, "notes", ()), *(note for one in inside.values() if one for note in notes_of(one))]
 
 
+def language_code(value: Any) -> str:
+    """A language as a configuration names it: YAML takes `no`, Norwegian, for false."""
+    return "no" if value is False else str(value)
+
+
 def dataset_from_rows(rows: Iterable[dict[str, Any]]) -> Dataset:
     """Rows as a Dataset; columns that a corpus leaves out are filled with empty text."""
     from datasets import Dataset  # slow to import, and `check` must answer within a second

@@ -93,7 +93,7 @@ class Cleaning:
         texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
         order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
         turn = {lang: n for n, lang in enumerate(dict.fromkeys(langs))}
-        # who comes first keeps a text: what is judged before what is trained on, and earlier languages before later ones
+        # who comes first keeps a text: what is judged before what is trained on, earlier languages before later ones
         for i in sorted(range(len(texts)), key=lambda i: (turn[langs[i]], order[splits[i]])):
             lang, key = langs[i], texts[i]
             length = len(key[0]) + len(key[1])

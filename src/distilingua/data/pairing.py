@@ -125,8 +125,8 @@ def pair_rows(
         for row in rows.select_columns(["id", "lang", "split", "label", "group", "block", "spans"])
         if row["split"] in ("train", "parallel")
     ]
-    # a teacher that has learnt a sentence's label would hand it on to the translation, so some source text is kept from it;
-    # whole groups, or a sentence's twin would tell
+    # a teacher that has learnt a sentence's label would hand it on to the translation, so some source text is kept from
+    # it; whole groups, or a sentence's twin would tell
     if not any(row["split"] == "parallel" for row in train if row["lang"] == pair.source):
         for row in train:
             if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from distilingua.corpora.schema import language_code
 from distilingua.errors import UserError, one_of, refuse
 
 PROTOCOLS = ("zero_shot", "translate_train", "few_shot", "supervised")
@@ -37,10 +38,9 @@ class Pair:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """YAML takes `no`, Norwegian, for false."""
-        self.source = "no" if self.source is False else self.source
+        self.source = language_code(self.source)
         if not isinstance(self.targets, str):
-            self.targets = ["no" if lang is False else str(lang) for lang in self.targets]
+            self.targets = [language_code(lang) for lang in self.targets]
 
     @property
     def languages(self) -> list[str]:

@@ -105,8 +105,8 @@ def load_rows(
             for lang in pair.languages
         }
 
-    # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners are
-    # text that it has not learnt
+    # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
+    # are text that it has not learnt
     dev = held_out("dev")
     unlabelled = texts.select_columns(["id", "lang", "split", "group", "block", "spans"])
     readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair, pointing)

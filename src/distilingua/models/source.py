@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
+from distilingua.corpora.schema import language_code
 from distilingua.errors import UserError, one_of, refuse, text
 from distilingua.locations import location
 
@@ -62,6 +63,10 @@ class TeacherSource:
     folder: bool = False
     scratch: Any = None
     labels: Mapping[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.languages is not None:
+            self.languages = [language_code(lang) for lang in self.languages]
 
     @property
     def members(self) -> dict[str, TeacherSource]:
@@ -190,7 +195,13 @@ class TeacherSource:
             from transformers import AutoConfig
 
             names = AutoConfig.from_pretrained(self.location, revision=self.revision).id2label or {}
-        own = [str(names[key]) for key in sorted(names, key=int)]
+        try:
+            own = [str(names[key]) for key in sorted(names, key=int)]
+        except ValueError:
+            raise UserError(
+                f"teacher.path={self.path}: id2label of its config.json numbers classes {', '.join(map(str, names))}; "
+                f"expected 0, 1, …"
+            ) from None
         return [str((self.labels or {}).get(name, name)) for name in own] or None
 
     def _check_classes(self, role: str) -> None:
@@ -227,6 +238,16 @@ class TeacherSource:
                 if found not in ("mean", "cls"):
                     return found
         return found
+
+
+def check_pieces(model: Any, tokenizer: Any, name: str) -> None:
+    """Raises UserError for a tokenizer that has more pieces than its model: it belongs to another one."""
+    known, spelt = model.get_input_embeddings().weight.shape[0], len(tokenizer)
+    if spelt > known:
+        raise UserError(
+            f"{name}: its tokenizer has {spelt} pieces and the model knows {known}, so they do not belong together. "
+            f"Save the model's own tokenizer in that folder."
+        )
 
 
 def check_positions(max_length: int | None, positions: int | None, reserved: int, role: str) -> None:

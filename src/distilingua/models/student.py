@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
-from distilingua.models.source import TeacherSource, check_positions
+from distilingua.models.source import TeacherSource, check_pieces, check_positions
 from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -256,6 +256,7 @@ class Pretrained:
             **task.model_options,
         )
         _check_plain(self.path, model.config)
+        check_pieces(model, self._tokenizer, f"student.path={self.path}")
         positions = getattr(model.config, "max_position_embeddings", None)
         check_positions(task.max_length, positions, reserved_positions(model), "student")
         if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding

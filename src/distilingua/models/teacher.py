@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
-from distilingua.models.source import TeacherSource, check_positions
+from distilingua.models.source import TeacherSource, check_pieces, check_positions
 from distilingua.models.speech import Listener
 from distilingua.models.trimming import reserved_positions
 from distilingua.tasks.task import Task, model_class
@@ -66,7 +66,12 @@ def load_model(
         UserError: weights are missing; texts may be longer than the model's positions.
     """
     model, report = model_class(task).from_pretrained(
-        folder, revision=revision, ignore_mismatched_sizes=True, output_loading_info=True, **task.model_options
+        folder,
+        revision=revision,
+        dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
+        ignore_mismatched_sizes=True,
+        output_loading_info=True,
+        **task.model_options,
     )
     new = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     if whole and new:
@@ -76,6 +81,7 @@ def load_model(
             f"or let it learn: teacher/fine_tune=default."
         )
     if task.backbone != "speech encoder":
+        check_pieces(model, tokenizer, f"teacher.path={folder}")
         positions = getattr(model.config, "max_position_embeddings", None)
         check_positions(task.max_length, positions, reserved_positions(model), "teacher")
     if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
