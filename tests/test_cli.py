@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -29,15 +28,49 @@ def files_overrides(data: Path) -> list[str]:
     return ["corpus=files", f"corpus.path='{data}/{{lang}}/{{split}}.jsonl'", "corpus.columns.group=key"]
 
 
-def test_help_lists_the_commands_and_does_not_load_torch(tmp_path: Path) -> None:
-    start = time.perf_counter()
+def test_help_lists_the_commands(tmp_path: Path) -> None:
     shown = run("--help", folder=tmp_path)
-    assert time.perf_counter() - start < 2
     assert shown.returncode == 0
     for command in ("train", "resume", "compare", "corpus"):
         assert f"distilingua {command}" in shown.stdout
-    loaded = "import sys, distilingua.cli; distilingua.cli.USAGE; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True).stdout == "False\n"
+
+
+SLOW = ("torch", "transformers", "datasets", "lightning", "torchmetrics")  # to import, from half a second on
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ("--help", None),
+        ("train --help", None),
+        ("train --cfg job", None),
+        ("train pair.targets=[xx]", 1),
+        ("train student.hidden_size=100", 1),
+        ("train training.epochs=0 objective.temperature=0", 1),
+        ("train task.class_weights=heavy", 1),
+        ("train corpus=files", 1),
+        ("train teacher.precision=fp4 schedule=two_stage schedule.soft.at=1.5", 1),
+        ("train experiment=translation task.beams=0", 1),
+    ],
+)
+def test_what_is_said_at_once_imports_nothing_slow(tmp_path: Path, arguments: str, code: int | None) -> None:
+    """Seconds belong to a machine, see tests/benchmarks/refusal.py; what takes them is what is imported."""
+    program = f"""
+import sys
+from distilingua.cli import main
+
+sys.argv = ["distilingua", *{arguments.split()!r}]
+try:
+    main()
+except SystemExit as end:
+    assert (end.code or None) == {code!r} or ({code!r} and isinstance(end.code, str)), end.code
+else:
+    assert {code!r} is None
+found = [name for name in {SLOW!r} if name in sys.modules]
+assert not found, found
+"""
+    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
@@ -93,15 +126,6 @@ def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(
     assert "Traceback" not in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-
-
-def test_bad_input_is_found_within_seconds(tmp_path: Path) -> None:
-    """About two seconds of a processor; on a busy machine it waits for its turn, which is not counted here."""
-    for overrides in (["pair.targets=[xx]"], ["objective.temperature=0"]):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        run("train", *overrides, folder=tmp_path)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 4
 
 
 @pytest.mark.parametrize(
@@ -266,7 +290,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     command = [DISTILINGUA, "train", *settings, f"hydra.run.dir='{folder}'"]
     job = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     last = folder / "checkpoints" / "student" / "last.ckpt"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600  # not to hang for ever
     while not last.exists() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     job.send_signal(getattr(signal, how))
