@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,10 +47,15 @@ class LiveTeacher:
 
 @dataclass
 class TeacherOutputs:
-    """How batches get the teacher's logits: from a store, or from a teacher that reads along; neither without one."""
+    """How batches get the teacher's logits: from a store, or from a teacher that reads along; neither without one.
+
+    Args:
+        recipes: what shapes them, of every teacher.
+    """
 
     stored: SoftLabels | None = None
     live: LiveTeacher | None = None
+    recipes: Sequence[Any] = ()
 
 
 class MultilingualDataModule(LightningDataModule):
