@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+
+from distilingua.console import console
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -26,6 +29,10 @@ SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft term
     *(f"distillation/{name}.py" for name in ("objective", "schedules", "signals", "losses/term")),
     *(f"corpora/{name}.py" for name in ("words", "sound", "espeak")),
 )
+
+
+TOLD: set[Path] = set()
+"""What this process has built, or has said that it found."""
 
 
 def fingerprint(recipe: Any) -> str:
@@ -105,6 +112,9 @@ def cached(
     """
     folder = root / kind / fingerprint(recipe)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and folder not in TOLD:
+        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "recipe.json").stat().st_mtime))
+        console.print(f"Reused: {kind} of {when} ({folder})", soft_wrap=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
             if resumable:
@@ -119,4 +129,5 @@ def cached(
             finally:
                 if not resumable:
                     shutil.rmtree(unfinished, ignore_errors=True)
+        TOLD.add(folder)
     return folder

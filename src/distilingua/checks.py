@@ -61,6 +61,14 @@ def _heads(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield from filter(None, [no_head(role, member, cfg.task)])
 
 
+def _select(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    if cfg.training.select == "agreement" and not parts.objective.compares:
+        yield (
+            "training.select=agreement: no term of this objective compares with a teacher, so there is no agreement. "
+            "Set training.select=score."
+        )
+
+
 def _languages(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     pair, source = parts.pair, parts.source
     if source.languages is not None and pair.source not in source.languages:
@@ -249,6 +257,7 @@ def _precision(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 RULES: tuple[Rule, ...] = (
     _heads,
+    _select,
     _languages,
     _protocol,
     _blocks,

@@ -5,20 +5,24 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint
 from distilingua.console import console
-from distilingua.errors import UserError, as_user_error
+from distilingua.errors import STOPS, Stopped, UserError, as_user_error, stop
 from distilingua.locations import conf_folder
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
@@ -80,12 +84,24 @@ def train(cfg: DictConfig) -> float:
         if cfg.get("multitask"):
             from distilingua.training.multitask import train_multitask
 
-            return min((found["dev"]["score"] for found in train_multitask(cfg).values()), default=0.0)
-        from distilingua.training.train import train as train_job
+            found = list(train_multitask(cfg).values())
+        else:
+            from distilingua.training.train import train as train_job
 
-        dev = train_job(cfg).get("dev", {"score": 0.0, "agreement": {}})
-        agreement = dev["agreement"].values()
-        return min(agreement) if cfg.training.select == "agreement" and agreement else dev["score"]
+            found = [one] if (one := train_job(cfg)) else []  # only the first process of a job has a result
+        return min((selected(one["dev"], cfg.training.select) for one in found), default=0.0)
+
+
+def selected(dev: Mapping[str, Any], by: str) -> float:
+    """What a sweeper compares: one kind of number, never another in its place."""
+    if by == "score":
+        return dev["score"]
+    if not dev["agreement"]:
+        raise UserError(
+            "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
+            "select by. Set training.select=score."
+        )
+    return min(dev["agreement"].values())
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
@@ -102,15 +118,23 @@ def corpus(cfg: DictConfig) -> None:
 
 @contextmanager
 def readable_errors(unused: Path | None = None) -> Iterator[None]:
-    """A UserError ends the command with its message alone, and so does Ctrl-C.
+    """A UserError ends the command with its message alone, and so do Ctrl-C and other signals.
 
     Args:
         unused: folder of a run, removed where the run never began.
     """
+    # nohup and launchers of clusters have plans of their own
+    ours = [number for number in STOPS if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours if threading.current_thread() is threading.main_thread() else ():
+        signal.signal(number, stop)
     try:
-        yield
-    except KeyboardInterrupt:  # outside of training, which saves and says how to go on
-        sys.exit("\nInterrupted. What was finished is kept: distilingua resume goes on from there.")
+        try:
+            yield
+        except KeyboardInterrupt:  # outside of training, which saves and says how to go on
+            stop(signal.SIGINT)
+    except Stopped as stopped:
+        print(stopped, file=sys.stderr)
+        raise
     except Exception as raised:
         error = as_user_error(raised)
         if error is None:
@@ -136,7 +160,13 @@ def resume(arguments: list[str]) -> list[str]:
     overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    return [*OmegaConf.load(overrides), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
+    typed = yaml.safe_load(overrides.read_text("utf-8"))
+    if not isinstance(typed, list):  # a full disk leaves an empty file, which is not "nothing was typed"
+        sys.exit(
+            f"distilingua resume: {overrides} is damaged, so what was typed for this run is not known. Type it again: "
+            f"distilingua train OVERRIDES hydra.run.dir={quoted(folder)}"
+        )
+    return [*map(str, typed), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
 
 def compare(arguments: list[str]) -> None:

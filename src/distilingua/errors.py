@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import signal
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +18,35 @@ class UserError(CompactHydraException, ValueError):
     A message may have several lines, one for every problem. Hydra prints a `CompactHydraException` as its message
     alone, without a traceback, and exits with status 1.
     """
+
+
+class NumberError(UserError):
+    """A model computed something that is not finite.
+
+    Args:
+        rows: numbers of the rows, where their names are not known yet.
+    """
+
+    def __init__(self, told: str, rows: Sequence[int] = ()) -> None:
+        super().__init__(told)
+        self.rows = list(rows)
+
+
+class Stopped(SystemExit):
+    """A signal ended the command. The exit code says which, as a shell has it: 130 after Ctrl-C, 143 after SIGTERM."""
+
+    def __init__(self, number: int, told: str) -> None:
+        super().__init__(told)
+        self.code = 128 + number
+
+
+STOPS = [signal.SIGTERM, *(getattr(signal, name) for name in ("SIGHUP", "SIGUSR1") if hasattr(signal, name))]
+"""What asks a command to end, beside Ctrl-C: `kill`, a closed terminal, a cluster whose time is up."""
+
+
+def stop(number: int, frame: Any = None) -> None:
+    """Handles such a signal outside of training, which saves and says how to go on."""
+    raise Stopped(number, "\nInterrupted. What was finished is kept: distilingua resume goes on from there.")
 
 
 def refuse(*problems: str | None) -> None:
@@ -59,6 +90,12 @@ def as_user_error(raised: BaseException | None) -> UserError | None:
             )
         raised = cause
     return raised if isinstance(raised, UserError) else None
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first few of many names."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 # --- what a value should be: a sentence, or None where it is right ----------------------------------------------------

@@ -170,8 +170,7 @@ def test_processes_have_equally_many_batches_of_equal_size(rows: int) -> None:
 @pytest.mark.parametrize("done", [0, 1, 57, 199])
 def test_a_resumed_epoch_has_the_remaining_batches_and_the_next_one_all(done: int) -> None:
     found = sampler()
-    found.set_epoch(2)
-    found.skip = done
+    found.resume(2, done)
     assert list(found) == sampler().plan(2)[done:]
     found.set_epoch(3)
     assert list(found) == sampler().plan(3)
@@ -180,7 +179,7 @@ def test_a_resumed_epoch_has_the_remaining_batches_and_the_next_one_all(done: in
 def test_each_process_resumes_its_own_share() -> None:
     for rank in (0, 1):
         found, fresh = sampler(processes=2, rank=rank), sampler(processes=2, rank=rank)
-        found.skip = 30
+        found.resume(0, 30)
         assert list(found) == list(fresh)[30:]
 
 
@@ -189,7 +188,7 @@ def test_batches_do_not_depend_on_the_number_of_workers(skip: int) -> None:
     seen = []
     for workers in (0, 2):
         found = sampler()
-        found.skip = skip
+        found.resume(0, skip)
         loader = DataLoader(LENGTHS, batch_sampler=found, num_workers=workers, persistent_workers=workers > 0)
         epochs = []
         for epoch in (0, 1):

@@ -51,7 +51,7 @@ class BucketBatchSampler(Sampler[list[Any]]):
         self.draws = np.maximum(1, np.round(shares)).astype(int)
         self.batch_size = min(batch_size, max(int(self.draws.sum()) // processes, 1))
         self.epoch = 0
-        self.skip = 0  # batches that a resumed epoch has already used
+        self.resumed = (0, 0)
         self.sampler = self  # where Lightning looks for `set_epoch`
 
     def __len__(self) -> int:
@@ -75,10 +75,15 @@ class BucketBatchSampler(Sampler[list[Any]]):
         rng.shuffle(batches)
         return batches
 
+    def resume(self, epoch: int, batches: int) -> None:
+        """Begins in this epoch, after so many of its batches. Lightning makes the iterator before it calls `set_epoch`,
+        and worker processes read ahead at once: what they read must be known by then."""
+        self.epoch, self.resumed = epoch, (epoch, batches)
+
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[list[Any]]:
-        skip, self.skip = self.skip, 0
-        for batch in self.plan(self.epoch)[self.rank :: self.processes][skip:]:
-            yield [(row, self.epoch) for row in batch] if self.tell_epoch else batch
+        epoch, (resumed, done) = self.epoch, self.resumed
+        for batch in self.plan(epoch)[self.rank :: self.processes][done if epoch == resumed else 0 :]:
+            yield [(row, epoch) for row in batch] if self.tell_epoch else batch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -47,10 +47,15 @@ class LiveTeacher:
 
 @dataclass
 class TeacherOutputs:
-    """How batches get the teacher's logits: from a store, or from a teacher that reads along; neither without one."""
+    """How batches get the teacher's logits: from a store, or from a teacher that reads along; neither without one.
+
+    Args:
+        recipes: what shapes them, of every teacher.
+    """
 
     stored: SoftLabels | None = None
     live: LiveTeacher | None = None
+    recipes: Sequence[Any] = ()
 
 
 class MultilingualDataModule(LightningDataModule):
@@ -95,7 +100,7 @@ class MultilingualDataModule(LightningDataModule):
         self.seed, self.workers, self.cache = seed, workers, cache
         self.augmentations = dict(augmentations or {})
         self.languages = list(dev)
-        self._resume_at = 0
+        self._resumed = (0, 0)  # epoch, and how many of its batches are done
 
     def setup(self, stage: str) -> None:
         self.train_rows = self._examples(self.train)
@@ -150,7 +155,7 @@ class MultilingualDataModule(LightningDataModule):
             rank=trainer.global_rank if trainer else 0,
             tell_epoch=bool(self.augmentations),
         )
-        sampler.skip = self._resume_at % len(sampler)  # a whole epoch: the next one starts at its beginning
+        sampler.resume(*self._resumed)
         rows: Any = self.train_rows  # a list is a map-style dataset
         if self.augmentations:
             live = self.outputs.live
@@ -172,13 +177,18 @@ class MultilingualDataModule(LightningDataModule):
         return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches of the running epoch have been trained on; Lightning keeps it in every checkpoint."""
+        """The epoch to go on in, and how many of its batches have been trained on; Lightning keeps it in every
+        checkpoint. Lightning's own count says when an epoch is over: `limit_train_batches` makes it shorter."""
         assert self.trainer is not None
-        done = self.trainer.fit_loop.epoch_loop.batch_progress.current
-        return {"batches": done.processed}  # type: ignore[attr-defined]  # Lightning declares a base class
+        epochs: Any = self.trainer.fit_loop.epoch_progress.current  # Lightning declares base classes
+        done: Any = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        if epochs.started == epochs.processed:
+            return {"epoch": epochs.processed, "batches": 0}
+        over = done.processed >= self.trainer.num_training_batches
+        return {"epoch": epochs.processed + over, "batches": 0 if over else done.processed}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        self._resume_at = state_dict["batches"]
+        self._resumed = state_dict["epoch"], state_dict["batches"]
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.held_out_loader(rows) for rows in self.dev_rows.values()]

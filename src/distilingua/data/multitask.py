@@ -35,7 +35,7 @@ class TaskSampler(BucketBatchSampler):
         shares = sizes**tau / (sizes**tau).sum() * sizes.sum()
         self.batches = np.maximum(1, np.round(shares)).astype(int)
         self.starts = np.cumsum([0, *(len(sampler.lengths) for sampler in samplers)])
-        self.epoch = self.skip = 0
+        self.epoch, self.resumed = 0, (0, 0)
         self.sampler = self
 
     def __len__(self) -> int:
@@ -66,7 +66,7 @@ class MultitaskData(LightningDataModule):
     def __init__(self, parts: Mapping[str, MultilingualDataModule], tau: float) -> None:
         super().__init__()
         self.parts, self.tau = dict(parts), tau
-        self._resume_at = 0
+        self._resumed = (0, 0)
 
     def setup(self, stage: str) -> None:
         for part in self.parts.values():
@@ -76,7 +76,7 @@ class MultitaskData(LightningDataModule):
         loaders = {name: self._own_loader(name) for name in self.parts}
         seed = next(iter(self.parts.values())).seed
         sampler = TaskSampler([loader.batch_sampler for loader in loaders.values()], self.tau, seed)  # type: ignore[misc]
-        sampler.skip = self._resume_at % len(sampler)
+        sampler.resume(*self._resumed)
         rows: Any = ConcatDataset([_Tagged(name, loader.dataset) for name, loader in loaders.items()])
         return DataLoader(
             rows,

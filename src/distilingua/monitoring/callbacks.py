@@ -1,4 +1,4 @@
-"""What Lightning does not measure by itself."""
+"""What Lightning does not measure, and when it stops and saves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+
+from distilingua.errors import STOPS, stop
 
 
 class ProgressBar(RichProgressBar):
@@ -19,30 +21,75 @@ class ProgressBar(RichProgressBar):
         return {} if loss is None else {"loss": f"{float(loss):.3f}"}
 
 
-class StopBetweenBatches(Callback):
-    """Ctrl-C waits for the end of the optimizer step, so that what is saved then resumes to the same weights.
+class Stop(KeyboardInterrupt):
+    """Ends training between two steps, in all processes at the same one."""
 
-    A second Ctrl-C does not wait.
+
+class StopBetweenBatches(Callback):
+    """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 wait for the end of the optimizer step, so that what is saved then resumes to
+    the same weights.
+
+    A second Ctrl-C does not wait, and nothing is saved of the step that it cuts.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._asked = False
-        self._usual = signal.getsignal(signal.SIGINT)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._ask)
+    asked: int | None = None
+    """The signal that came."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.asked, self._usual = None, {}
+        if threading.current_thread() is not threading.main_thread():
+            return
+        # here, because Lightning's own handlers, which may save half a step, come before this hook
+        for number in (signal.SIGINT, *STOPS):
+            usual = signal.getsignal(number)
+            ours = number in (signal.SIGINT, signal.SIGTERM) or usual in (signal.SIG_DFL, stop)
+            if ours:  # nohup ignores SIGHUP, and what starts jobs on a cluster may have plans with SIGUSR1
+                self._usual[number] = signal.signal(number, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+        if self.asked is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self._asked = True
+        self.asked = number
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._asked and batch_idx % trainer.accumulate_grad_batches == 0:
-            raise KeyboardInterrupt
+        if batch_idx % trainer.accumulate_grad_batches:
+            return
+        if trainer.strategy.reduce_boolean_decision(self.asked is not None, all=False):
+            self.asked = self.asked or signal.SIGINT  # another process was asked
+            raise Stop
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, self._usual)
+        for number, usual in getattr(self, "_usual", {}).items():
+            signal.signal(number, usual)
+
+
+class BetweenSteps(ModelCheckpoint):
+    """A ModelCheckpoint that never saves half a step: with `save_on_exception`, whatever ends training between two
+    steps is saved there, and after what ends it elsewhere the last checkpoint stays."""
+
+    _trained = False
+
+    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
+        super().on_train_batch_end(trainer, *args, **kwargs)
+        self._trained = True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        agreed = trainer.world_size == 1 or isinstance(exception, Stop)  # or one process waits for others, in vain
+        # before the first batch, what an earlier process has left may be restored in part
+        if self._trained and agreed and between_steps(trainer):
+            super().on_exception(trainer, pl_module, exception)
+
+
+def between_steps(trainer: Trainer) -> bool:
+    """Whether training stands inside an epoch, between two steps of the optimizer."""
+    epochs: Any = trainer.fit_loop.epoch_progress.current  # Lightning declares base classes
+    batches: Any = trainer.fit_loop.epoch_loop.batch_progress.current
+    return (
+        trainer.training  # and does not judge: dev scores in part are in no checkpoint
+        and epochs.started > epochs.processed
+        and batches.started == batches.completed < trainer.num_training_batches
+        and batches.completed % trainer.accumulate_grad_batches == 0
+    )
 
 
 class SentencesPerSecond(Callback):

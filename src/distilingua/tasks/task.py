@@ -323,6 +323,23 @@ class Task(ABC):
         """
 
 
+def no_numbers(cells: Tensor, at: Tensor | None) -> Tensor:
+    """At which positions a model has computed what is no number, (positions,) bool. NaN at a position that it did not
+    see is none of its answers.
+
+    Args:
+        cells, at: see `Task.cells`.
+    """
+    wrong = ~cells.amax(-1).isfinite()  # a class may be impossible, all of them cannot
+    return wrong if at is None else wrong & (at != ABSENT)[at != PADDING]
+
+
+def rows_at(wrong: Tensor, at: Tensor | None) -> list[int]:
+    """Numbers of the rows that such positions belong to."""
+    rows = torch.arange(len(wrong), device=wrong.device) if at is None else (at != PADDING).nonzero(as_tuple=True)[0]
+    return sorted(set(rows[wrong].tolist()))
+
+
 def bare(name: str) -> str:
     """A name without white space around it, and without characters of no width, which nobody sees either."""
     return name.strip(f"{string.whitespace}\u200b\u2060\ufeff").strip()

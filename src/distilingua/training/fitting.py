@@ -1,20 +1,34 @@
-"""One way to train a model: teacher, baseline and student all go through `fit`."""
+"""One way to train a model: teacher, baseline and student all go through `fit`; and what a run's folder remembers."""
 
 from __future__ import annotations
 
+import json
+import shlex
 import shutil
-import sys
+import signal
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
-from distilingua.artifacts import whole_file
-from distilingua.errors import UserError
+from distilingua.artifacts import fingerprint, whole_file
+from distilingua.console import console
+from distilingua.errors import NumberError, Stopped, UserError
+from distilingua.monitoring.callbacks import StopBetweenBatches
 from distilingua.training.module import DistillationModule
 
 
@@ -24,6 +38,7 @@ def fit(
     module: DistillationModule,
     data: LightningDataModule,
     epochs: int,
+    recipe: Any = None,
     one_device: bool = False,
 ) -> Trainer:
     """Trains `module.student`, and goes on from `checkpoints/NAME/last.ckpt` where an interrupted run left one.
@@ -31,10 +46,17 @@ def fit(
     Args:
         cfg: the whole configuration; `trainer`, `callbacks`, `logger` and `paths` are used.
         name: of the model, in TensorBoard and among the checkpoints.
+        recipe: what shapes the model, beside the settings of the run.
         one_device: for what one process builds while others wait for it, see `artifacts.cached`.
+
+    Raises:
+        UserError: checkpoints of another recipe are in the way; a number that is none turned up.
+        Stopped: a signal came.
     """
     run = Path(cfg.paths.run)
     checkpoints = run / "checkpoints" / name
+    saves = WholeCheckpoints(module, fingerprint(recipe))
+    last = last_whole(checkpoints, saves.belongs_to)
     callbacks = [
         instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
         for key, callback in cfg.callbacks.items()
@@ -46,14 +68,155 @@ def fit(
         logger=instantiate(cfg.logger, version=name) if cfg.get("logger") else False,
         callbacks=callbacks,
         default_root_dir=str(run),
+        plugins=[*instantiate(cfg.trainer.get("plugins") or []), saves],
         **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
     )
-    last = checkpoints / "last.ckpt"
+    stopper = next((one for one in callbacks if isinstance(one, StopBetweenBatches)), StopBetweenBatches())
     try:
-        trainer.fit(module, data, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    except SystemExit:  # how Lightning ends on Ctrl-C, after its callbacks have saved
-        sys.exit(f"\nInterrupted. Go on with: distilingua resume '{run}'")
+        trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
+        ended = stopper.asked  # after the last step, where nothing was left to stop
+    except Stopped:
+        raise
+    except SystemExit:  # how Lightning ends on KeyboardInterrupt, after its callbacks have saved
+        ended = stopper.asked or signal.SIGINT
+    except NumberError as error:
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
+        raise NumberError(f"{where}: {error} {saved_at(checkpoints)}") from None
+    if ended is not None:
+        told = f"\nInterrupted. {saved_at(checkpoints)} Go on with: distilingua resume {shlex.quote(str(run))}"
+        raise Stopped(ended, told)
+    if wrong := no_numbers_in(module):
+        raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
     return trainer
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Writes a checkpoint beside its name, on the same device, and names it once it is whole. (Lightning writes it to
+    $TMPDIR and moves it, which from another device is a copy, and a kill cuts a copy in half.)
+
+    Args:
+        module: what is saved.
+        belongs_to: fingerprint of what shapes the model; it is kept in every checkpoint.
+    """
+
+    def __init__(self, module: nn.Module, belongs_to: str) -> None:
+        self.module, self.belongs_to = module, belongs_to
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        if wrong := no_numbers_in(self.module):
+            raise NumberError(f"{wrong} holds what is no number, so it is not saved. Lower the learning rate.")
+        file = Path(path)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(file) as unfinished:
+            torch.save({**checkpoint, "belongs_to": self.belongs_to}, unfinished)
+
+
+def no_numbers_in(module: nn.Module) -> str:
+    """The name of the first weights of which one is not finite; "" where all are."""
+    return next((name for name, weights in module.named_parameters() if not weights.isfinite().all()), "")
+
+
+def last_whole(checkpoints: Path, belongs_to: str) -> Path | None:
+    """What to go on from: `last.ckpt`, or the newest of the others where that one is damaged, which is said.
+
+    Raises:
+        UserError: it is of another model than the one that is about to train.
+    """
+    for rest in checkpoints.glob(".*.ckpt-*"):  # of a process that was killed while it wrote
+        rest.unlink(missing_ok=True)
+    files = [file for file in checkpoints.glob("*.ckpt") if not file.is_dir()]
+    files.sort(key=lambda file: (file.stem == "last", file.stat().st_mtime), reverse=True)
+    for file in files:
+        if not undamaged(file):
+            console.print(f"{file} is damaged, and left alone", soft_wrap=True)
+            continue
+        head = header(file)
+        if head.get("belongs_to") != belongs_to:
+            raise UserError(
+                f"{file} was made with other rows, soft labels, code or libraries than the run has now, so it is not "
+                f"gone on from. Restore what they were, or delete {checkpoints} to train this model again."
+            )
+        console.print(f"Going on from {file}, step {head['global_step']}", soft_wrap=True)
+        return file
+    if files:
+        console.print(f"No checkpoint in {checkpoints} is whole: starting again", soft_wrap=True)
+    sharded = checkpoints / "last.ckpt"
+    return sharded if sharded.is_dir() else None
+
+
+def undamaged(file: Path) -> bool:
+    """Whether all of it is there, as it was written."""
+    try:
+        with zipfile.ZipFile(file) as parts:
+            return parts.testzip() is None
+    except (zipfile.BadZipFile, OSError, EOFError):
+        return False
+
+
+def header(file: Path) -> dict[str, Any]:
+    """A checkpoint, of which tensors are read only when they are used."""
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+
+
+def saved_at(checkpoints: Path) -> str:
+    """At which step a model can go on."""
+    file = checkpoints / "last.ckpt"
+    if not file.exists():
+        return "No step was saved."
+    step = f" at step {header(file)['global_step']}" if file.is_file() and undamaged(file) else ""
+    return f"It is saved{step} in {file}."
+
+
+def forget(cfg: DictConfig, name: str | None = None) -> None:
+    """Deletes the checkpoints of a model that is finished and kept elsewhere; of all models of a finished run."""
+    for checkpoints in (file.parent / "checkpoints" for file in (Path(cfg.paths.run) / "_", *results(cfg))):
+        for folder in checkpoints.iterdir() if checkpoints.exists() else ():
+            if folder.is_dir() and name in (None, folder.name):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+# --- what a run's folder remembers ------------------------------------------------------------------------------------
+
+Main = Callable[[DictConfig], dict[str, Any]]
+
+
+def alone(job: Main) -> Main:
+    """One job at a time in a run's folder; the processes of one job count as one.
+
+    Raises:
+        UserError: by the job, where another one works in this folder.
+    """
+
+    @wraps(job)
+    def guarded(cfg: DictConfig) -> dict[str, Any]:
+        with locked(Path(cfg.paths.run)):
+            return job(cfg)
+
+    return guarded
+
+
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # set when it is imported
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(
+            f"{run}: another job is at work in this folder. Wait for its end, or name another one: hydra.run.dir=FOLDER"
+        ) from None
+    try:
+        yield
+    finally:
+        (run / ".lock").unlink(missing_ok=True)  # a folder in which nothing began is left empty
+        lock.release()
 
 
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
@@ -77,18 +240,61 @@ def check_settings(cfg: DictConfig) -> None:
         )
 
 
-def keep_settings(cfg: DictConfig) -> None:
-    """Writes the settings beside the checkpoints, and what was typed for them, which `resume` types again."""
+def check_rows(cfg: DictConfig, rows: str) -> None:
+    """A run never goes on with other rows than it began with.
+
+    Args:
+        rows: their fingerprint.
+
+    Raises:
+        UserError: they have changed.
+    """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
-    file = checkpoints / "settings.yaml"
-    if file.exists():
+    file = checkpoints / "rows.txt"
+    if (checkpoints / "settings.yaml").exists() and file.exists() and file.read_text("utf-8") != rows:
+        raise UserError(
+            f"{cfg.paths.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
+            f"folder (hydra.run.dir=…), or delete {checkpoints} to start again."
+        )
+
+
+def keep_settings(cfg: DictConfig, rows: str) -> None:
+    """Writes the settings beside the checkpoints, and what was typed for them, which `resume` types again.
+
+    Args:
+        rows: their fingerprint, see `check_rows`.
+    """
+    run = Path(cfg.paths.run)
+    checkpoints = run / "checkpoints"
+    if (checkpoints / "settings.yaml").exists():
         return
     checkpoints.mkdir(parents=True, exist_ok=True)
-    typed = Path(cfg.paths.run) / ".hydra" / "overrides.yaml"
-    if typed.is_file():
-        shutil.copy(typed, checkpoints)
-    with whole_file(file) as unfinished:
-        unfinished.write_text(yaml.safe_dump(settings_of(cfg), allow_unicode=True), "utf-8")
+    for file in results(cfg):  # of a run that was deleted: this one has not finished
+        file.unlink(missing_ok=True)
+    files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(cfg), allow_unicode=True)}
+    if HydraConfig.initialized():  # Hydra's own copy of them is cut short where the disk is full
+        files = {"overrides.yaml": yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), **files}
+    for name, text in files.items():
+        with whole_file(checkpoints / name) as unfinished:
+            unfinished.write_text(text, "utf-8")
+
+
+def results(cfg: DictConfig) -> list[Path]:
+    """Where a run writes `metrics.json`, once for every task."""
+    run = Path(cfg.paths.run)
+    tasks = cfg.multitask.tasks if cfg.get("multitask") else ["."]
+    return [run / str(name) / "metrics.json" for name in tasks]
+
+
+def finished(cfg: DictConfig) -> list[dict[str, Any]]:
+    """The results of a run that has come to its end, whose settings and rows have been checked; else none."""
+    run, files = Path(cfg.paths.run), results(cfg)
+    if not all(file.exists() for file in (*files, run / "checkpoints" / "settings.yaml")):
+        return []
+    forget(cfg)
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
+    console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
+    return [json.loads(file.read_text("utf-8")) for file in files]
 
 
 def precision(wanted: str) -> str:

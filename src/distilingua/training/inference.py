@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,8 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distilingua.data.encoder import Encoder
+from distilingua.errors import NumberError, listed
 from distilingua.models.teacher import in_precision
-from distilingua.tasks.task import Encoded, length_of
+from distilingua.tasks.task import Encoded, length_of, no_numbers, rows_at
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
@@ -136,12 +138,18 @@ class Predictor:
         """Numbers of texts and their logits, (positions of all of them, classes); see `batches` and `Task.cells`."""
         for rows, inputs, at in self.batches(encoded, title, start):
             with torch.inference_mode():
-                cells = self.encoder.task.cells(self.model(**inputs), at).cpu()
-            yield rows, cells
+                cells = self.encoder.task.cells(self.model(**inputs), at)
+            self._check(cells, at, rows)
+            yield rows, cells.cpu()
 
     def predict(self, rows: Dataset, title: str) -> Predictions:
-        """Its answer to every row."""
-        return self.answers(self.encoder(rows, cache=None), title)
+        """Its answer to every row.
+
+        Raises:
+            NumberError: one of them is none.
+        """
+        with named(title, rows["id"]):
+            return self.answers(self.encoder(rows, cache=None), title)
 
     def answers(self, encoded: list[Encoded], title: str) -> Predictions:
         """Its answer to every row, as it reads it."""
@@ -152,15 +160,40 @@ class Predictor:
             with torch.inference_mode():
                 found = task.answer(self.model, inputs, at)
                 sure = task.probabilities(found, self.model, inputs)
+            if found[0].is_floating_point():  # or it is a text
+                self._check(torch.cat(found), at, numbers)
+            self._check(torch.tensor(sure)[:, None], None, numbers)
             for n, answer, probability in zip(numbers, found, sure, strict=True):
                 answers[n], probabilities[n] = answer.cpu(), probability
         return Predictions(answers, probabilities, encoded)
+
+    def _check(self, cells: Tensor, at: Tensor | None, rows: Sequence[int]) -> None:
+        wrong = no_numbers(cells, at)
+        if wrong.any():
+            raise NumberError("an answer is no number", [rows[n] for n in rows_at(wrong, at)])
 
     def predict_one(self, row: Mapping[str, list[str]]) -> None:
         """Reads one row, for the clock."""
         task, tokenizer, prefix = self.encoder.task, self.encoder.tokenizer, self.encoder.prefix
         inputs, at = self._collate(task.encode(row, tokenizer, prefix))
         task.answer(self.model, inputs, at)[0].cpu()
+
+
+@contextmanager
+def named(title: str, ids: Sequence[str]) -> Iterator[None]:
+    """Names the rows to which a model's answer is no number.
+
+    Args:
+        title: what it was asked for.
+    """
+    try:
+        yield
+    except NumberError as error:
+        raise NumberError(
+            f"{title}: the answer to {listed([str(ids[n]) for n in error.rows])} is no number, so it is neither kept "
+            f"nor judged. The model's weights hold NaN or infinity, or it overflows: try teacher.precision=32, or "
+            f"train it at a lower learning rate."
+        ) from None
 
 
 @dataclass

@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Value
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.artifacts import code_fingerprint
+from distilingua.artifacts import code_fingerprint, fingerprint, rows_fingerprint
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
@@ -143,6 +143,14 @@ def labelled(rows: Dataset) -> Dataset:
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
+
+
+def rows_of(job: Job) -> str:
+    """A fingerprint of every row of a run, and of what of it training may see."""
+    reads = list(dict.fromkeys(["id", "split", *job.task.reads, "label"]))
+    seen = ["id", "label", *(["teacher_rows"] if "teacher_rows" in job.rows.train.column_names else [])]
+    tests = [rows_fingerprint(rows, ["id", "label"]) for rows in job.rows.test.values()]
+    return fingerprint([rows_fingerprint(job.rows.texts, reads), rows_fingerprint(job.rows.train, seen), tests])
 
 
 def plain(part: Any) -> Any:

@@ -16,9 +16,10 @@ from transformers import PreTrainedModel, get_scheduler
 from distilingua.distillation.objective import Objective
 from distilingua.distillation.schedules import Progress
 from distilingua.distillation.signals import Signals
+from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import FrozenTeacher
-from distilingua.tasks.task import Task
+from distilingua.tasks.task import Task, no_numbers, rows_at
 
 Batch = dict[str, Any]
 
@@ -66,17 +67,43 @@ class DistillationModule(LightningModule):
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
         output, student_layers = self.read_student(batch["student"])
         soft, teacher_layers = batch.get("soft_labels"), None
+        self._wrong: dict[str, tuple[Tensor, Tensor | None]] = {}
         if soft is None and self.teacher is not None:
             answer, teacher_layers = self.teacher(batch["teacher"])
             soft = self.task.cells(answer, batch["teacher_at"])
-        found = self.task.signals(self.task.cells(output, batch["student_at"]), soft, batch)
+            self._wrong["teacher"] = no_numbers(soft, batch["teacher_at"]), batch["teacher_at"]
+        cells = self.task.cells(output, batch["student_at"])
+        self._wrong["student"] = no_numbers(cells, batch["student_at"]), batch["student_at"]
+        found = self.task.signals(cells, soft, batch)
         return replace(found, student_layers=student_layers, teacher_layers=teacher_layers)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         signals = self.signals(batch)
         loss = self.objective(signals, self.progress)
+        self.check_numbers(batch, loss.total)
         self.log_dict({f"train/{k}": v for k, v in loss.logs.items()}, batch_size=signals.rows, sync_dist=True)
         return loss.total
+
+    def check_numbers(self, batch: Batch, loss: Tensor | None = None) -> None:
+        """Stops before anything is learnt from what is no number.
+
+        Raises:
+            NumberError: names the rows, and whose answer it is, or the loss.
+        """
+        found = [wrong.any() for wrong, _ in self._wrong.values()]
+        if not torch.stack(found if loss is None else [*found, ~loss.isfinite()]).any():  # a GPU is waited for once
+            return
+        rows, whose = batch["ids"], "the loss of"
+        for name, (wrong, at) in self._wrong.items():
+            if wrong.any():
+                rows, whose = [batch["ids"][n] for n in rows_at(wrong, at)], f"the {name}'s answer to"
+                break
+        way_out = (
+            "Its weights hold NaN or infinity, or it overflows: try teacher.precision=32."
+            if whose.startswith("the teacher")
+            else "Lower the learning rate, or look at these rows."
+        )
+        raise NumberError(f"{whose} {listed(rows)} is no number. {way_out}")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.watch(batch, dataloader_idx)
@@ -87,6 +114,7 @@ class DistillationModule(LightningModule):
     def watch(self, batch: Batch, language: int) -> None:
         """Adds a dev batch to the scores of a language, by its number."""
         signals = self.signals(batch)
+        self.check_numbers(batch)
         metrics, agreement = self.dev_metrics[language], self.agreement[language]
         assert isinstance(metrics, MetricCollection)
         assert isinstance(agreement, MeanMetric)
@@ -136,11 +164,12 @@ class DistillationModule(LightningModule):
             self.teacher.to(self.device)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Torch's random state, so that a resumed run draws the same dropout masks."""
-        checkpoint["torch_rng_state"] = torch.get_rng_state()
+        """Torch's random state, so that a resumed run draws the same dropout masks; and what was judged last, which
+        nobody judges again after the last epoch."""
+        checkpoint["torch_rng_state"], checkpoint["agreement"] = torch.get_rng_state(), self.last_agreement
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        self._rng_state = checkpoint["torch_rng_state"]
+        self._rng_state, self.last_agreement = checkpoint["torch_rng_state"], checkpoint["agreement"]
 
     def on_train_start(self) -> None:
         # after Lightning's own sanity check and set-up, which draw random numbers too

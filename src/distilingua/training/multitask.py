@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from datasets import concatenate_datasets
 from lightning import seed_everything
 from omegaconf import DictConfig
 
+from distilingua.artifacts import fingerprint
 from distilingua.console import console, quieten
 from distilingua.data.multitask import MultitaskData
 from distilingua.monitoring.tables import show_data
 from distilingua.parts import tasks_of
-from distilingua.training.fitting import check_settings, fit, keep_settings
+from distilingua.training.fitting import alone, check_rows, check_settings, finished, fit, forget, keep_settings
 from distilingua.training.inference import Predictor
-from distilingua.training.job import Job, dry_run, labelled, prepare
+from distilingua.training.job import Job, dry_run, labelled, prepare, rows_of
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
-from distilingua.training.student import distil, save, student_fit, student_predictor
+from distilingua.training.student import distil, save, student_fit, student_predictor, student_recipe
 from distilingua.training.train import Clock, Taught, conclude, teach
 
 
+@alone
 def train_multitask(cfg: DictConfig) -> dict[str, Any]:
     """Runs the job in `cfg.paths.run`, with a `metrics.json` in a folder for every task; returns them by task.
 
@@ -29,13 +32,18 @@ def train_multitask(cfg: DictConfig) -> dict[str, Any]:
     """
     quieten()
     check_settings(cfg)
-    with (shared := Clock())("data"):
+    kept = Path(cfg.paths.run) / "checkpoints"
+    with (shared := Clock(kept / "seconds.json"))("data"):
         jobs = prepare_all(cfg)
+        rows = fingerprint({name: rows_of(job) for name, job in jobs.items()})
+        check_rows(cfg, rows)
+        if known := finished(cfg):
+            return dict(zip(jobs, known, strict=True))
         for job in jobs.values():
             show_data(job.rows)
             dry_run(job)
-        keep_settings(cfg)
-    clocks = {name: Clock(name) for name in jobs}
+        keep_settings(cfg, rows)
+    clocks = {name: Clock(kept / f"seconds-{name}.json", name) for name in jobs}
     taught = {}
     for name, job in jobs.items():
         taught[name] = teach(job, clocks[name])
@@ -46,12 +54,13 @@ def train_multitask(cfg: DictConfig) -> dict[str, Any]:
                 return {}
             taught[name].models["single"] = distilled[0]
     with shared("student"):
-        students = distil_multitask(cfg, jobs, taught)
+        students, agreement = distil_multitask(cfg, jobs, taught)
     found = {}
     for name, job in jobs.items():
         clocks[name].seconds |= shared.seconds
         models = {**taught[name].models, "student": students[name]}
-        found[name] = conclude(job, models, taught[name].outputs, {}, clocks[name])
+        found[name] = conclude(job, models, taught[name].outputs, agreement[name], clocks[name])
+    forget(cfg)
     console.print(f"Written to {cfg.paths.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
     return found
 
@@ -65,21 +74,25 @@ def prepare_all(cfg: DictConfig) -> dict[str, Job]:
     return {name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer)) for name, job in jobs.items()}
 
 
-def distil_multitask(cfg: DictConfig, jobs: dict[str, Job], taught: dict[str, Taught]) -> dict[str, Predictor]:
-    """The shared student, as one model a task."""
-    fits = {}
+def distil_multitask(
+    cfg: DictConfig, jobs: dict[str, Job], taught: dict[str, Taught]
+) -> tuple[dict[str, Predictor], dict[str, dict[str, float]]]:
+    """The shared student, as one model a task, and its agreement with the teacher of each per language."""
+    fits, recipes = {}, {}
     for name, job in jobs.items():
         rows = taught[name].rows
         train_rows = rows.train if job.objective.needs_teacher else labelled(rows.train)
         fits[name] = student_fit(job, job.objective, train_rows, rows.dev, taught[name].outputs)
+        recipes[name] = student_recipe(job, train_rows, taught[name].outputs)
     modules = {name: module for name, (module, _) in fits.items()}
     share_encoder(modules)
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = MultitaskData({name: part for name, (_, part) in fits.items()}, cfg.multitask.tau)
-    fit(cfg, "student", MultitaskModule(modules), data, cfg.training.epochs)
+    shared = MultitaskModule(modules)
+    fit(cfg, "student", shared, data, cfg.training.epochs, recipes)
     students = {}
     for name, job in jobs.items():
         folder = job.run / "student_of_all"
         save(modules[name], job.encoder.tokenizer, folder)
         students[name] = student_predictor(job, folder)
-    return students
+    return students, shared.last_agreement

@@ -34,6 +34,7 @@ class MultitaskModule(DistillationModule):
         part = self.part(batch["task"])
         signals = part.signals(batch)
         loss = part.objective(signals, self.progress)
+        part.check_numbers(batch, loss.total)
         logs = {f"train/{batch['task']}/{name}": value for name, value in loss.logs.items()}
         self.log_dict({"train/loss": loss.total.detach(), **logs}, batch_size=signals.rows, sync_dist=True)
         return loss.total
@@ -46,6 +47,16 @@ class MultitaskModule(DistillationModule):
         return {
             f"{name}/{score}": value for name in self.parts for score, value in self.part(name).dev_scores().items()
         }
+
+    @property
+    def last_agreement(self) -> Any:
+        """Of every task."""
+        return {name: self.part(name).last_agreement for name in self.parts}
+
+    @last_agreement.setter
+    def last_agreement(self, found: Any) -> None:
+        for name in self.parts:
+            self.part(name).last_agreement = found[name]
 
     def on_fit_start(self) -> None:
         for name in self.parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -12,7 +13,7 @@ from lightning import seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
 from distilingua.console import console
 from distilingua.data.datamodule import MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
@@ -20,7 +21,7 @@ from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.models.student import load_student
 from distilingua.models.weight_origins import weight_origins
-from distilingua.training.fitting import fit
+from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
@@ -42,21 +43,35 @@ def train_direct(job: Job) -> Predictor:
 
     def build(folder: Path) -> None:
         module, data = student_fit(job, hard_labels(job.task.hard()), train_rows, job.rows.dev, TeacherOutputs())
-        fit(cfg, "direct", module, data, cfg.training.epochs, one_device=True)
+        fit(cfg, "direct", module, data, cfg.training.epochs, recipe, one_device=True)
         save(module, job.encoder.tokenizer, folder)
 
-    return student_predictor(job, cached(job.cache, "direct", recipe, build))
+    folder = cached(job.cache, "direct", recipe, build)
+    forget(cfg, "direct")
+    return student_predictor(job, folder)
 
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
     module, data = student_fit(job, job.objective, rows.train, rows.dev, outputs)
     console.print_whole(weight_origins(module.student))
-    trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs)
+    recipe = student_recipe(job, rows.train, outputs)
+    trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs, recipe)
     if not trainer.is_global_zero:
         return None
     save(module, job.encoder.tokenizer, job.run / "student")
     return student_predictor(job, job.run / "student"), module.last_agreement
+
+
+def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str, Any]:
+    """What shapes a student, beside the settings of its run."""
+    return {
+        "origin": job.student.origin(),
+        "tokenizer": job.encoder.fingerprint,
+        "rows": rows_fingerprint(rows, ["id", *job.task.reads, "label"]),
+        "teachers": outputs.recipes,
+        "code": code_fingerprint(job.task, job.student, *job.objective.terms.values(), *job.augmentations.values()),
+    }
 
 
 def student_fit(

@@ -22,11 +22,11 @@ from distilingua.data.rows import Rows
 from distilingua.distillation.objective import hard_labels
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
-from distilingua.training.fitting import fit
-from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor
+from distilingua.training.fitting import fit, forget
+from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
 from distilingua.training.job import Job, asked, labelled, plain, training_recipe, with_ids, with_labels
 from distilingua.training.module import DistillationModule
-from distilingua.training.soft_labels import StoredSoftLabels, store_soft_labels
+from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
 
 
 def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
@@ -70,10 +70,11 @@ def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
         module = DistillationModule(
             model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
         )
-        fit(cfg, name, module, data, settings["epochs"], one_device=True)
+        fit(cfg, name, module, data, settings["epochs"], recipe, one_device=True)
         model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
+    forget(cfg, name)
     return ready(partial(load_model, folder, task, tokenizer), folder=folder)
 
 
@@ -175,23 +176,25 @@ def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> 
         return TeacherOutputs()
     reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"]]
     columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
-    stores = []
+    stores: list[Store] = []
+    recipes = []
     for (name, predictor), column in zip(teachers.items(), columns, strict=True):
         member, encoder = source.members[name], predictor.encoder
         texts = asked(rows) if column is None else with_ids(rows.texts, set(column))
         encoded = encoder(texts, job.cache)
         if member.store is False:
             tokens = dict(zip(texts["id"], encoded, strict=True))
-            return TeacherOutputs(
-                live=LiveTeacher(FrozenTeacher(predictor.model, job.objective.needs, member.pooling), encoder, tokens)
-            )
-        recipe = answer_recipe(job, name, predictor, texts)
+            frozen = FrozenTeacher(predictor.model, job.objective.needs, member.pooling)
+            recipe = answer_recipe(job, name, predictor, texts)
+            return TeacherOutputs(live=LiveTeacher(frozen, encoder, tokens), recipes=[recipe])
+        recipes.append(answer_recipe(job, name, predictor, texts))
         options = member.store_dtype, member.store_top_k
-        stores.append(store_soft_labels(job.cache, recipe, predictor, task, texts, encoded, *options))
+        with named(f"Soft labels of {name}", texts["id"]):
+            stores.append(store_soft_labels(job.cache, recipes[-1], predictor, task, texts, encoded, *options))
         predictor.release()
     read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
     weights = member_weights(source) if isinstance(source, Ensemble) else [1.0]
-    return TeacherOutputs(stored=StoredSoftLabels(stores, weights, task, read))
+    return TeacherOutputs(stored=StoredSoftLabels(stores, weights, task, read), recipes=recipes)
 
 
 def member_weights(source: Ensemble) -> list[float]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -20,26 +21,33 @@ from distilingua.monitoring.results import log_results
 from distilingua.monitoring.tables import results_table, show_data
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, latency, predictions, retention
-from distilingua.training.fitting import check_settings, keep_settings
+from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
 from distilingua.training.inference import AnyPredictor
-from distilingua.training.job import Job, dry_run, prepare
+from distilingua.training.job import Job, dry_run, prepare, rows_of
 from distilingua.training.student import distil, read_right, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, train_teacher
 
 
+@alone
 def train(cfg: DictConfig) -> dict[str, Any]:
     """Runs the main job in `cfg.paths.run` and returns what it writes to `metrics.json` there.
 
-    Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped.
+    Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped; one
+    that was finished has its result already.
     """
     quieten()
     check_settings(cfg)
-    clock = Clock()
+    clock = Clock(Path(cfg.paths.run) / "checkpoints" / "seconds.json")
     with clock("data"):
         job = prepare(cfg)
+        rows = rows_of(job)
+        check_rows(cfg, rows)
+        if known := finished(cfg):
+            console.print(results_table(known[0]))
+            return known[0]
         show_data(job.rows)
         dry_run(job)
-        keep_settings(cfg)
+        keep_settings(cfg, rows)
     taught = teach(job, clock)
     agreement: dict[str, float] = {}
     student = taught.models["direct"]  # without a teacher, the student is the baseline
@@ -51,6 +59,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         student, agreement = distilled
     metrics = conclude(job, {**taught.models, "student": student}, taught.outputs, agreement, clock)
     where = getattr(student, "folder", None)
+    forget(cfg)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
     return metrics
 
@@ -114,9 +123,9 @@ def conclude(
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
     }
-    with whole_file(job.run / "metrics.json") as file:
-        file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     log_results(job.cfg, job.task, metrics, evaluations)
+    with whole_file(job.run / "metrics.json") as file:  # last: whoever resumes takes it for the end, see `finished`
+        file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     console.print_whole(results_table(metrics))
     if job.task.note:
         console.print(job.task.note)
@@ -162,19 +171,34 @@ def main_score(task: Task) -> str:
 
 
 class Clock:
-    """Announces stages, and adds up their seconds.
+    """Announces stages, and adds up their seconds, those of an interrupted run included.
 
     Args:
+        file: keeps them beside the checkpoints, once the run has a folder for these.
         of: what they are of, in what is announced.
     """
 
-    def __init__(self, of: str = "") -> None:
-        self.of = of
+    def __init__(self, file: Path, of: str = "") -> None:
+        self.file, self.of = file, of
         self.seconds: dict[str, float] = {}
+        if file.exists():
+            self.seconds, running = json.loads(file.read_text("utf-8"))
+            saved = [path.stat().st_mtime for path in file.parent.glob("*/*.ckpt")]
+            for stage, began in running.items():  # killed: what counts is what was saved of it
+                self.seconds[stage] = round(self.seconds.get(stage, 0.0) + max([0, *(t - began for t in saved)]), 1)
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
         console.rule(Text(f"{self.of} {stage.replace('_', ' ')}".strip(), "bold"), align="left")
         start = time.perf_counter()
-        yield
-        self.seconds[stage] = round(time.perf_counter() - start, 1)
+        self._keep({stage: time.time()})
+        try:
+            yield
+        finally:
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - start, 1)
+            self._keep({})
+
+    def _keep(self, running: dict[str, float]) -> None:
+        if self.file.parent.exists():
+            with suppress(OSError), whole_file(self.file) as unfinished:  # of a full disk, others tell
+                unfinished.write_text(json.dumps([self.seconds, running]), "utf-8")

@@ -1,0 +1,373 @@
+"""What docs/faults.md says: faults at exact points, by real signals, in real processes where they end one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file, save_file
+
+from distilingua.commands import resume, selected
+from distilingua.console import console
+from distilingua.errors import UserError
+from distilingua.training.fitting import fit
+from distilingua.training.train import train
+from tests.test_cli import DISTILINGUA, files_overrides
+from tests.training.test_module import Parts, same, weights
+
+ROOT = Path(__file__).parents[1]
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "COLUMNS": "200",
+    "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),  # for tests.saboteur
+}
+
+
+def small(data: Path, teacher: Path, cache: Path) -> list[str]:
+    """A job of a few seconds, most of which is imports."""
+    return [
+        *files_overrides(data),
+        *("teacher=local", f"teacher.path={teacher}", "teacher.languages=[en]", "teacher.fine_tune=null"),
+        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=3"),
+        *("training.batch_size=32", "~logger", "~callbacks.learning_rate", f"paths.cache={cache}"),
+    ]
+
+
+def sabotage(how: str, batch: int, done: Path, model: str = "student") -> list[str]:
+    given = {"_target_": "tests.saboteur.Saboteur", "how": f"'{how}'", "batch": batch, "done": done, "model": model}
+    return [f"+callbacks.saboteur.{key}={value}" for key, value in given.items()]
+
+
+def start(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([DISTILINGUA, *arguments], cwd=folder, env={**ENVIRONMENT, **environment}, **pipes)
+
+
+def run(*arguments: str, folder: Path, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
+    with start(*arguments, folder=folder, **environment) as job:
+        try:
+            out, err = job.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            job.kill()
+            raise
+    return subprocess.CompletedProcess(arguments, job.returncode, out, err)
+
+
+def wait_for(file: Path, job: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not file.exists():
+        assert job.poll() is None, job.communicate()
+        assert time.monotonic() < deadline, file
+        time.sleep(0.02)
+
+
+def last(cfg: DictConfig, name: str = "student") -> dict[str, Any]:
+    return torch.load(Path(cfg.paths.run) / f"checkpoints/{name}/last.ckpt", weights_only=True)
+
+
+# --- what is resumed has the same weights ----------------------------------------------------------------------------
+
+FAULTS = [  # overrides, how, batch (an epoch has 22, or what is set), exit code, the step that is saved
+    pytest.param(["training.workers=2"], "SIGTERM", 30, 143, 31, id="workers"),
+    pytest.param(["trainer.limit_train_batches=5"], "raise", 7, None, 5, id="shorter epochs"),
+    pytest.param(["trainer.limit_train_batches=5"], "SIGTERM", 7, 143, 8, id="inside of a shorter epoch"),
+    pytest.param(["trainer.accumulate_grad_batches=2"], "raise", 25, None, 11, id="exception inside a step"),
+    pytest.param(["trainer.accumulate_grad_batches=2"], "SIGTERM", 24, 143, 13, id="SIGTERM with accumulation"),
+    pytest.param(["trainer.accumulate_grad_batches=2"], "SIGINT", 24, 130, 13, id="SIGINT with accumulation"),
+    pytest.param([], "SIGINT SIGINT", 30, 130, 22, id="second SIGINT inside a step"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "how", "batch", "code", "saved"), FAULTS)
+def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
+    tiny_run, tmp_path: Path, overrides: list[str], how: str, batch: int, code: int | None, saved: int
+) -> None:
+    cfg = tiny_run("+trainer.limit_train_batches=1.0", "training.epochs=3", "student.dropout=0.2", *overrides)
+    parts = Parts(cfg)
+    module, data = parts.module(store=True)
+    whole = fit(cfg, "whole", module, data, epochs=3)
+    assert whole.num_training_batches in (22, 5)
+    expected = weights(module.student)
+
+    stopping = cfg.copy()
+    OmegaConf.set_struct(stopping, False)
+    target = {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": str(tmp_path / "done")}
+    stopping.callbacks.saboteur = target
+    module, data = parts.module(store=True)
+    with pytest.raises(RuntimeError if code is None else SystemExit) as ended:
+        fit(stopping, "student", module, data, epochs=3)
+    assert (tmp_path / "done").exists()
+    assert last(cfg)["global_step"] == saved
+    if code is not None:
+        assert ended.value.code == code  # type: ignore[attr-defined]
+        assert f"saved at step {saved}" in str(ended.value)
+
+    torch.manual_seed(12345)  # a new process starts with another random state
+    module, data = parts.module(store=True)
+    resumed = fit(cfg, "student", module, data, epochs=3)
+    assert resumed.global_step == whole.global_step
+    assert same(expected, weights(module.student))
+
+
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)])
+def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
+    tmp_path: Path, files_corpus: Path, teacher_folder: Path, how: str, code: int
+) -> None:
+    settings = small(files_corpus, teacher_folder, tmp_path / "cache")
+    fault = sabotage(how, 25, tmp_path / "done")
+    stopped = run("train", *settings, "trainer.accumulate_grad_batches=2", *fault, "hydra.run.dir=out", folder=tmp_path)
+    assert stopped.returncode == code, stopped.stderr
+    assert "Traceback" not in stopped.stderr
+    assert "saved at step 14 in out" in stopped.stderr.replace(str(tmp_path) + "/", "")  # 18 batches an epoch: 9 steps
+    assert "distilingua resume" in stopped.stderr
+
+
+# --- what a run resumes from belongs to it ----------------------------------------------------------------------------
+
+
+def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
+    tmp_path: Path, files_corpus: Path, teacher_folder: Path
+) -> None:
+    """Killed when the teacher had been trained and was not kept yet; then light becomes music, and music light."""
+    settings = [
+        *(s for s in small(files_corpus, teacher_folder, tmp_path / "cache") if s != "teacher.fine_tune=null"),
+        *("teacher.fine_tune.freeze=[]", "teacher.fine_tune.epochs=12"),
+        *("teacher.fine_tune.lr=2e-3", "teacher.fine_tune.batch_size=16", "training.epochs=1"),
+    ]
+    fault = sabotage("SIGKILL", -1, tmp_path / "done", model="teacher")
+    killed = run("train", *settings, *fault, "hydra.run.dir=out", folder=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    for file in files_corpus.rglob("*.jsonl"):
+        swapped = {"light": "music", "music": "light", "weather": "weather"}
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
+        text = "\n".join(json.dumps({**row, "label": swapped[row["label"]]}, ensure_ascii=False) for row in rows)
+        file.write_text(text, "utf-8")
+    resumed = run("resume", "out", folder=tmp_path)
+    fresh = run("train", *settings, "hydra.run.dir=fresh", folder=tmp_path)
+    assert fresh.returncode == 0, fresh.stderr
+    metrics = json.loads((tmp_path / "fresh/metrics.json").read_text())
+    assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
+    assert resumed.returncode == 1
+    assert "out holds a run whose corpus has changed since it began" in resumed.stderr
+
+
+def test_a_checkpoint_carries_what_it_belongs_to(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("training.epochs=1")
+    parts = Parts(cfg)
+    module, data = parts.module(store=True)
+    fit(cfg, "student", module, data, epochs=1, recipe={"code": "old"})
+    module, data = parts.module(store=True)
+    with pytest.raises(UserError, match=r"last\.ckpt was made with other rows, soft labels, code or libraries"):
+        fit(cfg, "student", module, data, epochs=1, recipe={"code": "new"})
+
+
+# --- results outlive the process -------------------------------------------------------------------------------------
+
+
+def test_results_are_the_same_after_a_kill_and_for_a_finished_run(
+    tmp_path: Path, files_corpus: Path, teacher_folder: Path
+) -> None:
+    """Killed after the last step of the student; then resumed; then resumed again, when there is nothing to do."""
+    settings = [*small(files_corpus, teacher_folder, tmp_path / "cache"), "training.select=agreement"]
+    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    expected = json.loads((tmp_path / "whole/metrics.json").read_text())
+    assert set(expected["dev"]["agreement"]) == {"en", "de"}
+
+    killed = run("train", *settings, *sabotage("SIGKILL", -1, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    _, running = json.loads((tmp_path / "out/checkpoints/seconds.json").read_text())
+    trained = (tmp_path / "out/checkpoints/student/last.ckpt").stat().st_mtime - running["student"]
+    resumed = run("resume", "out", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    file = tmp_path / "out/metrics.json"
+    first = file.read_bytes()
+    found = json.loads(first)
+    assert found["dev"] == expected["dev"]
+    assert found["seconds"]["student"] > trained
+    assert "Reused: direct of 20" in resumed.stdout
+
+    again = run("resume", "out", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert "was finished on 20" in again.stdout
+    assert file.read_bytes() == first
+    assert not list(tmp_path.glob("*/checkpoints/**/*.ckpt"))
+
+
+def test_a_sweep_never_compares_one_number_in_place_of_another(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    assert selected({"score": 0.9, "agreement": {"en": 0.8, "de": 0.5}}, "agreement") == 0.5
+    assert selected({"score": 0.9, "agreement": {}}, "score") == 0.9
+    with pytest.raises(UserError, match=r"training\.select=agreement: no dev row"):
+        selected({"score": 0.9, "agreement": {}}, "agreement")
+
+
+# --- files that were cut ----------------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_does_not_make_resume_forget_what_was_typed(
+    tmp_path: Path, files_corpus: Path, teacher_folder: Path
+) -> None:
+    """Full at the moment when settings are kept. (Whether a limit on the size of files or the disk says no is one.)"""
+    settings = [
+        *small(files_corpus, teacher_folder, tmp_path / "cache"),
+        "corpus._target_=tests.saboteur.FilesOnAFullDisk",
+    ]
+    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
+    assert whole.returncode == 0, whole.stderr
+    full = run("train", *settings, "hydra.run.dir=out", folder=tmp_path, DISK_IS_FULL="1")
+    assert full.returncode == 1
+    assert "File too large" in full.stderr
+    resumed = run("resume", "out", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    results = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "out")]
+    assert results[0]["models"]["student"]["languages"] == results[1]["models"]["student"]["languages"]
+
+
+@pytest.mark.parametrize("place", [".hydra", "checkpoints"])
+def test_an_empty_file_of_overrides_is_not_no_overrides(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir()
+    file = tmp_path / place / "overrides.yaml"
+    file.write_text("")
+    with pytest.raises(SystemExit, match=r"overrides\.yaml is damaged.*Type it again: distilingua train"):
+        resume([str(tmp_path)])
+    file.write_text("[]\n")
+    assert resume([str(tmp_path)]) == [f"hydra.run.dir='{tmp_path}'"]
+
+
+def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("training.epochs=2")
+    parts = Parts(cfg)
+    module, data = parts.module(store=True)
+    fit(cfg, "whole", module, data, epochs=2)
+    expected = weights(module.student)
+    module, data = parts.module(store=True)
+    stopping = cfg.copy()
+    OmegaConf.set_struct(stopping, False)
+    target = {"_target_": "tests.saboteur.Saboteur", "how": "SIGINT", "batch": 30, "done": str(tmp_path / "done")}
+    stopping.callbacks.saboteur = target
+    with pytest.raises(SystemExit):
+        fit(stopping, "student", module, data, epochs=2)
+    file = Path(cfg.paths.run) / "checkpoints/student/last.ckpt"
+    os.truncate(file, file.stat().st_size // 2)  # as a kill leaves it while it is copied
+    module, data = parts.module(store=True)
+    with console.capture() as shown:
+        fit(cfg, "student", module, data, epochs=2)
+    assert f"{file} is damaged" in shown.get()
+    assert f"Going on from {file.with_name('epoch.ckpt')}, step 31" in shown.get()
+    assert same(expected, weights(module.student))
+
+
+def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  # type: ignore[no-untyped-def]
+    tiny_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Looked at in the last moment before it gets its name."""
+    cfg = tiny_run("training.epochs=1")
+    parts = Parts(cfg)
+    folder = Path(cfg.paths.run) / "checkpoints/student"
+    seen: list[list[str]] = []
+    fsync = os.fsync
+
+    def look(file: int) -> None:
+        if folder.exists():
+            seen.append(sorted(path.name.partition("-")[0] for path in folder.iterdir()))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", look)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such device"))
+    module, data = parts.module(store=True)
+    fit(cfg, "student", module, data, epochs=1)
+    assert seen == [[".epoch.ckpt"], [".last.ckpt", "epoch.ckpt"]]
+    assert sorted(path.name for path in folder.iterdir()) == ["epoch.ckpt", "last.ckpt"]
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+
+def test_a_learning_rate_too_high_stops_the_run(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("optimizer.lr=1e6", "objective=direct")
+    with pytest.raises(UserError, match=r"direct, step \d+, learning rate .* is no number\. Lower the learning rate"):
+        train(cfg)
+    assert not (Path(cfg.paths.run) / "metrics.json").exists()
+    assert not list((Path(cfg.paths.cache) / "direct").glob("*/"))
+
+
+def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkpoint(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("training.epochs=2")
+    parts = Parts(cfg)
+    module, data = parts.module(store=True)
+    fit(cfg, "whole", module, data, epochs=2)
+    expected = weights(module.student)
+    OmegaConf.set_struct(cfg, False)
+    target = {"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": 30, "done": str(tmp_path / "done")}
+    cfg.callbacks.saboteur = target
+    module, data = parts.module(store=True)
+    match = r"student, step 31, .*the student's answer to .*, .* and 11 more is no number.*saved at step 22"
+    with pytest.raises(UserError, match=match):
+        fit(cfg, "student", module, data, epochs=2)
+    assert all(tensor.isfinite().all() for tensor in last(cfg)["state_dict"].values())
+    module, data = parts.module(store=True)
+    fit(cfg, "student", module, data, epochs=2)
+    assert same(expected, weights(module.student))
+
+
+def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cfg = tiny_run("teacher.fine_tune.epochs=2")
+    OmegaConf.set_struct(cfg, False)
+    cfg.callbacks.saboteur = {
+        **{"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": -1, "done": str(tmp_path / "done")},
+        "model": "teacher",
+    }
+    with pytest.raises(UserError, match=r"teacher: after the last step .* holds what is no number"):
+        train(cfg)
+    assert not list((Path(cfg.paths.cache) / "teachers").glob("*/"))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "match"),
+    [
+        ([], r"Soft labels of teacher: the answer to .* is no number, so it is neither kept nor judged"),
+        (["teacher.store=false"], r"student, step 0, .*the teacher's answer to .* is no number"),
+    ],
+    ids=["stored", "live"],
+)
+def test_a_teacher_that_answers_no_numbers_is_not_believed(  # type: ignore[no-untyped-def]
+    tiny_run, teacher_folder: Path, overrides: list[str], match: str
+) -> None:
+    tensors = load_file(teacher_folder / "model.safetensors")
+    tensors["classifier.bias"][0] = float("nan")
+    save_file(tensors, teacher_folder / "model.safetensors", {"format": "pt"})
+    cfg = tiny_run("teacher.fine_tune=null", "training.epochs=1", *overrides)
+    with pytest.raises(UserError, match=match):
+        train(cfg)
+    assert not list((Path(cfg.paths.cache) / "soft_labels").glob("*/index.json"))
+    assert not (Path(cfg.paths.run) / "metrics.json").exists()
+
+
+# --- one job in a folder ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_job_in_the_same_folder_is_refused(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
+    settings = small(files_corpus, teacher_folder, tmp_path / "cache")
+    with start(
+        "train", *settings, *sabotage("wait", 5, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path
+    ) as first:
+        wait_for(tmp_path / "done", first)
+        second = run("train", *settings, "hydra.run.dir=out", folder=tmp_path)
+        (tmp_path / "go").touch()
+        _, told = first.communicate(timeout=120)
+    assert second.returncode == 1
+    assert "out: another job is at work in this folder" in second.stderr
+    assert first.returncode == 0, told
+    assert (tmp_path / "out/metrics.json").exists()
+    assert not (tmp_path / "out/.lock").exists()
+    shutil.rmtree(tmp_path / "out")
