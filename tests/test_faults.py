@@ -132,6 +132,20 @@ def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
     assert "distilingua resume" in stopped.stderr
 
 
+def test_processes_of_a_job_stop_at_the_same_step(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
+    """One of two is asked, whichever comes first; both end, and resume together."""
+    settings = [
+        *small(files_corpus, teacher_folder, tmp_path / "cache"),
+        *("device=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
+    ]
+    stopped = run("train", *settings, *sabotage("SIGTERM", 7, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path)
+    assert "saved at step 8 in " in stopped.stderr, stopped.stderr
+    assert stopped.returncode in (130, 143)  # 130 where the other process was asked
+    resumed = run("resume", "out", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (tmp_path / "out/metrics.json").exists()
+
+
 # --- what a run resumes from belongs to it ----------------------------------------------------------------------------
 
 
