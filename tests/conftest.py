@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import random
@@ -29,9 +30,8 @@ PHRASES = {
 }
 
 
-@pytest.fixture
-def files_corpus(tmp_path: Path) -> Path:
-    """`data/{lang}/{split}.jsonl`: three classes, aligned line by line by `key`, the same number of rows everywhere."""
+def write_corpus(folder: Path) -> Path:
+    """`{lang}/{split}.jsonl`: three classes, aligned line by line by `key`, the same number of rows everywhere."""
     for lang in WORDS:
         for split, rows in (("train", 300), ("dev", 30), ("test", 60)):
             rng = random.Random(split)  # the same draws in every language: that is what aligns them
@@ -41,14 +41,18 @@ def files_corpus(tmp_path: Path) -> Path:
                 word, phrase, number = rng.randrange(2), rng.randrange(3), rng.randrange(100)
                 text = PHRASES[lang][phrase].format(WORDS[lang][label][word], number)
                 lines.append(json.dumps({"text": text, "label": label, "key": f"{split}-{n}"}, ensure_ascii=False))
-            file = tmp_path / "data" / lang / f"{split}.jsonl"
+            file = folder / lang / f"{split}.jsonl"
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text("\n".join(lines), "utf-8")
-    return tmp_path / "data"
+    return folder
 
 
 @pytest.fixture
-def teacher_folder(tmp_path: Path) -> Path:
+def files_corpus(tmp_path: Path) -> Path:
+    return write_corpus(tmp_path / "data")
+
+
+def save_teacher(folder: Path) -> Path:
     """A BERT of two layers and 32 units with a tokenizer of its own, as `save_pretrained` writes it."""
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -69,10 +73,14 @@ def teacher_folder(tmp_path: Path) -> Path:
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
     )
-    folder = tmp_path / "teacher"
     BertForSequenceClassification(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def teacher_folder(tmp_path: Path) -> Path:
+    return save_teacher(tmp_path / "teacher")
 
 
 ONE_LAYER = (
@@ -82,44 +90,67 @@ ONE_LAYER = (
 Compose = Callable[..., DictConfig]
 
 
+def compose_in(folder: Path, *overrides: str) -> DictConfig:
+    folders = [f"paths.run={folder / 'run'}", f"paths.cache={folder / 'cache'}"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("train", [*folders, *overrides])
+
+
 @pytest.fixture
 def compose_run(tmp_path: Path) -> Compose:
     """Composes `train.yaml` with overrides, with the run and the cache in temporary folders."""
+    return functools.partial(compose_in, tmp_path)
 
-    def composed(*overrides: str) -> DictConfig:
-        folders = [f"paths.run={tmp_path / 'run'}", f"paths.cache={tmp_path / 'cache'}"]
-        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return compose("train", [*folders, *overrides])
 
-    return composed
+def tiny_in(
+    folder: Path, corpus: Path, teacher: Path, *overrides: str, student: tuple[str, ...] = ONE_LAYER
+) -> DictConfig:
+    return compose_in(
+        folder,
+        "corpus=files",
+        f"corpus.path='{corpus}/{{lang}}/{{split}}.jsonl'",
+        "corpus.columns.group=key",
+        "corpus.columns.block=label",
+        "teacher=local",
+        f"teacher.path={teacher}",
+        "teacher.languages=[en]",
+        "teacher.fine_tune.freeze=[]",
+        "teacher.fine_tune.epochs=12",
+        "teacher.fine_tune.lr=2e-3",
+        "teacher.fine_tune.batch_size=16",
+        *student,
+        "training.epochs=12",
+        "training.batch_size=16",
+        "optimizer.lr=2e-3",
+        "trainer.precision=32-true",
+        "trainer.log_every_n_steps=5",
+        "+trainer.enable_progress_bar=false",
+        "~callbacks.progress_bar",
+        *overrides,
+    )
 
 
 @pytest.fixture
-def tiny_run(compose_run: Compose, files_corpus: Path, teacher_folder: Path) -> Compose:
+def tiny_run(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> Compose:
     """A whole run that takes a few seconds: the files corpus, the two-layer teacher, a student of one layer."""
+    return functools.partial(tiny_in, tmp_path, files_corpus, teacher_folder)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a module: a corpus, a teacher, and a cache where runs find what they share."""
+    folder = tmp_path_factory.mktemp("kept")
+    write_corpus(folder / "data")
+    save_teacher(folder / "teacher")
+    return folder
+
+
+@pytest.fixture
+def next_run(kept: Path, tmp_path: Path) -> Compose:
+    """As `tiny_run`, for tests of students: the first of a module trains the teacher and the baseline for all."""
 
     def composed(*overrides: str, student: tuple[str, ...] = ONE_LAYER) -> DictConfig:
-        return compose_run(
-            "corpus=files",
-            f"corpus.path='{files_corpus}/{{lang}}/{{split}}.jsonl'",
-            "corpus.columns.group=key",
-            "corpus.columns.block=label",
-            "teacher=local",
-            f"teacher.path={teacher_folder}",
-            "teacher.languages=[en]",
-            "teacher.fine_tune.freeze=[]",
-            "teacher.fine_tune.epochs=12",
-            "teacher.fine_tune.lr=2e-3",
-            "teacher.fine_tune.batch_size=16",
-            *student,
-            "training.epochs=12",
-            "training.batch_size=16",
-            "optimizer.lr=2e-3",
-            "trainer.precision=32-true",
-            "trainer.log_every_n_steps=5",
-            "+trainer.enable_progress_bar=false",
-            "~callbacks.progress_bar",
-            *overrides,
-        )
+        cache = f"paths.cache={kept / 'cache'}"
+        return tiny_in(tmp_path, kept / "data", kept / "teacher", cache, *overrides, student=student)
 
     return composed

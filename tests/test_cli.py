@@ -2,30 +2,78 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from distilingua.commands import readable_errors
 
 DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
+HANGS = 1800  # seconds; nothing here is judged by time, a test that never ends is ended
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def run(*arguments: str, folder: Path, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [DISTILINGUA, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=seconds
+        [DISTILINGUA, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS
     )
 
 
 def files_overrides(data: Path) -> list[str]:
     return ["corpus=files", f"corpus.path='{data}/{{lang}}/{{split}}.jsonl'", "corpus.columns.group=key"]
+
+
+SLOW = ("torch", "transformers", "datasets", "lightning", "torchmetrics")  # to import, from half a second on
+SEVERAL = """
+import contextlib, io, json, os, sys, traceback
+from pathlib import Path
+from distilingua.cli import main
+
+modules, runs = sys.argv[1].split(","), json.loads(sys.argv[2])
+for n, arguments in enumerate(runs):
+    folder = Path(str(n))
+    folder.mkdir()
+    os.chdir(folder)
+    sys.argv = ["distilingua", *arguments]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+            if isinstance(end.code, str):
+                print(end.code, file=sys.stderr)
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+    os.chdir("..")
+    left = [str(path) for path in folder.rglob("*") if path.is_file()]
+    loaded = [name for name in modules if name in sys.modules]
+    told = {"code": code, "out": out.getvalue(), "err": err.getvalue(), "left": left, "loaded": loaded}
+    print(json.dumps(told), flush=True)
+"""
+
+
+def run_several(*runs: list[str], folder: Path, modules: Sequence[str] = SLOW) -> list[dict[str, Any]]:
+    """Command lines one after another in one process of their own, as starting Python is most of what each would take.
+
+    Returns:
+        for each: `code`, `out` and `err` as a shell sees them, files that are `left`, and which of `modules` this one
+        or one before it has `loaded`.
+    """
+    command = [sys.executable, "-c", SEVERAL, ",".join(modules), json.dumps(runs)]
+    answer = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS)
+    assert answer.returncode == 0, answer.stderr
+    return [json.loads(line) for line in answer.stdout.splitlines()]
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
@@ -35,42 +83,32 @@ def test_help_lists_the_commands(tmp_path: Path) -> None:
         assert f"distilingua {command}" in shown.stdout
 
 
-SLOW = ("torch", "transformers", "datasets", "lightning", "torchmetrics")  # to import, from half a second on
+AT_ONCE = [
+    ("--help", 0),
+    ("train --help", 0),
+    ("train --cfg job", 0),
+    ("resume nowhere", 1),
+    ("compare nowhere", 1),
+    ("corpus pair.targets=[xx]", 1),
+    ("train task.class_weights=heavy", 1),
+    ("train training.epochs=0 objective.temperature=0", 1),
+    ("train teacher.precision=fp4 schedule=two_stage schedule.soft.at=1.5", 1),
+    ("train experiment=translation task.beams=0", 1),
+]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code"),
-    [
-        ("--help", None),
-        ("train --help", None),
-        ("train --cfg job", None),
-        ("train pair.targets=[xx]", 1),
-        ("train student.hidden_size=100", 1),
-        ("train training.epochs=0 objective.temperature=0", 1),
-        ("train task.class_weights=heavy", 1),
-        ("train corpus=files", 1),
-        ("train teacher.precision=fp4 schedule=two_stage schedule.soft.at=1.5", 1),
-        ("train experiment=translation task.beams=0", 1),
-    ],
-)
-def test_what_is_said_at_once_imports_nothing_slow(tmp_path: Path, arguments: str, code: int | None) -> None:
+def test_what_is_said_at_once_imports_nothing_slow(tmp_path: Path) -> None:
     """Seconds belong to a machine, see tests/benchmarks/refusal.py; what takes them is what is imported."""
-    program = f"""
-import sys
-from distilingua.cli import main
+    answers = run_several(*(typed.split() for typed, _ in AT_ONCE), folder=tmp_path)
+    assert len(answers) == len(AT_ONCE)
+    for (typed, code), answer in zip(AT_ONCE, answers, strict=True):
+        assert (answer["code"], answer["loaded"]) == (code, []), typed
 
-sys.argv = ["distilingua", *{arguments.split()!r}]
-try:
-    main()
-except SystemExit as end:
-    assert (end.code or None) == {code!r} or ({code!r} and isinstance(end.code, str)), end.code
-else:
-    assert {code!r} is None
-found = [name for name in {SLOW!r} if name in sys.modules]
-assert not found, found
-"""
-    answer = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert answer.returncode == 0, answer.stderr
+
+def test_help_imports_nothing_at_all(tmp_path: Path) -> None:
+    (answer,) = run_several(["--help"], folder=tmp_path, modules=(*SLOW, "hydra", "omegaconf", "numpy", "rich"))
+    assert "distilingua train" in answer["out"]
+    assert not answer["loaded"]
 
 
 def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
@@ -80,7 +118,7 @@ def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
     assert "distilingua train" in answer.stderr
 
 
-BAD_INPUT = [
+OF_ONE_PART = [
     (["pair.targets=[xx]"], "'xx' is not a language of smart_home. Choose one of: de, fr"),
     (["pair.targets=[ja]"], "'ja' has 4 of 42 intents in smart_home"),
     (["pair.targets=[en]"], "'en' is both the source and a target"),
@@ -90,11 +128,7 @@ BAD_INPUT = [
     (["objective.temperature=abc"], "objective.temperature=abc: expected a number above 0"),
     (["objective.alpha=1.5"], "objective.alpha=1.5 is outside [0, 1]"),
     (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
-    (["objective.terms.kl.weight=-1"], "KL has weight -1"),
     (["objective/terms=[dist,ce]"], "objective.terms.kl is weighed by this objective"),
-    (["objective=custom", "objective/terms=[hidden,ce]", "teacher.store=true"], "teacher.store=false, so that it"),
-    (["augmentation=[word_dropout]"], "augmentation=word_dropout may change what a sentence means"),
-    (["student=layers", "student.layers=even:9"], "even:9"),
     (["training.batch_size=0"], "training.batch_size=0: expected a whole number of at least 1"),
     (["training.epochs=-1"], "training.epochs=-1: expected a whole number of at least 1"),
     (["optimizer.lr=-1"], "optimizer.lr=-1: expected a number above 0"),
@@ -114,32 +148,50 @@ BAD_INPUT = [
     (["corpus=files"], "data/en/train.csv does not exist"),
     (["corpus=sib200", "pair.targets=[xx]"], "mteb/sib200 has no language 'xx'"),
 ]
+OF_SEVERAL_PARTS = [  # the objective among them, which takes torch
+    (["objective.terms.kl.weight=-1"], "KL has weight -1"),
+    (["objective=custom", "objective/terms=[hidden,ce]", "teacher.store=true"], "teacher.store=false, so that it"),
+    (["augmentation=[word_dropout]"], "augmentation=word_dropout may change what a sentence means"),
+]
+OF_A_MODEL = [  # whose configuration is read
+    (["student=layers", "student.layers=even:9"], "even:9"),
+]
 
 
-@pytest.mark.parametrize(("overrides", "message"), BAD_INPUT, ids=[" ".join(o) for o, _ in BAD_INPUT])
-def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(
-    tmp_path: Path, overrides: list[str], message: str
-) -> None:
-    answer = run("train", *overrides, folder=tmp_path)
-    assert answer.returncode == 1
-    assert message in answer.stderr
-    assert "Traceback" not in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
+    """At once is: before a library is imported that no refusal up to here needs."""
+    kinds = [(OF_ONE_PART, []), (OF_SEVERAL_PARTS, ["torch"]), (OF_A_MODEL, ["torch", "transformers"])]
+    expected = [(typed, message, needed) for refused, needed in kinds for typed, message in refused]
+    answers = run_several(*(["train", *typed] for typed, _, _ in expected), folder=tmp_path)
+    assert len(answers) == len(expected)
+    for (typed, message, needed), answer in zip(expected, answers, strict=True):
+        assert answer["code"] == 1, typed
+        assert message in answer["err"], typed
+        assert "Traceback" not in answer["err"], typed
+        assert len(answer["err"].strip().splitlines()) == 1, typed
+        assert not answer["left"], typed
+        assert answer["loaded"] == needed, typed
 
 
-@pytest.mark.parametrize(
-    ("device", "message"),
-    [("gpu", "Type device=cpu instead"), ("mps", "Type device=cpu instead"), ("fsdp", "Type device=cpu instead")],
-)
-def test_a_device_that_is_not_there(tmp_path: Path, device: str, message: str) -> None:
+def test_bad_input_in_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
+    for command in ("train", "corpus"):
+        answer = run(command, "pair.targets=[xx]", folder=tmp_path)
+        assert answer.returncode == 1
+        assert answer.stderr.startswith("distilingua: pair=en-xx: 'xx' is not a language of smart_home. Choose one of")
+        assert len(answer.stderr.strip().splitlines()) == 1
+        assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_device_that_is_not_there(tmp_path: Path) -> None:
     import torch
 
-    if device == "mps":
-        assert not torch.backends.mps.is_available() or sys.platform == "darwin"
-    answer = run("train", f"device={device}", folder=tmp_path)
-    available = torch.cuda.is_available() if device != "mps" else torch.backends.mps.is_available()
-    assert available or (answer.returncode == 1 and message in answer.stderr)
+    there = {"mps": torch.backends.mps.is_available(), **dict.fromkeys(("gpu", "fsdp"), torch.cuda.is_available())}
+    assert not there["mps"] or sys.platform == "darwin"
+    missing = [device for device, available in there.items() if not available]
+    answers = run_several(*(["train", f"device={device}"] for device in missing), folder=tmp_path)
+    for device, answer in zip(missing, answers, strict=True):
+        assert answer["code"] == 1, device
+        assert "Type device=cpu instead" in answer["err"], device
 
 
 def test_a_folder_without_weights(tmp_path: Path) -> None:
@@ -261,7 +313,7 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
         batch = next(b for b in range(8, 64) if (rows // b) % 2 == 0)
         answer = run(
             "train", *settings, *device, f"training.batch_size={batch}", f"hydra.run.dir={tmp_path}/{name}",
-            folder=tmp_path, seconds=300,
+            folder=tmp_path,
         )  # fmt: skip
         assert answer.returncode == 0, answer.stderr
         assert (tmp_path / name / "metrics.json").exists()
@@ -290,7 +342,7 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     command = [DISTILINGUA, "train", *settings, f"hydra.run.dir='{folder}'"]
     job = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
     last = folder / "checkpoints" / "student" / "last.ckpt"
-    deadline = time.monotonic() + 600  # not to hang for ever
+    deadline = time.monotonic() + HANGS  # not to hang for ever
     while not last.exists() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     job.send_signal(getattr(signal, how))

@@ -22,7 +22,7 @@ from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.tables import results_table
-from tests.test_cli import DISTILINGUA, run
+from tests.test_cli import DISTILINGUA, HANGS, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------
 
@@ -163,7 +163,7 @@ def test_sixty_columns_cut_no_score() -> None:
 def test_a_reader_may_leave_early(tmp_path: Path, command: str) -> None:
     """`distilingua train --help | head -1`: no traceback."""
     piped = f"{shlex.quote(DISTILINGUA)} {command} | head -1; exit ${{PIPESTATUS[0]}}"
-    answer = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    answer = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
     assert answer.stdout.strip()
     assert "Traceback" not in answer.stderr
     assert "BrokenPipe" not in answer.stderr

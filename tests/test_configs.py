@@ -16,7 +16,7 @@ from distilingua.checks import check
 from distilingua.locations import conf_folder
 from distilingua.training.multitask import train_multitask
 from distilingua.training.train import train
-from tests.conftest import ONE_LAYER
+from tests.conftest import ONE_LAYER, Compose
 
 CONF = conf_folder()
 GROUPS = (
@@ -51,7 +51,7 @@ def test_every_choice_composes_and_builds(compose_run, group: str, choice: str) 
 
 
 @pytest.mark.parametrize("term", [term for term in choices("objective/terms") if term != "ctc"])  # see test_speech_run
-def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-untyped-def]
+def test_every_term_trains(next_run, term: str) -> None:  # type: ignore[no-untyped-def]
     """Those that compare piece by piece need a student that reads what the teacher reads, in the same pieces."""
     yes_or_no = term in ("bce", "binary_kl")
     same_pieces = term in ("attention", "minilm")
@@ -60,7 +60,7 @@ def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-unty
         options = ["task=labels", "optimizer.lr=5e-3", "training.epochs=12", "teacher.fine_tune.epochs=24"]
     student = ("student=layers", "student.layers=first:1") if same_pieces else ONE_LAYER
     terms = sorted({term, "bce" if yes_or_no else "ce"})
-    cfg = tiny_run(
+    cfg = next_run(
         "objective=custom",
         f"objective/terms=[{','.join(terms)}]",
         "training.epochs=3",
@@ -79,64 +79,85 @@ def test_every_term_trains(tiny_run, term: str) -> None:  # type: ignore[no-unty
         assert metrics["retention"]["worst"] > 0
 
 
+SCHEDULES = {  # what each moves, of `temperature`, `weight/kl` and `weight/ce`
+    "cosine": {"temperature"},
+    "cwsm": set(),  # of single rows, around the scheduled temperature, which stays
+    "flsw": set(),  # likewise
+    "joint": set(),
+    "linear": {"weight/kl", "weight/ce"},
+    "step": {"temperature"},
+    "two_stage": {"weight/kl"},
+}
+
+
 @pytest.mark.parametrize("schedule", choices("schedule"))
-def test_every_schedule_trains(tiny_run, schedule: str) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run(f"schedule={schedule}", "training.epochs=1", "trainer.log_every_n_steps=1")
+def test_every_schedule_trains(next_run, schedule: str) -> None:  # type: ignore[no-untyped-def]
+    assert schedule in SCHEDULES, (
+        f"conf/schedule/{schedule}.yaml is new: say in SCHEDULES of tests/test_configs.py which of temperature, "
+        f"weight/kl and weight/ce it moves, {schedule!r}: set() for none."
+    )
+    cfg = next_run(f"schedule={schedule}", "training.epochs=1", "trainer.log_every_n_steps=1")
     check(cfg)
     train(cfg)
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
     moved = {
-        name: len({round(event.value, 6) for event in events.Scalars(f"train/{name}")}) > 1
+        name
         for name in ("temperature", "weight/kl", "weight/ce")
+        if len({round(event.value, 6) for event in events.Scalars(f"train/{name}")}) > 1
     }
-    if schedule in ("flsw", "cwsm"):  # around the scheduled temperature, which stays
+    if schedule in ("flsw", "cwsm"):
         most = [event.value for event in events.Scalars("train/temperature/most")]
         assert max(most) > 1.001
-        del moved["temperature"]
-    temperature = schedule in ("cosine", "step")
-    weights = {"linear": (True, True), "two_stage": (True, False)}.get(schedule, (False, False))
-    assert moved.pop("temperature", temperature) == temperature
-    assert moved == {"weight/kl": weights[0], "weight/ce": weights[1]}
+        moved.discard("temperature")
+    assert moved == SCHEDULES[schedule], f"schedule={schedule} moves {moved}; SCHEDULES says {SCHEDULES[schedule]}"
     assert cfg.objective.temperature == 1.0
 
 
-SMALL = ["sentences=1", "eval_sentences=1"]
-OWN_CORPUS = {  # experiments whose labels no other corpus has, and what makes their own small
-    "slots": [f"corpus.{x}" for x in SMALL],
-    "answers": [f"corpus.corpus.{x}" for x in SMALL],
-    "multitask": [f"multitask.tasks.{task}.corpus.{x}" for task in ("intent", "slots") for x in SMALL],
+ELSEWHERE = {  # experiments whose corpus or models no other has, and the test that runs each
+    "answers": "tasks/test_question_answering.py::test_german_answers_without_german_labels",
+    "slots": "tasks/test_token_classification.py::test_german_slots_without_german_labels",
+    "speech": "training/test_speech_run.py::test_the_experiment_runs_and_leaves_a_plain_transformers_model",
+    "translation": "training/test_translation.py::test_the_embedded_commands_are_translated_the_other_way_round",
 }
 
 
-ELSEWHERE = {"translation", "speech"}
-
-
-@pytest.mark.parametrize("experiment", OWN_CORPUS)
-def test_every_experiment_on_a_corpus_of_its_own_runs(compose_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_experiment_of_several_tasks_runs(kept: Path, compose_run: Compose) -> None:
+    """On corpora of its own, by a small teacher, which it leaves open."""
+    few = [
+        f"multitask.tasks.{task}.corpus.{n}=1" for task in ("intent", "slots") for n in ("sentences", "eval_sentences")
+    ]
     cfg = compose_run(
-        f"experiment={experiment}",
+        "experiment=multitask",
         "debug=tiny",
-        *OWN_CORPUS[experiment],
+        *few,
+        *("teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]"),
         *(option.replace("vocabulary=200", "vocabulary=2000") for option in ONE_LAYER),
         "+trainer.enable_progress_bar=false",
         "~callbacks.progress_bar",
     )
     check(cfg)
-    found = train_multitask(cfg) if cfg.get("multitask") else {"": train(cfg)}
+    found = train_multitask(cfg)
+    assert set(found) == {"intent", "slots"}
     for name, metrics in found.items():
         assert json.loads((Path(cfg.paths.run) / name / "metrics.json").read_text()) == metrics
         assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
 
 
-def test_every_experiment_is_run() -> None:
-    """The others run in test_translation.py and test_speech_run.py."""
-    assert set(EXPERIMENTS) >= {*OWN_CORPUS, *ELSEWHERE}
+@pytest.mark.parametrize("experiment", ELSEWHERE)
+def test_every_other_experiment_is_run(experiment: str) -> None:
+    file, _, name = ELSEWHERE[experiment].partition("::")
+    _, _, test = (Path(__file__).parent / file).read_text("utf-8").partition(f"def {name}(")
+    assert test, f"{ELSEWHERE[experiment]} is gone: name another test that runs experiment={experiment} in ELSEWHERE"
+    assert experiment in EXPERIMENTS, f"conf/experiment/{experiment}.yaml is gone: take it out of ELSEWHERE"
 
 
-@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {*OWN_CORPUS, *ELSEWHERE}))
-def test_every_experiment_runs(tiny_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
-    """At tiny scale, on the files corpus: what the experiment itself chooses stays, unless it needs other languages."""
-    cfg = tiny_run(f"experiment={experiment}", "pair.targets=[de]", "training.epochs=1")
+@pytest.mark.parametrize("experiment", sorted({*EXPERIMENTS} - {"multitask", *ELSEWHERE}))
+def test_every_experiment_runs(next_run, experiment: str) -> None:  # type: ignore[no-untyped-def]
+    """At tiny scale, on the files corpus: what the experiment itself chooses stays, unless it needs other languages.
+
+    One that cannot run so (a corpus or models that go with nothing else) has a test of its own, named in ELSEWHERE.
+    """
+    cfg = next_run(f"experiment={experiment}", "pair.targets=[de]", "training.epochs=1")
     OmegaConf.set_struct(cfg, False)
     cfg.corpus = {k: v for k, v in cfg.corpus.items() if k in ("_target_", "path", "columns", "splits", "labels")}
     check(cfg)

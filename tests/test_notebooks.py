@@ -18,6 +18,6 @@ def test_notebook_runs_and_is_committed_without_output(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # beside other tests, more threads only wait for one another
     notebook = nbformat.read(path, as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(notebook, timeout=3600, resources={"metadata": {"path": str(tmp_path)}}).execute()
     assert "distilled" in str(notebook.cells[6].outputs)  # the results table
     assert "score" in str(notebook.cells[8].outputs)  # the student answers

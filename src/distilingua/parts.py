@@ -76,6 +76,9 @@ def assemble(cfg: DictConfig) -> Parts:
     make("schedules", cfg.schedule)
     measured = "task" in made and made["task"].backbone != "speech encoder"  # which counts seconds, not pieces
     max_length = made["task"].max_length if measured else None
+    if "pair" in made and isinstance(made["pair"].targets, str):  # whose letters are no languages to ask for
+        with problems:
+            made.pop("pair").check()
     if "pair" in made:
         with problems:
             made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")

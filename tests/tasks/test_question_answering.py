@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -307,6 +308,8 @@ def test_german_answers_without_german_labels(compose_run) -> None:  # type: ign
     metrics = train(cfg)
     german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
     assert german["student"] > german["direct"] + 0.05
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
 
 
 def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose_run) -> None:  # type: ignore[no-untyped-def]

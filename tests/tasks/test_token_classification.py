@@ -264,4 +264,6 @@ def test_german_slots_without_german_labels(compose_run) -> None:  # type: ignor
     german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
     assert german["student"] > german["direct"] + 0.1
     assert metrics["soft_labels"]["de"] > 0.8
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
     assert set(metrics["models"]["student"]["languages"]["de"]) == {"f1", "precision", "recall"}

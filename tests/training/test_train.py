@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
 from distilingua.errors import UserError
 from distilingua.training.train import train
+from tests.conftest import tiny_in
+
+
+@pytest.fixture(scope="module")
+def finished(kept: Path) -> tuple[DictConfig, dict[str, Any]]:
+    """One run for all that look at it."""
+    cfg = tiny_in(kept, kept / "data", kept / "teacher")
+    check(cfg)
+    return cfg, train(cfg)
 
 
 @pytest.fixture
-def finished(tiny_run):  # type: ignore[no-untyped-def]
-    cfg = tiny_run()
-    check(cfg)
-    return cfg, train(cfg)
+def beside(finished, tmp_path: Path) -> DictConfig:  # type: ignore[no-untyped-def]
+    """The settings of that run for another one, with what it left in the cache."""
+    again = finished[0].copy()
+    again.paths.run, again.paths.cache = str(tmp_path / "again"), str(tmp_path / "cache")
+    shutil.copytree(finished[0].paths.cache, again.paths.cache)
+    return again
 
 
 def test_distillation_transfers_what_no_label_said(finished) -> None:  # type: ignore[no-untyped-def]
@@ -81,23 +94,18 @@ def test_tensorboard_holds_curves_figures_tables_and_hyperparameters(finished) -
     assert (folder / "direct").is_dir()
 
 
-def test_a_second_run_reuses_teacher_and_baseline_and_repeats_the_result(tiny_run, finished) -> None:  # type: ignore[no-untyped-def]
-    cfg, first = finished
-    again = cfg.copy()
-    again.paths.run = str(Path(cfg.paths.run).with_name("again"))
-    second = train(again)
-    assert second["models"]["student"]["languages"] == first["models"]["student"]["languages"]
-    assert not (Path(again.paths.run) / "tensorboard/teacher").exists()  # nothing was trained there
-    assert not (Path(again.paths.run) / "tensorboard/direct").exists()
-    assert len(list((Path(cfg.paths.cache) / "teachers").glob("*/config.json"))) == 1
+def test_a_second_run_reuses_teacher_and_baseline_and_repeats_the_result(finished, beside: DictConfig) -> None:  # type: ignore[no-untyped-def]
+    second = train(beside)
+    assert second["models"]["student"]["languages"] == finished[1]["models"]["student"]["languages"]
+    assert not (Path(beside.paths.run) / "tensorboard/teacher").exists()  # nothing was trained there
+    assert not (Path(beside.paths.run) / "tensorboard/direct").exists()
+    assert len(list((Path(beside.paths.cache) / "teachers").glob("*/config.json"))) == 1
 
 
-def test_another_seed_is_another_teacher(tiny_run, finished) -> None:  # type: ignore[no-untyped-def]
-    cfg, _ = finished
-    again = cfg.copy()
-    again.seed, again.paths.run = 2, str(Path(cfg.paths.run).with_name("other"))
-    train(again)
-    assert len(list((Path(cfg.paths.cache) / "teachers").glob("*/config.json"))) == 2
+def test_another_seed_is_another_teacher(beside: DictConfig) -> None:
+    beside.seed = 2
+    train(beside)
+    assert len(list((Path(beside.paths.cache) / "teachers").glob("*/config.json"))) == 2
 
 
 def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
@@ -141,7 +149,8 @@ def test_a_teacher_that_knows_the_task_is_taken_as_it_is(tiny_run, teacher_folde
 
 def test_the_embedded_corpus_and_teacher(compose_run) -> None:  # type: ignore[no-untyped-def]
     """What `distilingua train` runs, with fewer sentences and one epoch: the real corpus, the real MiniLM."""
-    cfg = compose_run("debug=tiny", "student=nano", "corpus.sentences=1", "~callbacks.progress_bar")
+    few = ("corpus.sentences=1", "corpus.eval_sentences=1")
+    cfg = compose_run("debug=tiny", "student=nano", *few, "~callbacks.progress_bar")
     OmegaConf.set_struct(cfg, False)
     cfg.trainer.enable_progress_bar = False
     check(cfg)
