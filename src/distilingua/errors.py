@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from types import TracebackType
 from typing import Any
@@ -59,6 +60,26 @@ def as_user_error(raised: BaseException | None) -> UserError | None:
             )
         raised = cause
     return raised if isinstance(raised, UserError) else None
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, the share of a user, the largest file of a limit
+IN_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell, in the text alone
+
+
+def full_disk(raised: BaseException | None) -> OSError | None:
+    """What says in a chain of errors that something could not be written for want of room; None if nothing does.
+
+    Libraries wrap it: a logger reports that a number has a wrong type, a data set that it could not be made.
+    """
+    seen: set[int] = set()
+    while raised is not None and id(raised) not in seen:
+        seen.add(id(raised))
+        if isinstance(raised, OSError) and raised.errno in NO_ROOM:
+            return raised
+        if (told := IN_RUST.search(str(raised))) and int(told[1]) in NO_ROOM:
+            return OSError(int(told[1]), str(raised))
+        raised = raised.__cause__ or raised.__context__
+    return None
 
 
 # --- what a value should be: a sentence, or None where it is right ----------------------------------------------------
