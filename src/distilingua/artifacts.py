@@ -160,7 +160,7 @@ def _named(path: Path) -> Iterator[None]:
         yield
     except Exception as raised:
         error = full_disk(raised)
-        if error is not None:
+        if error is not None and (error.filename is None or Path(error.filename).name.startswith(".")):
             error.filename = str(path)
         if error is None or error is raised:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -21,6 +22,7 @@ Overrides choose and change settings, from left to right, the last one wins:
   optimizer.lr=5e-4 pair.protocol=supervised            one value
 `distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
 """
+ROOM = 100_000  # bytes, for what Hydra writes before anything else
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
@@ -73,3 +75,5 @@ def check_writable(overrides: list[str]) -> None:
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             sys.exit(f"distilingua: {folder} cannot be written ({existing} is in the way). Set hydra.run.dir=FOLDER.")
+        if shutil.disk_usage(existing).free < ROOM:
+            sys.exit(f"distilingua: the disk of {folder} is full. Make room, or set hydra.run.dir=FOLDER on another.")

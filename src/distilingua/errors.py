@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 from types import TracebackType
 from typing import Any
@@ -77,7 +78,7 @@ def full_disk(raised: BaseException | None) -> OSError | None:
         if isinstance(raised, OSError) and raised.errno in NO_ROOM:
             return raised
         if (told := IN_RUST.search(str(raised))) and int(told[1]) in NO_ROOM:
-            return OSError(int(told[1]), str(raised))
+            return OSError(int(told[1]), os.strerror(int(told[1])))
         raised = raised.__cause__ or raised.__context__
     return None
 
