@@ -116,8 +116,8 @@ def conclude(
     }
     with whole_file(job.run / "metrics.json") as file:
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
-    log_results(job.cfg, job.task, metrics, evaluations)
     console.print_whole(results_table(metrics))
+    log_results(job.cfg, job.task, metrics, evaluations)
     if job.task.note:
         console.print(job.task.note)
     return metrics
