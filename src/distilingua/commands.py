@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
+from yaml import YAMLError
 
 from distilingua.artifacts import fingerprint
 from distilingua.console import console
@@ -163,7 +164,14 @@ def resume(arguments: list[str]) -> list[str]:
     overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    return [*OmegaConf.load(overrides), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
+    try:
+        typed = [str(item) for item in OmegaConf.load(overrides)]
+    except (OSError, ValueError, TypeError, YAMLError):
+        sys.exit(
+            f"distilingua resume: {overrides} is damaged, and says what was typed for this run. Type it again: "
+            f"distilingua train OVERRIDES hydra.run.dir={shlex.quote(str(folder))}"
+        )
+    return [*typed, f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
 
 def compare(arguments: list[str]) -> None:
@@ -173,4 +181,4 @@ def compare(arguments: list[str]) -> None:
     try:
         console.print_whole(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
     except UserError as error:
-        sys.exit(f"distilingua compare: {error}")
+        sys.exit("\n".join(f"distilingua compare: {problem}" for problem in str(error).splitlines()))
