@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RECIPE, FILES = "recipe.json", "files.json"
 """Beside what was made: what it is; and its files with size and hash, when and by which run it was made. The age of the
-latter is the time since a run has opened it, see `cache.kept`."""
+latter is the time since a run has opened it, see cache.py."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
 SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft terms do not, and a hard one comes by name
     *("data", "tasks", "models"),

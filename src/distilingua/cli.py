@@ -16,6 +16,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+  distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
 
 Overrides choose and change settings, from left to right, the last one wins:
   pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
@@ -31,12 +32,12 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare")):
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare", "cache")):
         print(USAGE)
-    elif command == "compare":
+    elif command in ("compare", "cache"):
         from distilingua import commands
 
-        commands.compare(rest)
+        getattr(commands, command)(rest)
     elif command == "resume":
         from distilingua import commands
 

@@ -182,3 +182,13 @@ def compare(arguments: list[str]) -> None:
         console.print_whole(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
     except UserError as error:
         sys.exit("\n".join(f"distilingua compare: {problem}" for problem in str(error).splitlines()))
+
+
+def cache(arguments: list[str]) -> None:
+    """Lists what runs keep for later ones, or frees some of it."""
+    from distilingua.cache import cache as list_or_prune
+
+    try:
+        list_or_prune(arguments)
+    except UserError as error:
+        sys.exit(f"distilingua cache: {error}")
