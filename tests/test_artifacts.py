@@ -13,7 +13,16 @@ import pytest
 from datasets import Dataset
 
 from distilingua import artifacts
-from distilingua.artifacts import cached, file_sha256, fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.artifacts import (
+    cached,
+    check_seal,
+    file_sha256,
+    fingerprint,
+    folder_fingerprint,
+    rows_fingerprint,
+    sealed,
+)
+from distilingua.errors import UserError
 
 RECIPE = {"teacher": "abc", "labels": ["light", "music"], "length": 64}
 
@@ -72,7 +81,7 @@ def test_an_artifact_is_built_once(tmp_path: Path) -> None:
     assert cached(tmp_path / "cache", "things", dict(reversed(RECIPE.items())), build) == first
     assert len(built) == 1
     assert first.parent == tmp_path / "cache" / "things"
-    assert {path.name: path.read_text() for path in first.iterdir() if path.name != "recipe.json"} == {
+    assert {path.name: path.read_text() for path in first.iterdir() if path.suffix != ".json"} == {
         "half": "first",
         "whole": "second",
     }
@@ -119,7 +128,7 @@ def test_of_two_racing_processes_one_builds(tmp_path: Path) -> None:
     answers = [job.communicate(timeout=300)[0].strip() for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]
     expected = tmp_path / "cache" / "things" / fingerprint({"name": "raced"})
-    assert answers == [f"{expected} ['half', 'recipe.json', 'whole']"] * 2
+    assert answers == [f"{expected} ['files.json', 'half', 'recipe.json', 'whole']"] * 2
     assert (tmp_path / "builds.log").read_text() == "x\n"
 
 
@@ -130,7 +139,111 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     job.kill()
     job.communicate(timeout=300)
     folder = cached(tmp_path / "cache", "things", {"name": "raced"}, whole)
-    assert {path.name for path in folder.iterdir()} == {"half", "whole", "recipe.json"}
+    assert {path.name for path in folder.iterdir()} == {"half", "whole", "recipe.json", "files.json"}
+
+
+def test_what_killed_builders_leave_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / "go").touch()
+    job = start(tmp_path, 60, "a")
+    wait_for(tmp_path / "builds.log")
+    job.kill()
+    job.communicate(timeout=30)
+    things = tmp_path / "cache" / "things"
+    assert len(list(things.glob(".*-*"))) == 1
+    other = things / f".{fingerprint({'name': 'other'})}-abc"
+    other.mkdir()  # of somebody else, who may still be at work
+    cached(tmp_path / "cache", "things", {"name": "raced"}, whole)
+    assert list(things.glob(".*-*")) == [other]
+
+
+# --- damage -----------------------------------------------------------------------------------------------------------
+
+
+def flip(file: Path, at: int = -1) -> None:
+    """One bit of one byte."""
+    content = bytearray(file.read_bytes())
+    content[at] ^= 4
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", ["half", "whole", "deep/er", "recipe.json"])
+def test_a_flipped_bit_is_refused_by_file(name: str, tmp_path: Path) -> None:
+    def build(folder: Path) -> None:
+        whole(folder)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "er").write_bytes(bytes(100))
+
+    folder = cached(tmp_path, "things", RECIPE, build)
+    assert cached(tmp_path, "things", RECIPE, build) == folder
+    flip(folder / name)
+    with pytest.raises(UserError, match=rf"{folder / name} is damaged: .* its hash differs\. .*: rm -r {folder}"):
+        cached(tmp_path, "things", RECIPE, build)
+
+
+def test_a_file_that_is_cut_or_gone_is_too(tmp_path: Path) -> None:
+    folder = cached(tmp_path, "things", RECIPE, whole)
+    (folder / "half").write_text("fir")
+    with pytest.raises(UserError, match=r"half is damaged: it has 3 bytes of 5\."):
+        cached(tmp_path, "things", RECIPE, whole)
+    (folder / "half").unlink()
+    with pytest.raises(UserError, match=r"half is damaged: it is missing\."):
+        cached(tmp_path, "things", RECIPE, whole)
+
+
+@pytest.mark.parametrize("note", ["", "{", "[]", '{"files": {"half": 5}}', '{"files": 3}'])
+def test_so_is_a_damaged_note(note: str, tmp_path: Path) -> None:
+    folder = cached(tmp_path, "things", RECIPE, whole)
+    (folder / "files.json").write_text(note)
+    with pytest.raises(UserError, match=r"is damaged"):
+        cached(tmp_path, "things", RECIPE, whole)
+
+
+def test_what_nobody_can_vouch_for_is_made_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = cached(tmp_path, "things", RECIPE, whole)
+    (folder / "files.json").unlink()  # as before hashes were kept
+    (folder / "half").write_text("worse")
+    assert (cached(tmp_path, "things", RECIPE, whole) / "half").read_text() == "first"
+    assert "made again" in capsys.readouterr().out
+
+
+def test_a_sealed_file_is_checked(tmp_path: Path) -> None:
+    file = tmp_path / "last.ckpt"
+    for content in ("first", "second"):
+        with sealed(file) as unfinished:
+            unfinished.write_text(content)
+        assert file.read_text() == content
+        assert check_seal(file)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+    assert subprocess.run(["sha256sum", "-c", "last.ckpt.sha256"], cwd=tmp_path, check=False).returncode == 0
+    flip(file)
+    with pytest.raises(UserError, match=r"last\.ckpt is damaged: .*delete both: rm "):
+        check_seal(file)
+    (tmp_path / "last.ckpt.sha256").unlink()
+    assert not check_seal(file)
+
+
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_a_kill_never_parts_a_file_from_its_seal(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two renames, the file there is has a hash that fits."""
+    file = tmp_path / "last.ckpt"
+    with sealed(file) as unfinished:
+        unfinished.write_text("first")
+    replace, done = Path.replace, []
+
+    def killed(path: Path, target: Path) -> Path:
+        done.append(target)
+        if len(done) == steps:
+            raise SystemExit
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", killed)
+    try:
+        with sealed(file) as unfinished:
+            unfinished.write_text("second")
+    except SystemExit:
+        assert steps < 4
+    assert check_seal(file)
+    assert file.read_text() == ("first" if steps < 3 else "second")
 
 
 # --- fingerprints -----------------------------------------------------------------------------------------------------
@@ -195,6 +308,7 @@ def test_any_file_of_a_model_changes_its_fingerprint(name: str, model: Path) -> 
 def test_what_is_no_part_of_a_model_does_not_change_its_fingerprint(model: Path) -> None:
     before = folder_fingerprint(model)
     (model / "recipe.json").write_text('{"made": "today"}')
+    (model / "files.json").write_text('{"files": {}}')
     (model / "README.md").write_text("hello")
     assert folder_fingerprint(model) == before
     assert folder_fingerprint(model.rename(model.parent / "elsewhere")) == before

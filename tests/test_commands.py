@@ -220,6 +220,46 @@ def test_of_a_run_that_was_repeated_the_latest_counts(tmp_path: Path) -> None:
     assert "10.0" not in shown(new, old)
 
 
+@pytest.mark.parametrize("damage", ["half", "empty", "list", "no seed", "text", "binary", "no student"])
+def test_damaged_runs_are_told_by_file(tmp_path: Path, damage: str) -> None:
+    finished(tmp_path / "good", 1, 0.5)
+    file = finished(tmp_path / "bad", 2, 0.5) / "metrics.json"
+    whole, metrics = file.read_text(), json.loads(file.read_text())
+    file.write_bytes(
+        {
+            "half": whole[: len(whole) // 2].encode(),
+            "empty": b"",
+            "list": b"[]",
+            "no seed": json.dumps({name: value for name, value in metrics.items() if name != "seed"}).encode(),
+            "text": whole.replace("0.5", '"x"').encode(),
+            "binary": b"\xff\xfe\0",
+            "no student": json.dumps({**metrics, "models": {"direct": metrics["models"]["direct"]}}).encode(),
+        }[damage]
+    )
+    answer = run("compare", str(tmp_path), folder=tmp_path)
+    assert answer.returncode == 1
+    assert f"distilingua compare: {file} is not as a run writes it" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_so_is_what_was_typed_for_them(tmp_path: Path) -> None:
+    overrides = finished(tmp_path / "bad", 2, 0.5) / ".hydra" / "overrides.yaml"
+    for damage in ("- [", "3", "\0"):
+        overrides.write_text(damage)
+        with pytest.raises(UserError, match=r"overrides\.yaml is damaged"):
+            compare([tmp_path])
+        answer = run("resume", str(tmp_path / "bad"), folder=tmp_path)
+        assert answer.returncode == 1
+        assert "overrides.yaml is damaged" in answer.stderr
+        assert "Traceback" not in answer.stderr
+
+
+def test_a_run_without_a_teacher_is_compared_too(tmp_path: Path) -> None:
+    file = finished(tmp_path / "direct", 1, 0.5) / "metrics.json"
+    file.write_text(file.read_text().replace('"seconds": {"student"', '"seconds": {"direct"'))
+    assert "50.0" in shown(tmp_path)
+
+
 # --- a gap in the glossary --------------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+import shlex
 import shutil
 import tempfile
 import time
@@ -16,12 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
+from hydra.core.hydra_config import HydraConfig
 
 from distilingua.console import console
+from distilingua.errors import UserError, full_disk
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+RECIPE, FILES = "recipe.json", "files.json"
+"""Beside what was made: what it is; and its files with size and hash, when and by which run it was made. The age of the
+latter is the time since a run has opened it, see cache.py."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
 SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft terms do not, and a hard one comes by name
     *("data", "tasks", "models"),
@@ -59,7 +65,7 @@ def file_sha256(*paths: Path) -> str:
 def folder_fingerprint(folder: Path) -> str:
     """The content of a model folder: every weight, configuration and vocabulary file in it."""
     files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin", ".json", ".model", ".txt"})
-    return fingerprint({p.name: file_sha256(p) for p in files if p.name != "recipe.json"})
+    return fingerprint({p.name: file_sha256(p) for p in files if p.name not in (RECIPE, FILES)})
 
 
 def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
@@ -89,14 +95,85 @@ def code_fingerprint(*users: object) -> str:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file beside `path` to write to, which takes its name once it is whole and on disk: nobody finds half of it."""
+    with _beside(path) as unfinished:
+        yield unfinished
+        _to_disk(unfinished)
+        unfinished.replace(path)
+
+
+@contextmanager
+def sealed(path: Path) -> Iterator[Path]:
+    """As `whole_file`, and `path.sha256` beside it says what its content is, see `check_seal`.
+
+    Between two steps of a kill the hash of the file before is good as well, so that there always is one that fits.
+    """
+    seal, before = _seal(path), ""
+    if path.is_file() and seal.is_file():
+        before = seal.read_text("utf-8", errors="replace")
+    with _beside(path) as unfinished:
+        yield unfinished
+        _to_disk(unfinished)
+        line = f"{file_sha256(unfinished)}  {path.name}\n"  # as `sha256sum -c` reads it
+        with whole_file(seal) as file:
+            file.write_text(before + line, "utf-8")
+        unfinished.replace(path)
+    with whole_file(seal) as file:
+        file.write_text(line, "utf-8")
+
+
+def check_seal(path: Path) -> bool:
+    """Whether `sealed` has written this file; False where there is no hash to tell by.
+
+    Raises:
+        UserError: its content is another one.
+    """
+    seal = _seal(path)
+    if not seal.is_file():
+        return False
+    try:
+        whole = file_sha256(path) in seal.read_text("utf-8", errors="replace").split()
+    except OSError:  # a disk that cannot be read where the file is
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is damaged: its content is not what was written there, see {seal.name}. Restore it from a copy, "
+            f"or delete both: rm {shlex.quote(str(path))} {shlex.quote(str(seal))}"
+        )
+    return True
+
+
+def _seal(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """A name for what becomes `path`; what has it in the end is removed. A full disk is told by the name of `path`."""
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
     try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with _named(path):
+            yield unfinished
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Says of a full disk what could not be written: neither a failing write nor a library in Rust does."""
+    try:
+        yield
+    except Exception as raised:
+        error = full_disk(raised)
+        if error is not None and (error.filename is None or Path(error.filename).name.startswith(".")):
+            error.filename = str(path)
+        if error is None or error is raised:
+            raise
+        raise error from raised
+
+
+def _to_disk(file: Path) -> None:
+    with file.open("rb") as content:
+        os.fsync(content.fileno())
 
 
 def cached(
@@ -105,29 +182,103 @@ def cached(
     """The folder that holds what `recipe` describes, built by `build(folder)` if no earlier run has done it.
 
     Several jobs may ask at once: one builds, the others wait for it. A build that dies leaves nothing behind that a
-    later run could mistake for a whole one, because the folder gets its name only when it is finished.
+    later run could mistake for a whole one, because the folder gets its name only when it is finished. Every file has
+    its hash beside it and is checked against it here.
 
     Args:
         resumable: `build` can go on in a folder that an interrupted build has left; else it always gets an empty one.
+
+    Raises:
+        UserError: a file is not what was written.
     """
     folder = root / kind / fingerprint(recipe)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and folder not in TOLD:
-        when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / "recipe.json").stat().st_mtime))
-        console.print(f"Reused: {kind} of {when} ({folder})", soft_wrap=True)
     with FileLock(f"{folder}.lock"):
+        clear_unfinished(folder)
+        if folder.exists() and not (folder / FILES).exists():  # nobody can say whether it is whole
+            console.print(f"{folder} was kept without hashes of its files, and is made again.")
+            remove(folder)
         if not folder.exists():
             if resumable:
-                unfinished = folder.with_name(f".{folder.name}-unfinished")
+                unfinished = unfinished_folder(folder)
                 unfinished.mkdir(exist_ok=True)
             else:
                 unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
             try:
-                build(unfinished)
-                (unfinished / "recipe.json").write_text(json.dumps(recipe, indent=2, default=str, ensure_ascii=False))
+                with _named(folder):
+                    build(unfinished)
+                    _note_files(unfinished, recipe)
                 unfinished.rename(folder)
             finally:
                 if not resumable:
                     shutil.rmtree(unfinished, ignore_errors=True)
-        TOLD.add(folder)
+        else:
+            check_files(folder)
+            if folder not in TOLD:
+                when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / RECIPE).stat().st_mtime))
+                console.print(f"Reused: {kind} of {when} ({folder})", soft_wrap=True)
+            with suppress(OSError):  # of somebody else, or on a disk that is full
+                os.utime(folder / FILES)
+    TOLD.add(folder)
     return folder
+
+
+def _note_files(folder: Path, recipe: Mapping[str, Any]) -> None:
+    """Writes what it is and the hash of every file, when all are on disk."""
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=2, default=str, ensure_ascii=False), "utf-8")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILES)
+    for file in files:
+        _to_disk(file)
+    known = {file.relative_to(folder).as_posix(): [file.stat().st_size, file_sha256(file)] for file in files}
+    run = HydraConfig.get().runtime.output_dir if HydraConfig.initialized() else ""
+    with whole_file(folder / FILES) as note:
+        note.write_text(json.dumps({"files": known, "made": time.time(), "run": run}, indent=2), "utf-8")
+
+
+def check_files(folder: Path) -> None:
+    """Raises UserError for the first file of a kept folder that is not what was written; hashing reads 1 GB a second
+    or so."""
+    name, problem = FILES, "is not JSON as it was written"
+    try:
+        for name, (size, digest) in json.loads((folder / FILES).read_text("utf-8"))["files"].items():
+            problem = "cannot be read"
+            found = (folder / name).stat().st_size
+            if found != size:
+                problem = f"has {found} bytes of {size}"
+                break
+            if file_sha256(folder / name) != digest:
+                problem = "has another content than was written: its hash differs"
+                break
+        else:
+            return
+    except FileNotFoundError:
+        problem = "is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a damaged disk, or a damaged note
+        pass
+    raise UserError(
+        f"{folder / name} is damaged: it {problem}. Delete its folder, and this run makes it again: "
+        f"rm -r {shlex.quote(str(folder))}"
+    )
+
+
+def unfinished_folder(folder: Path) -> Path:
+    """Where a build that can go on is."""
+    return folder.with_name(f".{folder.name}-unfinished")
+
+
+def clear_unfinished(folder: Path, resumable: bool = False) -> None:
+    """Removes what killed builders have left of a folder; whoever holds its lock may.
+
+    Args:
+        resumable: what a build could go on with, too.
+    """
+    for path in folder.parent.glob(f".{folder.name}-*"):
+        if resumable or path != unfinished_folder(folder):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remove(folder: Path) -> None:
+    """Takes a kept folder away; it loses its name first, so that a kill leaves no half of it."""
+    gone = folder.with_name(f".{folder.name}-removed")
+    folder.rename(gone)
+    shutil.rmtree(gone)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -15,12 +16,14 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+  distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
 
 Overrides choose and change settings, from left to right, the last one wins:
   pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
   optimizer.lr=5e-4 pair.protocol=supervised            one value
 `distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
 """
+ROOM = 100_000  # bytes, for what Hydra writes before anything else
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
@@ -29,12 +32,12 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare")):
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare", "cache")):
         print(USAGE)
-    elif command == "compare":
+    elif command in ("compare", "cache"):
         from distilingua import commands
 
-        commands.compare(rest)
+        getattr(commands, command)(rest)
     elif command == "resume":
         from distilingua import commands
 
@@ -73,3 +76,5 @@ def check_writable(overrides: list[str]) -> None:
         existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
         if not existing.is_dir() or not os.access(existing, os.W_OK):
             sys.exit(f"distilingua: {folder} cannot be written ({existing} is in the way). Set hydra.run.dir=FOLDER.")
+        if shutil.disk_usage(existing).free < ROOM:
+            sys.exit(f"distilingua: the disk of {folder} is full. Make room, or set hydra.run.dir=FOLDER on another.")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,11 +21,13 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from rich.filesize import decimal
+from yaml import YAMLError
 
 from distilingua.artifacts import fingerprint
 from distilingua.console import console
-from distilingua.errors import STOPS, Stopped, UserError, as_user_error, stop
-from distilingua.locations import conf_folder
+from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
+from distilingua.locations import conf_folder, free_bytes
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -77,7 +81,10 @@ def train(cfg: DictConfig) -> float:
     """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml."""
     run = Path(HydraConfig.get().runtime.output_dir)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes of a job, which all print the same
-    with readable_errors(unused=run), console.logged(run / "train.log") if first else nullcontext():
+    with (
+        readable_errors(unused=run, cache=Path(cfg.paths.cache)),
+        console.logged(run / "train.log") if first else nullcontext(),
+    ):
         from distilingua.checks import check
 
         check(cfg)
@@ -117,11 +124,12 @@ def corpus(cfg: DictConfig) -> None:
 
 
 @contextmanager
-def readable_errors(unused: Path | None = None) -> Iterator[None]:
-    """A UserError ends the command with its message alone, and so do Ctrl-C and other signals.
+def readable_errors(unused: Path | None = None, cache: Path | None = None) -> Iterator[None]:
+    """A UserError ends the command with its message alone, and so do Ctrl-C, other signals, and a full disk.
 
     Args:
         unused: folder of a run, removed where the run never began.
+        cache: where it keeps what later runs use.
     """
     # nohup and launchers of clusters have plans of their own
     ours = [number for number in STOPS if signal.getsignal(number) == signal.SIG_DFL]
@@ -136,14 +144,34 @@ def readable_errors(unused: Path | None = None) -> Iterator[None]:
         print(stopped, file=sys.stderr)
         raise
     except Exception as raised:
+        began = unused and any(entry.name != ".hydra" and entry.suffix != ".log" for entry in unused.iterdir())
         error = as_user_error(raised)
+        if error is None and (full := full_disk(raised)):
+            error = no_room(full, [folder for folder in (unused, cache) if folder], unused if began else None)
         if error is None:
             raise
-        if unused and all(entry.name == ".hydra" or entry.suffix == ".log" for entry in unused.iterdir()):
+        if unused and not began:
             shutil.rmtree(unused)
         if HydraConfig.get().mode == RunMode.MULTIRUN:
             raise error from None  # the launcher reports it beside the other jobs
         sys.exit("\n".join(f"distilingua: {problem}" for problem in str(error).splitlines()))
+
+
+def no_room(full: OSError, folders: Sequence[Path], run: Path | None) -> UserError:
+    """What to say of a file that could not be written for want of room.
+
+    Args:
+        folders: where a run writes; and where programs do without asking, the folder for temporary files.
+        run: the one that resumes, if it has begun.
+    """
+    places = {folder: free_bytes(folder) for folder in (*folders, Path(tempfile.gettempdir()))}
+    fullest = min(places, key=lambda folder: places[folder])
+    kept = f" What was finished is kept; then go on with: distilingua resume {shlex.quote(str(run))}" if run else ""
+    return UserError(
+        f"there is no room for {full.filename or 'a file'} ({full.strerror}): {fullest} has {decimal(places[fullest])} "
+        f"left. Make room (`distilingua cache` lists what earlier runs keep, `distilingua cache --prune 30` frees what "
+        f"no run of 30 days has used), or name folders on another disk: paths.cache=FOLDER hydra.run.dir=FOLDER.{kept}"
+    )
 
 
 def resume(arguments: list[str]) -> list[str]:
@@ -160,11 +188,14 @@ def resume(arguments: list[str]) -> list[str]:
     overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
     if not overrides.is_file():
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    typed = yaml.safe_load(overrides.read_text("utf-8"))
+    try:
+        typed = yaml.safe_load(overrides.read_text("utf-8"))
+    except (OSError, ValueError, YAMLError):
+        typed = None
     if not isinstance(typed, list):  # a full disk leaves an empty file, which is not "nothing was typed"
         sys.exit(
             f"distilingua resume: {overrides} is damaged, so what was typed for this run is not known. Type it again: "
-            f"distilingua train OVERRIDES hydra.run.dir={quoted(folder)}"
+            f"distilingua train OVERRIDES hydra.run.dir={shlex.quote(str(folder))}"
         )
     return [*map(str, typed), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
@@ -176,4 +207,14 @@ def compare(arguments: list[str]) -> None:
     try:
         console.print_whole(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
     except UserError as error:
-        sys.exit(f"distilingua compare: {error}")
+        sys.exit("\n".join(f"distilingua compare: {problem}" for problem in str(error).splitlines()))
+
+
+def cache(arguments: list[str]) -> None:
+    """Lists what runs keep for later ones, or frees some of it."""
+    from distilingua.cache import cache as list_or_prune
+
+    try:
+        list_or_prune(arguments)
+    except UserError as error:
+        sys.exit(f"distilingua cache: {error}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import signal
 from collections.abc import Sequence
@@ -96,6 +98,26 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """The first few of many names."""
     rest = len(names) - most
     return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+
+
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, the share of a user, the largest file of a limit
+IN_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell, in the text alone
+
+
+def full_disk(raised: BaseException | None) -> OSError | None:
+    """What says in a chain of errors that something could not be written for want of room; None if nothing does.
+
+    Libraries wrap it: a logger reports that a number has a wrong type, a data set that it could not be made.
+    """
+    seen: set[int] = set()
+    while raised is not None and id(raised) not in seen:
+        seen.add(id(raised))
+        if isinstance(raised, OSError) and raised.errno in NO_ROOM:
+            return raised
+        if (told := IN_RUST.search(str(raised))) and int(told[1]) in NO_ROOM:
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+        raised = raised.__cause__ or raised.__context__
+    return None
 
 
 # --- what a value should be: a sentence, or None where it is right ----------------------------------------------------

@@ -1,8 +1,9 @@
-"""Where things are: `package:NAME/FOLDER`, and `conf/`."""
+"""Where things are: `package:NAME/FOLDER`, and `conf/`; and how much room there is."""
 
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 from distilingua.errors import UserError
@@ -33,3 +34,9 @@ def conf_folder() -> Path:
     """`conf/` of the checkout, or the copy inside the installed package."""
     inside = Path(__file__).parent / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def free_bytes(folder: Path) -> int:
+    """Room where a folder is, or will be."""
+    there = folder.absolute()
+    return shutil.disk_usage(next(place for place in (there, *there.parents) if place.exists())).free

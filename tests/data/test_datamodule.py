@@ -360,6 +360,19 @@ def test_whatever_shapes_the_pieces_makes_them_anew(
     assert len(set(results)) == len(results)
 
 
+def test_kept_pieces_are_checked(
+    rows: Rows, counting: TextClassification, student_tokenizer: Any, tmp_path: Path
+) -> None:
+    encoder, dev = Encoder(counting, student_tokenizer), rows.dev["en"]
+    encoder(dev, tmp_path)
+    (file,) = tmp_path.glob("tokens/*/tokens.arrow")
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file} is damaged"):
+        encoder(dev, tmp_path)
+
+
 # --- resuming ---------------------------------------------------------------------------------------------------------
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from datasets import Dataset
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from distilingua.checks import check
@@ -94,6 +96,83 @@ def test_texts_beyond_a_teacher_s_positions_are_refused_before_it_is_loaded(
     message = rf"task\.max_length={positions + 1} is more than the teacher's {positions} positions"
     with pytest.raises(UserError, match=message):
         check(compose_run(*options, f"task.max_length={positions + 1}"))
+
+
+def cut(name: str) -> Callable[[Path], None]:
+    def half(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+
+    return half
+
+
+def put(name: str, content: str, instead: str = "") -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / (instead or name)).unlink(missing_ok=True)
+        (folder / name).write_text(content)
+
+    return write
+
+
+def with_config(**config: Any) -> Callable[[Path], None]:
+    return lambda folder: edit(folder, **config)
+
+
+MYSTERY = {"model_type": "mystery", "auto_map": {"AutoConfig": "x.Y", "AutoModelForSequenceClassification": "x.Z"}}
+INDEX = '{"metadata": {}, "weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 9\n"
+FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
+    "code of its own": (with_config(**MYSTERY), "it has code of its own, which is not run here"),
+    "kind": (with_config(model_type=3), "does not recognize this architecture"),
+    "no kind": (with_config(model_type=None), "cannot load this model"),
+    "shape": (with_config(hidden_size="x"), "hidden_size"),
+    "heads": (with_config(num_attention_heads=5), "not a multiple of the number of attention heads"),
+    "positions": (with_config(max_position_embeddings="many"), "cannot load this model"),
+    "list": (put("config.json", "[]"), r"config\.json is damaged \(it is no object\)"),
+    "half a config": (cut("config.json"), r"config\.json is damaged"),
+    "half the weights": (cut("model.safetensors"), r"model\.safetensors is damaged \(it has \d+ bytes of \d+\)"),
+    "no weights": (put("model.safetensors", ""), r"model\.safetensors is damaged \(it has no whole header\)"),
+    "git-lfs": (put("model.safetensors", LFS), r"model\.safetensors is damaged .*git lfs pull"),
+    "pickle": (put("pytorch_model.bin", "x" * 99, "model.safetensors"), "holds more than weights, or none"),
+    "no shard": (put("model.safetensors.index.json", INDEX, "model.safetensors"), "model-00001-of-00001"),
+    "half an index": (put("model.safetensors.index.json", '{"m', "model.safetensors"), r"index\.json is damaged"),
+    "half a tokenizer": (cut("tokenizer.json"), r"tokenizer\.json is damaged"),
+    "half of its settings": (cut("tokenizer_config.json"), r"tokenizer_config\.json is damaged"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load this model"),
+}
+
+
+@pytest.mark.parametrize("damage", list(FOREIGN))
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_foreign_folder_is_told_by_file(
+    teacher_folder: Path, tmp_path: Path, damage: str, role: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever transformers, tokenizers, safetensors or torch raise; and nobody is asked whether to run its code."""
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked"))
+    task = TextClassification("intent", max_length=64).fit_labels(LABELS)
+
+    def load() -> None:
+        if role == "teacher":
+            source = TeacherSource(str(teacher_folder))
+            source.check(64)
+            load_model(source.location, task, load_tokenizer(source), whole=True)
+        else:
+            student = Pretrained(str(teacher_folder))
+            student.check(64)
+            student.model(task, student.tokenizer(Dataset.from_dict({}), tmp_path))
+
+    load()  # while it is whole
+    spoil, message = FOREIGN[damage]
+    spoil(teacher_folder)
+    with pytest.raises(UserError, match=rf"^{role}\.path={teacher_folder}: .*{message}"):
+        load()
+
+
+@pytest.mark.parametrize("modules", ["[{", "[3]", '[{"type": 3}]', '[{"type": "x.Pooling", "path": "nowhere"}]'])
+def test_so_is_a_folder_of_sentence_transformers(teacher_folder: Path, modules: str) -> None:
+    (teacher_folder / "modules.json").write_text(modules)
+    with pytest.raises(UserError, match=rf"^teacher\.path={teacher_folder}: "):
+        _ = TeacherSource(str(teacher_folder)).pooling
 
 
 def test_a_config_that_is_damaged_is_named(compose_run: Compose, teacher_folder: Path) -> None:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import re
+
 import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from tensorboard.plugin_util import markdown_to_safe_html
 
 from distilingua.monitoring.tensorboard import confusion_figure, disagreement_table
 from distilingua.training.evaluate import Evaluation
@@ -18,7 +24,7 @@ def test_disagreements_are_drawn_evenly_and_kept_in_one_cell() -> None:
     lines = table.splitlines()[2:]
     assert len(lines) == 10
     assert [int(line.split()[2]) for line in lines] == list(range(0, 100, 10))
-    assert lines[0] == r"| sentence 0 \| with a bar | on | off | on |"
+    assert lines[0] == "| sentence 0 &#124; with a bar | on | off | on |"
 
 
 def test_no_disagreement_is_an_empty_table() -> None:
@@ -32,3 +38,51 @@ def test_the_confusion_figure_counts_and_shows_shares() -> None:
     assert np.allclose(shares, [[2 / 3, 0, 1 / 3], [0, 1, 0], [0, 0, 0]])
     assert {text.get_position(): text.get_text() for text in axes.texts} == {(0, 0): "2", (2, 0): "1", (1, 1): "1"}
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+
+
+HOSTILE = [
+    *(
+        r"$\foo$",
+        "$x",
+        "a_b_c",
+        "**b**",
+        "`x|y`",
+        "a|b",
+        "<b>x</b>",
+        "<script>alert(1)</script>",
+        "![x](http://y/z.png)",
+    ),
+    *(
+        "[x](javascript:alert(1))",
+        "&amp;",
+        "# x",
+        "\\|",
+        "x\ny",
+        "~~x~~",
+        "<!-- x",
+        "&#124;",
+        "^x^",
+        "{x}",
+        "1. x",
+        "- x",
+    ),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_shown_sign_by_sign(text: str) -> None:
+    """By TensorBoard's own renderer: one row of four cells, in each of them what was written, and nothing else."""
+    teacher, student = Evaluation({}, [text], [text], [text]), Evaluation({}, [text], [text], [f"{text} not"])
+    shown = markdown_to_safe_html(disagreement_table(teacher, student))
+    body = shown.partition("<tbody>")[2]
+    assert set(re.findall(r"<(/?\w+)", body)) == {"tr", "td", "/tr", "/td", "/tbody", "/table"}
+    cells = [html.unescape(cell) for cell in re.findall(r"<td>(.*?)</td>", body, re.S)]
+    plain = " ".join(text.split())
+    assert cells == [plain, plain, f"{plain} not", plain]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_any_name_of_a_class_can_be_drawn(text: str) -> None:
+    figure = confusion_figure([text, "b"], [text, "b"], ["b", "b"], text)
+    FigureCanvasAgg(figure).draw()
+    assert figure.axes[0].get_xticklabels()[0].get_text() == text

@@ -104,6 +104,59 @@ def test_a_store_of_something_else_is_refused_by_name(
         Store(folder, {**RECIPE, name: "other"})
 
 
+@pytest.mark.parametrize("name", ["logits.npy", "classes.npy", "rest.npy", "index.json"])
+def test_a_flipped_bit_is_refused_by_file(tmp_path: Path, teacher: Predictor, given: dict[str, Any], name: str) -> None:
+    make(tmp_path, teacher, given, keep=4)
+    (file,) = (tmp_path / "soft_labels").glob(f"*/{name}")
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=rf"{file} is damaged: .*rm -r {file.parent}"):
+        make(tmp_path, teacher, given, keep=4)
+
+
+def interrupted(cache: Path, teacher: Predictor, given: dict[str, Any]) -> Path:
+    """The folder of a store that was stopped after three batches, of which each was noted."""
+    read: list[int] = []
+
+    def stop(module: Any, inputs: Any) -> None:
+        if len(read) == 3:
+            raise KeyboardInterrupt
+        read.append(1)
+
+    hook = teacher.model.register_forward_pre_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        make(cache, teacher, given)
+    hook.remove()
+    (folder,) = (cache / "soft_labels").glob(".*-unfinished")
+    return folder
+
+
+@pytest.mark.parametrize("note", ["", "[384", "null", '[1, "x"]'])
+def test_a_damaged_note_of_progress_starts_again(
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], note: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SAVE_EVERY", 1)
+    whole = make(tmp_path / "whole", teacher, given)
+    (interrupted(tmp_path / "cut", teacher, given) / "progress.json").write_text(note)
+    assert np.array_equal(make(tmp_path / "cut", teacher, given).logits, whole.logits)
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut", "header"])
+def test_damaged_beginnings_are_refused_by_folder(
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "SAVE_EVERY", 1)
+    folder = interrupted(tmp_path, teacher, given)
+    content = (folder / "logits.npy").read_bytes()
+    if damage == "gone":
+        (folder / "logits.npy").unlink()
+    else:
+        (folder / "logits.npy").write_bytes(content[:-100] if damage == "cut" else b"x" + content[1:])
+    with pytest.raises(UserError, match=rf"{folder} holds soft labels that were interrupted.*: rm -r {folder}"):
+        make(tmp_path, teacher, given)
+
+
 def test_half_precision_keeps_three_digits(tmp_path: Path, teacher: Predictor, given: dict[str, Any]) -> None:
     full, half = make(tmp_path, teacher, given), make(tmp_path, teacher, given, dtype="float16")
     assert half.logits.nbytes * 2 == full.logits.nbytes

@@ -12,8 +12,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import code_fingerprint, fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, fingerprint, rows_fingerprint
 from distilingua.tasks.task import Encoded, Task
+
+TOKENS = "tokens.arrow"
 
 
 @dataclass(frozen=True)
@@ -30,27 +32,33 @@ class Encoder:
     prefix: str = ""
 
     def __call__(self, rows: Dataset, cache: Path | None) -> list[Encoded]:
-        """Every row as a model reads it; `datasets` keeps it on disk, addressed by text, tokenizer, length and code."""
+        """Every row as a model reads it; kept, and addressed by text, tokenizer, length and code."""
         task = self.task
-        address = fingerprint(
-            [rows_fingerprint(rows, task.reads), self.fingerprint, self.prefix, task.recipe, code_fingerprint(task)]
-        )
-        if cache is not None:
-            (cache / "tokens").mkdir(parents=True, exist_ok=True)
 
         def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
             encoded = task.encode(batch, self.tokenizer, self.prefix)
             return {name: [row[name] for row in encoded] for name in encoded[0]}
 
-        tokens = rows.select_columns(list(task.reads)).map(
-            encode,
-            batched=True,
-            remove_columns=list(task.reads),
-            cache_file_name=str(cache / "tokens" / f"{address}.arrow") if cache is not None else None,
-            new_fingerprint=address,
-            desc="Tokenising",
-        )
-        return tokens.to_list()
+        def build(folder: Path | None) -> Dataset:
+            return rows.select_columns(list(task.reads)).map(
+                encode,
+                batched=True,
+                remove_columns=list(task.reads),
+                cache_file_name=str(folder / TOKENS) if folder is not None else None,
+                new_fingerprint=fingerprint(recipe),
+                desc="Tokenising",
+            )
+
+        recipe = {
+            "rows": rows_fingerprint(rows, task.reads),
+            "tokenizer": self.fingerprint,
+            "prefix": self.prefix,
+            "task": task.recipe,
+            "code": code_fingerprint(task),
+        }
+        if cache is None or not len(rows):  # of nothing, `datasets` keeps nothing
+            return build(None).to_list()
+        return Dataset.from_file(str(cached(cache, "tokens", recipe, build) / TOKENS)).to_list()
 
     def changed(self, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         """Rows that an augmentation has changed, as a model reads them."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, one_of, refuse, text
+from distilingua.errors import UserError, full_disk, one_of, refuse, text
 from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
@@ -25,7 +26,74 @@ FROM_PADDING = (  # they count positions from the padding piece's id on
     "esm",
     "luke",
 )
+DESCRIBING = (  # what transformers and sentence-transformers read; whatever else is there is not ours to judge
+    *("config.json", "generation_config.json", "modules.json", "preprocessor_config.json", "processor_config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
+)
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
+
+
+@contextmanager
+def readable(name: str, folder: Path | None) -> Iterator[None]:
+    """Whatever a library raises for files of a model becomes one sentence that says which file it is.
+
+    Args:
+        name: what the user set: `teacher.path=FOLDER`.
+        folder: where the files are; None on the hub.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # there is no end to what they raise: transformers 20 kinds, safetensors its own
+        if full_disk(error) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        refuse(damaged(name, folder) if folder is not None else None)
+        told = " ".join(str(error).split())
+        if "trust_remote_code" in told:
+            told = "it has code of its own, which is not run here"
+        elif "weights_only" in told:
+            told = "its .bin file holds more than weights, or none; what it would run is not run here"
+        raise UserError(
+            f"{name}: transformers cannot load this model ({type(error).__name__}: {told[:200]}). Save or download it "
+            f"again, or choose another one."
+        ) from error
+
+
+def damaged(name: str, folder: Path) -> str | None:
+    """The first file of a model's folder that cannot be whole, in a sentence; reads no weights.
+
+    Args:
+        name: what the user set, for the message.
+    """
+    for file in sorted(folder.iterdir()):
+        problem = None
+        try:
+            if file.name in DESCRIBING or file.name.endswith(".index.json"):
+                json.loads(file.read_text("utf-8"))
+            elif file.suffix == ".safetensors":
+                problem = _cut(file)
+        except (ValueError, RecursionError) as error:
+            problem = str(error)
+        except OSError as error:
+            problem = error.strerror
+        if problem:
+            return f"{name}: {file.name} is damaged ({problem}). Save or download the model again."
+    return None
+
+
+def _cut(file: Path) -> str | None:
+    """What is wrong with the length of a file of weights, which begins with a list of what follows."""
+    size = file.stat().st_size
+    with file.open("rb") as content:
+        start = content.read(8)
+        header = int.from_bytes(start, "little")
+        if len(start) < 8 or header > size - 8:
+            lfs = (start + content.read(60)).startswith(b"version https://git-lfs")
+            return "it is a pointer of git-lfs: run `git lfs pull`" if lfs else "it has no whole header"
+        tensors = json.loads(content.read(header))
+    ends = [8 + header + one["data_offsets"][1] for key, one in tensors.items() if key != "__metadata__"]
+    return f"it has {size} bytes of {max(ends)}" if ends and max(ends) != size else None
 
 
 @dataclass
@@ -159,10 +227,12 @@ class TeacherSource:
                 f"{role}.path={self.path}: its embedding is factorised, which transformers would replace by a random "
                 f"one. Multiply it back first: distilingua.models.factorise.unfactorise."
             )
+        refuse(damaged(f"{role}.path={self.path}", folder))
         self._check_classes(role)
-        config = self.config
-        reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
-        check_positions(max_length, config.get("max_position_embeddings"), reserved, role)
+        with readable(f"{role}.path={self.path}", folder):
+            config = self.config
+            reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
+            check_positions(max_length, config.get("max_position_embeddings"), reserved, role)
         if self.sha256:
             found = file_sha256(folder / "model.safetensors")
             if found != self.sha256:
@@ -181,33 +251,41 @@ class TeacherSource:
         assert self.local is not None
         try:
             found: dict[str, Any] = json.loads((self.local / "config.json").read_text("utf-8"))
-        except ValueError as error:
+            if not isinstance(found, dict):
+                raise ValueError("it is no object")
+        except (OSError, ValueError, RecursionError) as error:
             raise UserError(
                 f"teacher.path={self.path}: config.json is damaged ({error}). Save the model there again."
             ) from None
         return found
 
-    def label_order(self) -> list[str] | None:
-        """Names of the classes in the order of its logits, as the corpus spells them; None where it does not say."""
+    def label_order(self, spelt: bool = True) -> list[str] | None:
+        """Names of the classes in the order of its logits; None where it does not say.
+
+        Args:
+            spelt: as the corpus does, by `labels`; else as the model itself.
+        """
         if self.local is not None:
             names = self.config.get("id2label") or {}
         else:
             from transformers import AutoConfig
 
-            names = AutoConfig.from_pretrained(self.location, revision=self.revision).id2label or {}
+            with readable(f"teacher.path={self.path}", None):
+                found = AutoConfig.from_pretrained(self.location, revision=self.revision, trust_remote_code=False)
+            names = found.id2label or {}
         try:
             own = [str(names[key]) for key in sorted(names, key=int)]
-        except ValueError:
+        except (ValueError, TypeError):
+            told = ", ".join(map(str, names)) if isinstance(names, dict | list) else names
             raise UserError(
-                f"teacher.path={self.path}: id2label of its config.json numbers classes {', '.join(map(str, names))}; "
-                f"expected 0, 1, …"
+                f"teacher.path={self.path}: id2label of its config.json numbers classes {told}; expected 0, 1, …"
             ) from None
-        return [str((self.labels or {}).get(name, name)) for name in own] or None
+        return [str((self.labels or {}).get(name, name) if spelt else name) for name in own] or None
 
     def _check_classes(self, role: str) -> None:
         if self.labels is None:
             return
-        own = [str(name) for name in (self.config.get("id2label") or {}).values()]
+        own = self.label_order(spelt=False) or []
         unknown = [str(name) for name in self.labels if str(name) not in own]
         twice = [str(name) for name, n in Counter(self.labels.values()).items() if n > 1]
         refuse(
@@ -224,20 +302,26 @@ class TeacherSource:
         modules = self.local / "modules.json" if self.local else None
         if modules is None or not modules.is_file():
             return "mean"
-        for module in json.loads(modules.read_text("utf-8")):
-            kind, folder = module["type"].rpartition(".")[2], modules.parent / module["path"]
-            if kind not in ("Transformer", "Pooling", "Normalize"):
-                return kind
-            if kind == "Pooling":
-                settings = json.loads((folder / "config.json").read_text("utf-8"))
-                modes = [name for name, on in settings.items() if name.startswith("pooling_mode") and on]
-                named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-                found = named.get(modes[0], modes[0]) if len(modes) == 1 else " and ".join(modes)
-                # newer files name the mode itself
-                found = settings["pooling_mode"] if isinstance(settings.get("pooling_mode"), str) else found
-                if found not in ("mean", "cls"):
-                    return found
-        return found
+        with readable(f"teacher.path={self.path}", self.local):
+            return _pooling(modules)
+
+
+def _pooling(modules: Path) -> str:
+    found = "mean"
+    for module in json.loads(modules.read_text("utf-8")):
+        kind, folder = module["type"].rpartition(".")[2], modules.parent / module["path"]
+        if kind not in ("Transformer", "Pooling", "Normalize"):
+            return str(kind)
+        if kind == "Pooling":
+            settings = json.loads((folder / "config.json").read_text("utf-8"))
+            modes = [name for name, on in settings.items() if name.startswith("pooling_mode") and on]
+            named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
+            found = named.get(modes[0], modes[0]) if len(modes) == 1 else " and ".join(modes)
+            # newer files name the mode itself
+            found = settings["pooling_mode"] if isinstance(settings.get("pooling_mode"), str) else found
+            if found not in ("mean", "cls"):
+                return found
+    return found
 
 
 def check_pieces(model: Any, tokenizer: Any, name: str) -> None:

@@ -64,7 +64,7 @@ class Listener:
         check_speech()
         from transformers import AutoProcessor
 
-        return cls(AutoProcessor.from_pretrained(folder, revision=revision))
+        return cls(AutoProcessor.from_pretrained(folder, revision=revision, trust_remote_code=False))
 
     def save_pretrained(self, folder: str | Path) -> None:
         self.processor.save_pretrained(folder)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
-from distilingua.models.source import TeacherSource, check_pieces, check_positions
+from distilingua.models.source import TeacherSource, check_pieces, check_positions, readable
 from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -211,7 +211,8 @@ class Pretrained:
             return
         from transformers import AutoConfig
 
-        config = AutoConfig.from_pretrained(folder)
+        with readable(f"{role}.path={self.path}", folder):
+            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         _check_plain(self.path, config)
         chosen_layers(self.layers, config.num_hidden_layers)
         if self.embedding_rank is not None:
@@ -247,14 +248,16 @@ class Pretrained:
         from distilingua.models.factorise import factorise
         from distilingua.models.trimming import kept_rows, reserved_positions, trim_embeddings
 
-        model, report = model_class(task).from_pretrained(
-            self._source.location,
-            revision=self.revision,
-            dtype=torch.float32,  # it will be trained; some files hold half precision
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **task.model_options,
-        )
+        with readable(f"student.path={self.path}", self._source.local):
+            model, report = model_class(task).from_pretrained(
+                self._source.location,
+                revision=self.revision,
+                dtype=torch.float32,  # it will be trained; some files hold half precision
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **task.model_options,
+            )
         _check_plain(self.path, model.config)
         check_pieces(model, self._tokenizer, f"student.path={self.path}")
         positions = getattr(model.config, "max_position_embeddings", None)
@@ -296,7 +299,10 @@ class Pretrained:
         """The whole one."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self._source.location, revision=self.revision)
+        with readable(f"student.path={self.path}", self._source.local):
+            tokenizer = AutoTokenizer.from_pretrained(
+                self._source.location, revision=self.revision, trust_remote_code=False
+            )
         if tokenizer.pad_token is None:  # decoders are trained without one
             tokenizer.pad_token = tokenizer.eos_token
         return tokenizer

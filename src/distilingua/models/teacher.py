@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
-from distilingua.models.source import TeacherSource, check_pieces, check_positions
+from distilingua.models.source import TeacherSource, check_pieces, check_positions, readable
 from distilingua.models.speech import Listener
 from distilingua.models.trimming import reserved_positions
 from distilingua.tasks.task import Task, model_class
@@ -42,9 +42,10 @@ class FrozenTeacher:
 
 
 def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
-    if hears:
-        return Listener.load(source.location, source.revision)
-    tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision)
+    with readable(f"teacher.path={source.path}", source.local):
+        if hears:
+            return Listener.load(source.location, source.revision)
+        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
     if tokenizer.pad_token is None:  # decoders are trained without one
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -65,14 +66,16 @@ def load_model(
     Raises:
         UserError: weights are missing; texts may be longer than the model's positions.
     """
-    model, report = model_class(task).from_pretrained(
-        folder,
-        revision=revision,
-        dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
-        ignore_mismatched_sizes=True,
-        output_loading_info=True,
-        **task.model_options,
-    )
+    with readable(f"teacher.path={folder}", Path(folder) if Path(folder).is_dir() else None):
+        model, report = model_class(task).from_pretrained(
+            folder,
+            revision=revision,
+            dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **task.model_options,
+        )
     new = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
     if whole and new:
         raise UserError(

@@ -12,7 +12,7 @@ import yaml
 from rich.console import Group
 
 from distilingua.console import plain_table
-from distilingua.errors import UserError
+from distilingua.errors import UserError, refuse
 
 
 def compare(folders: list[Path]) -> Group:
@@ -24,16 +24,22 @@ def compare(folders: list[Path]) -> Group:
         folders: searched for `metrics.json` at any depth.
 
     Raises:
-        UserError: no finished run in them.
+        UserError: no finished run in them; files of a run that are damaged, a line each.
     """
     found: dict[str, dict[Any, tuple[float, dict[str, Any]]]] = defaultdict(dict)
     again: Counter[str] = Counter()
+    damaged: list[str] = []
     for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
-        metrics = json.loads(file.read_text("utf-8"))
-        setting, seed, written = _setting(file.parent, metrics), metrics["seed"], file.stat().st_mtime
+        try:
+            metrics = _metrics(file)
+            setting, seed, written = _setting(file.parent, metrics), metrics["seed"], file.stat().st_mtime
+        except UserError as error:
+            damaged.append(str(error))
+            continue
         again[setting] += seed in found[setting]
         if seed not in found[setting] or written > found[setting][seed][0]:  # a copy, or a run that was repeated
             found[setting][seed] = written, metrics
+    refuse(*damaged)
     runs = {setting: [metrics for _, metrics in seeds.values()] for setting, seeds in found.items()}
     if not runs:
         raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
@@ -60,20 +66,50 @@ def compare(folders: list[Path]) -> Group:
                 *(_spread(values) for values in scores.values()),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
-                f"{statistics.mean(run['seconds']['student'] for run in seeds):.0f}",
+                f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
             )
         tables.append(table)
     return Group(*tables)
+
+
+def _metrics(file: Path) -> dict[str, Any]:
+    """What a run found; raises UserError for a file that is not as `train` writes it."""
+    try:
+        metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        score = next(iter(metrics["shown"]))
+        shares = [scores[score] for model in metrics["models"].values() for scores in model["languages"].values()]
+        shares += [*metrics["soft_labels"].values(), *metrics["retention"].get("languages", {}).values()]
+        sum([*shares, *metrics["seconds"].values()])  # they are numbers
+        hash((metrics["seed"], metrics["task"], metrics["pair"]))
+        metrics["models"]["student"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
+        raise UserError(
+            f"{file} is not as a run writes it ({type(error).__name__}: {error}). Delete it; `distilingua resume "
+            f"{file.parent}` writes it anew, where the run's checkpoints are."
+        ) from None
+    return metrics
 
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but its seed and its place."""
     typed = [folder / ".hydra" / "overrides.yaml" for folder in (run, run.parent)]  # a task among several has no own
     found = next((file for file in typed if file.is_file()), None)
-    overrides: list[str] = yaml.safe_load(found.read_text("utf-8")) if found else []
+    try:
+        overrides = [str(item) for item in yaml.safe_load(found.read_text("utf-8"))] if found else []
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
+        raise UserError(
+            f"{found} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
+            f"delete the folder of the run."
+        ) from None
     own = [f"task={metrics['task']}"] if found == typed[1] else []
     kept = [item for item in overrides if not item.startswith(("seed=", "paths.", "hydra."))]
     return " ".join(sorted([*own, *kept])) or f"pair={metrics['pair']}"
+
+
+def _seconds(run: dict[str, Any]) -> float:
+    """For the student; without a teacher, it is the baseline."""
+    taken: dict[str, float] = run["seconds"]
+    return taken.get("student", taken.get("direct", 0.0))
 
 
 def _spread(values: list[float]) -> str:

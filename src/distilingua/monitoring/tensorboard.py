@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
 from distilingua.tasks.task import Evaluation
+
+MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
@@ -23,9 +26,10 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set(title=title, xlabel="predicted", ylabel="true")
-    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(shown)), shown, fontsize=7)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(title, parse_math=False)
+    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=7, parse_math=False)  # "$" is a sign like others
+    axes.set_yticks(range(len(shown)), shown, fontsize=7, parse_math=False)
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6, color=colour)
@@ -38,8 +42,13 @@ def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40)
     different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
     shown = different[:: -(-len(different) // rows) or 1]
     lines = ["| text | teacher | student | truth |", "| --- | --- | --- | --- |"]
-    lines += ["| {} | {} | {} | {} |".format(text.replace("|", "\\|"), *names) for text, *names in shown]
+    lines += ["| {} | {} | {} | {} |".format(*map(as_it_is, row)) for row in shown]
     return "\n".join(lines)
+
+
+def as_it_is(text: str) -> str:
+    """Text in a cell of a Markdown table, which shows it sign by sign: neither markup nor HTML, and on one line."""
+    return MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
 
 
 def log_evaluations(

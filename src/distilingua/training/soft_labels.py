@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,11 +14,12 @@ import numpy as np
 import torch
 from datasets import Dataset
 from numpy.lib.format import open_memmap
+from rich.filesize import decimal
 from torch import Tensor
 
 from distilingua.artifacts import cached, whole_file
 from distilingua.console import console
-from distilingua.errors import UserError
+from distilingua.errors import UserError, full_disk
 from distilingua.tasks.task import Encoded, Example, Task
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
@@ -159,7 +162,7 @@ def store_soft_labels(
         counts = [task.positions(row) for row in encoded]
         starts, total = np.cumsum([0, *counts]), sum(counts)
         progress = folder / "progress.json"
-        done, lost = json.loads(progress.read_text()) if progress.exists() else (0, 0.0)
+        done, lost = _progress(progress)
         arrays: dict[str, np.ndarray] = {}
         for n, (texts, cells) in enumerate(teacher.cells(encoded, "Soft labels", start=done), 1):
             width = cells.shape[1]
@@ -179,7 +182,8 @@ def store_soft_labels(
             last = done == len(encoded)
             if last:  # before the last note of progress: with it, a store is whole but for its name
                 index = json.dumps({"ids": rows["id"][:], "counts": counts, "width": width})
-                (folder / "index.json").write_text(index, "utf-8")
+                with whole_file(folder / "index.json") as file:
+                    file.write_text(index, "utf-8")
                 if k is not None:
                     console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
             if last or n % SAVE_EVERY == 0:
@@ -199,14 +203,49 @@ def _arrays(folder: Path, total: int, width: int, k: int | None, dtype: str, new
         shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
     size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     console.print(f"Soft labels: {total} positions × {k or width} classes, {size / 1e6:.1f} MB")
+    files = {name: folder / f"{name}.npy" for name in shapes}
+    if not new:
+        try:
+            found = [open_memmap(file, "r").shape for file in files.values()]  # "r+" would lengthen one that is cut
+            if found != [shape for shape, _ in shapes.values()]:
+                raise ValueError(found)
+            return {name: open_memmap(file, "r+") for name, file in files.items()}
+        except (OSError, ValueError):
+            raise UserError(
+                f"{folder} holds soft labels that were interrupted, and their files are damaged. Delete it, and they "
+                f"are computed anew: rm -r {shlex.quote(str(folder))}"
+            ) from None
     free = shutil.disk_usage(folder).free
-    if new and size > free:
-        raise UserError(
-            f"teacher.store: the soft labels need {size / 1e9:.1f} GB and {folder.parents[1]} has {free / 1e9:.1f} GB "
-            f"left. Set teacher.store_top_k=32 or teacher.store_dtype=float16, name another paths.cache, or set "
-            f"teacher.store=false."
-        )
-    return {
-        name: open_memmap(folder / f"{name}.npy", "w+" if new else "r+", dtype=kind, shape=shape)
-        for name, (shape, kind) in shapes.items()
-    }
+    error = None
+    if free >= size:
+        try:
+            return {name: _allocated(file, *shapes[name]) for name, file in files.items()}
+        except OSError as raised:
+            error = full_disk(raised)
+            if error is None:
+                raise
+            for file in files.values():
+                file.unlink(missing_ok=True)
+    raise UserError(
+        f"teacher.store: the soft labels need {decimal(size)} and {folder.parents[1]} has {decimal(free)} left"
+        f"{f' ({error.strerror})' if error else ''}. Set teacher.store_top_k=32 or teacher.store_dtype=float16, name "
+        f"another paths.cache, or set teacher.store=false."
+    )
+
+
+def _allocated(file: Path, shape: tuple[int, ...], kind: str) -> np.ndarray:
+    """A memory-mapped file that has its place on the disk: a sparse one would be told by SIGBUS that there is none."""
+    array = open_memmap(file, "w+", dtype=kind, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with file.open("r+b") as content:
+            os.posix_fallocate(content.fileno(), 0, file.stat().st_size)
+    return array
+
+
+def _progress(file: Path) -> tuple[int, float]:
+    """How many texts an interrupted computation has stored, and what its top-k has lost; none by a damaged note."""
+    try:
+        done, lost = json.loads(file.read_text("utf-8"))
+        return int(done), float(lost)
+    except (FileNotFoundError, ValueError, TypeError):
+        return 0, 0.0

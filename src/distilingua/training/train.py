@@ -123,10 +123,11 @@ def conclude(
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
     }
-    log_results(job.cfg, job.task, metrics, evaluations)
-    with whole_file(job.run / "metrics.json") as file:  # last: whoever resumes takes it for the end, see `finished`
+    # before what is drawn, which may fail; whoever resumes takes it for the end, see `finished`
+    with whole_file(job.run / "metrics.json") as file:
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     console.print_whole(results_table(metrics))
+    log_results(job.cfg, job.task, metrics, evaluations)
     if job.task.note:
         console.print(job.task.note)
     return metrics

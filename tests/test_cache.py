@@ -1,0 +1,83 @@
+"""`distilingua cache`: what is kept, since when, by which run; and what may go."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from distilingua.artifacts import cached, fingerprint
+from distilingua.cache import DAY, cache, kept
+from distilingua.errors import UserError
+from tests.test_cli import run
+
+
+def build(folder: Path) -> None:
+    (folder / "weights").write_bytes(bytes(5000))
+
+
+def age(folder: Path, days: float) -> None:
+    for file in folder.rglob("*"):
+        os.utime(file, (time.time() - days * DAY,) * 2)
+
+
+@pytest.fixture
+def old_and_new(tmp_path: Path) -> tuple[Path, Path]:
+    old, new = (cached(tmp_path, "teachers", {"name": name}, build) for name in ("old", "new"))
+    for folder in (old, new):
+        age(folder, 40)
+    assert cached(tmp_path, "teachers", {"name": "new"}, build) == new  # which a run opens again
+    return old, new
+
+
+def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) -> None:
+    old, new = old_and_new
+    note = json.loads((old / "files.json").read_text())
+    (old / "files.json").write_text(json.dumps({**note, "run": "/runs/first", "made": time.time() - 50 * DAY}))
+    age(old, 40)
+    (tmp_path / "soft_labels" / ".0123456789abcdef-unfinished").mkdir(parents=True)
+    (tmp_path / "soft_labels" / "my notes").mkdir()  # not ours
+    answer = run("cache", str(tmp_path), folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    lines = {line.split()[1]: line.split() for line in answer.stdout.splitlines() if "ago" in line}
+    assert lines[old.name][2:] == ["/runs/first", *lines[old.name][3:5], "50", "d", "ago", "40", "d", "ago"]
+    assert lines[new.name][-6:] == ["0", "h", "ago", "0", "h", "ago"]
+    assert "(unfinished)" in lines["0123456789abcdef"]
+    assert "3 folders in" in answer.stdout
+    assert "my notes" not in answer.stdout
+
+
+def test_what_nobody_used_is_freed(tmp_path: Path, old_and_new: tuple[Path, Path]) -> None:
+    old, new = old_and_new
+    answer = run("cache", f"paths.cache={tmp_path}", "--prune", "30", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "1 folders freed" in answer.stdout
+    assert [one.folder for one in kept(tmp_path)] == [new]
+    assert not old.exists()
+    assert (cached(tmp_path, "teachers", {"name": "old"}, build) / "weights").exists()  # a later run makes it again
+
+
+def test_what_is_being_made_stays(tmp_path: Path, old_and_new: tuple[Path, Path]) -> None:
+    old, _ = old_and_new
+    unfinished = tmp_path / "teachers" / f".{fingerprint('other')}-unfinished"
+    unfinished.mkdir()
+    os.utime(unfinished, (0, 0))
+    with FileLock(f"{tmp_path}/teachers/{fingerprint('other')}.lock"), FileLock(f"{old}.lock"):
+        cache([str(tmp_path), "--prune", "0"])
+    assert {one.folder for one in kept(tmp_path)} == {old, unfinished}
+    cache([str(tmp_path), "--prune", "0"])
+    assert kept(tmp_path) == []
+    assert not [path for path in tmp_path.rglob("*") if path.suffix != ".lock" and path.name != "teachers"]
+
+
+@pytest.mark.parametrize(
+    "typed", [["--prune"], ["--prune", "x"], ["--prune", "-1"], ["a", "b"], ["--all"], ["nowhere"]]
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, typed: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"Type distilingua cache \[FOLDER\] \[--prune DAYS\]"):
+        cache(typed)
