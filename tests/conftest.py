@@ -52,7 +52,7 @@ def files_corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "data")
 
 
-def save_teacher(folder: Path) -> Path:
+def save_teacher(folder: Path, positions: int = 64) -> Path:
     """A BERT of two layers and 32 units with a tokenizer of its own, as `save_pretrained` writes it."""
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -68,7 +68,7 @@ def save_teacher(folder: Path) -> Path:
         num_hidden_layers=2,
         num_attention_heads=2,
         intermediate_size=64,
-        max_position_embeddings=64,
+        max_position_embeddings=positions,
         pad_token_id=tokenizer.pad_token_id,
         id2label=labels,
         label2id={name: i for i, name in labels.items()},
@@ -141,7 +141,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a module: a corpus, a teacher, and a cache where runs find what they share."""
     folder = tmp_path_factory.mktemp("kept")
     write_corpus(folder / "data")
-    save_teacher(folder / "teacher")
+    save_teacher(folder / "teacher", positions=128)  # as many as any experiment asks for
     return folder
 
 

@@ -324,23 +324,30 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
     assert len(list((tmp_path / "cache/soft_labels").glob("*/logits.npy"))) == 1  # written once, read by both processes
 
 
+@pytest.fixture(scope="module")
+def uninterrupted(kept: Path) -> tuple[list[str], bytes]:
+    """Settings of a run, and the weights it ends with when nothing stops it."""
+    settings = [
+        *files_overrides(kept / "data"),
+        *("teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"),
+        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=8"),
+        "training.batch_size=4",
+        f"paths.cache={kept / 'cache'}",
+    ]
+    whole = run("train", *settings, f"hydra.run.dir={kept / 'whole'}", folder=kept)
+    assert whole.returncode == 0, whole.stderr
+    return settings, (kept / "whole/student/model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_a_stopped_run_resumes_to_the_same_weights(
-    tmp_path: Path, files_corpus: Path, teacher_folder: Path, how: str
+    tmp_path: Path, uninterrupted: tuple[list[str], bytes], how: str
 ) -> None:
     """Promise 6, killed or by Ctrl-C in the middle of the student's training: bit for bit on one device."""
-    settings = [
-        *files_overrides(files_corpus),
-        *("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]", "teacher.fine_tune=null"),
-        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=12"),
-        "training.batch_size=4",
-        f"paths.cache={tmp_path}/cache",
-    ]
-    whole = run("train", *settings, f"hydra.run.dir={tmp_path}/whole", folder=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    settings, weights = uninterrupted
     folder = tmp_path / how / "seed=1,student=nano"
     command = [DISTILINGUA, "train", *settings, f"hydra.run.dir='{folder}'"]
-    job = subprocess.Popen(command, cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL)
+    job = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
     last = folder / "checkpoints" / "student" / "last.ckpt"
     deadline = time.monotonic() + HANGS  # not to hang for ever
     while not last.exists() and job.poll() is None and time.monotonic() < deadline:
@@ -349,13 +356,13 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     job.wait()
     assert last.exists()
     assert not (folder / "metrics.json").exists()  # it died before its end
-    other = run("train", *settings, "optimizer.lr=0.5", f"hydra.run.dir='{folder}'", folder=tmp_path)
-    assert other.returncode == 1
-    assert "holds a run with other settings" in other.stderr
-    resumed = run("resume", str(folder), folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    weights = [(path / "student" / "model.safetensors").read_bytes() for path in (tmp_path / "whole", folder)]
-    assert weights[0] == weights[1]
+    other, resumed = run_several(
+        ["train", *settings, "optimizer.lr=0.5", f"hydra.run.dir='{folder}'"], ["resume", str(folder)], folder=tmp_path
+    )
+    assert other["code"] == 1
+    assert "holds a run with other settings" in other["err"]
+    assert resumed["code"] == 0, resumed["err"]
+    assert (folder / "student/model.safetensors").read_bytes() == weights
 
 
 def test_resume_says_what_it_needs(tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_german_answers_without_german_labels(compose_run) -> None:  # type: ign
     """The whole job on a small part of the embedded corpus."""
     cfg = compose_run(
         "experiment=answers",
-        "corpus.corpus.sentences=2",
+        "corpus.corpus.sentences=1",
         "corpus.corpus.eval_sentences=1",
         "teacher.fine_tune.epochs=3",
         *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),

@@ -249,7 +249,7 @@ def test_german_slots_without_german_labels(compose_run) -> None:  # type: ignor
     """The whole job on a small part of the embedded corpus: the projection teaches what direct transfer cannot."""
     cfg = compose_run(
         "experiment=slots",
-        "corpus.sentences=2",
+        "corpus.sentences=1",
         "corpus.eval_sentences=1",
         "teacher.fine_tune.epochs=2",
         *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
