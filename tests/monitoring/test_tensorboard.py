@@ -41,8 +41,31 @@ def test_the_confusion_figure_counts_and_shows_shares() -> None:
 
 
 HOSTILE = [
-    *(r"$\foo$", "$x", "a_b_c", "**b**", "`x|y`", "a|b", "<b>x</b>", "<script>alert(1)</script>", "![x](http://y/z.png)"),
-    *("[x](javascript:alert(1))", "&amp;", "# x", "\\|", "x\ny", "~~x~~", "<!-- x", "&#124;", "^x^", "{x}", "1. x", "- x"),
+    *(
+        r"$\foo$",
+        "$x",
+        "a_b_c",
+        "**b**",
+        "`x|y`",
+        "a|b",
+        "<b>x</b>",
+        "<script>alert(1)</script>",
+        "![x](http://y/z.png)",
+    ),
+    *(
+        "[x](javascript:alert(1))",
+        "&amp;",
+        "# x",
+        "\\|",
+        "x\ny",
+        "~~x~~",
+        "<!-- x",
+        "&#124;",
+        "^x^",
+        "{x}",
+        "1. x",
+        "- x",
+    ),
 ]
 
 
