@@ -13,7 +13,7 @@ from distilingua.corpora.schema import (
     require_columns,
     require_equal_rows,
 )
-from distilingua.errors import UserError
+from distilingua.errors import UserError, full_disk
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -95,7 +95,16 @@ class Hub:
         own = {name: v.replace("{config}", config) if isinstance(v, str) else v for name, v in own.items()}
         options = {"path": self.path, "name": config, "split": theirs, **own}
         name, first, last = _share(options.pop("split"))
-        table = load_dataset(**options, split=name)
+        try:
+            table = load_dataset(**options, split=name)
+        except Exception as error:  # there is no end to what is raised for a file, a name or a network
+            if full_disk(error) or isinstance(error, MemoryError):
+                raise
+            told = next(iter(str(error.__cause__ or error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"corpus: {self.path}, {split} of {lang!r}: `datasets` cannot load it ({told[:300]}). Check the names "
+                f"in corpus.path, corpus.splits and corpus.languages, the network, and the files that they lead to."
+            ) from error
         if self.begins is not None and self.begins in table.column_names:
             table = table.filter(lambda value: value.startswith(config), input_columns=self.begins)
         return table.select(range(round(first * len(table)), round(last * len(table))))

@@ -258,10 +258,10 @@ def _answers(value: dict[str, Any] | list[dict[str, Any]]) -> str:
     try:
         if isinstance(value, dict):
             value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
-        value = [{"text": a["text"], "start": a["answer_start"]} for a in value]
+        value = [{"text": a["text"], "start": _whole(a["answer_start"])} for a in value]
     except (KeyError, TypeError, ValueError):
         pass
-    return json.dumps(value, ensure_ascii=False)
+    return json.dumps(value, ensure_ascii=False, default=_text)
 
 
 def _field(row: Mapping[str, Any], name: str) -> Any:
@@ -281,7 +281,7 @@ def _text(value: Any) -> str:
         except UnicodeDecodeError as error:
             raise UserError(f"corpus: a cell of bytes is not UTF-8 ({error}). Store it as text.") from None
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=_text)
     return "" if value is None else str(value)
 
 

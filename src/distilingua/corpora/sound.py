@@ -56,19 +56,22 @@ def of_cell(cell: Any) -> str:
         return ""
     if not isinstance(cell, dict):
         cell = {"bytes": cell} if isinstance(cell, bytes) else {"path": str(cell)}
-    if cell.get("bytes") is None:
-        path = Path(cell.get("path") or "")
-        return of_file(path) if path.is_file() else f"{path}#missing"
+    content, path = cell.get("bytes"), Path(str(cell.get("path") or ""))
+    if not isinstance(content, bytes):
+        try:
+            return of_file(path) if path.is_file() else f"{path}#missing"
+        except (OSError, ValueError):  # not to be read, or no name of a file
+            return f"{path}#missing"
     import datasets
 
-    digest = hashlib.sha256(cell["bytes"]).hexdigest()
-    name = digest + Path(cell.get("path") or "").suffix
+    digest = hashlib.sha256(content).hexdigest()
+    name = digest + (path.suffix if path.suffix.isascii() and path.suffix[1:].isalnum() else "")
     file = Path(datasets.config.HF_DATASETS_CACHE) / "distilingua_sound" / digest[:2] / name
     if not file.exists():
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             unfinished = file.with_name(f".{name}-{os.getpid()}")
-            unfinished.write_bytes(cell["bytes"])
+            unfinished.write_bytes(content)
             unfinished.replace(file)
         except OSError as error:
             raise UserError(
@@ -109,6 +112,8 @@ def waveform(audio: str) -> np.ndarray:
             samples, rate = file.read(dtype="float32", always_2d=True), file.samplerate
     except OSError as error:
         raise BadSound(f"it cannot be opened ({error.strerror})") from None
+    except ValueError:
+        raise BadSound("this is no name of a file") from None
     except soundfile.LibsndfileError as error:
         raise BadSound(f"it is not sound that libsndfile reads ({error.error_string})") from None
     if not len(samples):

@@ -54,7 +54,7 @@ class Dialect:
         """Raises UserError for an encoding that Python does not know, or a separator that cannot be one."""
         try:
             text = "a".encode(self.encoding).decode(self.encoding) == "a"
-        except (LookupError, UnicodeError, TypeError):  # unknown, or none of text, such as hex
+        except (LookupError, ValueError, TypeError):  # unknown, or none of text, such as hex
             text = False
         if not text:
             raise UserError(
@@ -435,13 +435,19 @@ def _parquet(file: Path, require: Callable[[list[str]], None], most: int | None)
             if table.length:
                 require(table.names)
             table.rows = found.read().to_pylist() if most is None else []
-        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     except UserError:
         raise
-    except (OSError, ValueError, pa.ArrowException) as error:
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise UserError(f"corpus: {file} is not Parquet as expected ({error}). Write it anew.") from None
-    for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
-        kind = kind[0] if isinstance(kind, list) else kind.get("feature", kind)  # of a list of tags, that of one
-        if isinstance(kind, dict) and kind.get("names"):
-            table.classes[name] = kind["names"]
+    try:
+        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
+            kind = kind[0] if isinstance(kind, list) else kind.get("feature", kind)  # of a list of tags, that of one
+            if isinstance(kind, dict) and kind.get("names"):
+                table.classes[name] = list(kind["names"])
+    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
+        raise UserError(
+            f"corpus: {file} has a note `huggingface` of its columns which is not as `datasets` writes it. Write the "
+            f"file anew: pandas.read_parquet(FILE).to_parquet(FILE)."
+        ) from None
     return table

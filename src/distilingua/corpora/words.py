@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 # scripts that write no spaces: every character is a word of its own (Thai, Lao, Khmer, Myanmar, kana, Han)
 UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
@@ -12,6 +13,14 @@ WORD = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 OUTSIDE = "O"
 
 Span = tuple[int, int]
+
+
+def parsed(cell: str) -> Any:
+    """What a cell holds as JSON; raises ValueError for whatever it cannot be, too deep to be read included."""
+    try:
+        return json.loads(cell)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def words_of(text: str) -> list[Span]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from datasets import Dataset, List, Value
 
 from distilingua.corpora.schema import Corpus, notes_of
+from distilingua.corpora.words import parsed
 from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
 from distilingua.data.protocol import Pair
@@ -167,7 +167,10 @@ def _bad_spans(row: Mapping[str, str]) -> str | None:
     """What is wrong with the column `spans`, in a sentence; None for nothing."""
     text = row["text_pair"] or row["text"]
     try:
-        outside = [(value, a, b) for value, a, b in json.loads(row["spans"] or "[]") if not 0 <= a < b <= len(text)]
+        spans = [(value, a, b) for value, a, b in parsed(row["spans"] or "[]")]
+        if not all(type(at) is int for _, *ends in spans for at in ends):
+            raise ValueError(spans)
+        outside = [(value, a, b) for value, a, b in spans if not 0 <= a < b <= len(text)]
     except (TypeError, ValueError):
         return f'spans {row["spans"][:60]!r} are not as expected: JSON, such as [["kitchen", 15, 22]].'
     return f"spans: {list(outside[0])} is outside of a text of {len(text)} characters." if outside else None

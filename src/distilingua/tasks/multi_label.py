@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from distilingua.corpora.words import parsed
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
 from distilingua.tasks.task import Encoded, bare
@@ -100,4 +101,4 @@ class MultiLabel(TextClassification):
 
 def names_of(label: str) -> list[str]:
     """Class names of a label."""
-    return json.loads(label) if label.startswith("[") else [label]
+    return parsed(label) if label.startswith("[") else [label]

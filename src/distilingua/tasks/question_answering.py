@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distilingua.corpora.words import aligned
+from distilingua.corpora.words import aligned, parsed
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.extras import Later
@@ -83,7 +83,9 @@ class QuestionAnswering(WithoutClasses):
             return None
         context = row["text_pair"]
         try:
-            answers = [(str(answer["text"]), int(answer["start"])) for answer in json.loads(row["label"])]
+            answers = [(answer["text"], answer["start"]) for answer in parsed(row["label"])]
+            if not all(isinstance(text, str) and type(start) is int for text, start in answers):
+                raise TypeError(answers)
         except (KeyError, TypeError, ValueError):
             return (
                 f"the label {row['label'][:60]!r} is no list of answers. A corpus gives them as SQuAD does, "
