@@ -551,3 +551,18 @@ def test_a_row_without_a_recording_is_bad(tmp_path: Path) -> None:
 
     rows = corpus("fleurs", lay_out(tmp_path, "fleurs", silent)).load(["en"])
     assert SpeechRecognition.problem(rows[0]) == "it has no sound."
+
+
+@pytest.mark.parametrize("content", [b"PAR1", b"\x1f\x8bnone", b"", b"\xff\xfea"])
+@pytest.mark.parametrize("kind", ["parquet", "json"])
+def test_what_datasets_cannot_load_is_told(tmp_path: Path, kind: str, content: bytes) -> None:
+    (tmp_path / "rows").write_bytes(content)
+    hub = Hub(
+        kind,
+        {"en": "default"},
+        {"text": "text", "label": "label"},
+        {"train": "train"},
+        load_options={"data_files": {"train": str(tmp_path / "rows")}},
+    )
+    with pytest.raises(UserError, match=rf"corpus: {kind}, train of 'en': `datasets` cannot load it \(|has no column"):
+        hub.load(["en"])

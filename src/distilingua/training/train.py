@@ -43,7 +43,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         rows = rows_of(job)
         check_rows(cfg, rows)
         if known := finished(cfg):
-            console.print(results_table(known[0]))
+            console.print_whole(results_table(known[0]))
             return known[0]
         show_data(job.rows)
         dry_run(job)
