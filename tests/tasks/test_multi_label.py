@@ -93,8 +93,8 @@ def test_many_labels_are_distilled(tiny_run, files_corpus: Path) -> None:  # typ
         "objective=custom",
         "objective/terms=[binary_kl,bce]",
         "corpus.columns.block=null",
-        "teacher.fine_tune.epochs=30",
-        "training.epochs=30",
+        "teacher.fine_tune.epochs=20",
+        "training.epochs=20",
     )
     check(cfg)
     metrics = train(cfg)

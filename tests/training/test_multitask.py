@@ -81,7 +81,6 @@ def two_tasks(tiny_run, files_corpus: Path) -> DictConfig:  # type: ignore[no-un
 
 
 def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
-    two_tasks.training.epochs = two_tasks.teacher.fine_tune.epochs = 8
     check(two_tasks)
     found = train_multitask(two_tasks)
     assert set(found) == {"about", "kind"}

@@ -22,7 +22,7 @@ from tests.conftest import tiny_in
 @pytest.fixture(scope="module")
 def finished(kept: Path) -> tuple[DictConfig, dict[str, Any]]:
     """One run for all that look at it."""
-    cfg = tiny_in(kept, kept / "data", kept / "teacher")
+    cfg = tiny_in(kept / "finished", kept / "data", kept / "teacher")
     check(cfg)
     return cfg, train(cfg)
 
@@ -117,17 +117,17 @@ def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-
 
 
 @pytest.mark.parametrize("protocol", ["translate_train", "few_shot", "supervised"])
-def test_protocols(tiny_run, protocol: str) -> None:  # type: ignore[no-untyped-def]
-    metrics = train(tiny_run(f"pair.protocol={protocol}", "pair.shots=5"))
+def test_protocols(next_run, protocol: str) -> None:  # type: ignore[no-untyped-def]
+    metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=5"))
     assert metrics["protocol"] == protocol
     assert metrics["models"]["direct"]["languages"]["de"]["accuracy"] > 0.6  # now the baseline sees German labels too
 
 
-def test_block_alignment_and_live_teacher(tiny_run, files_corpus) -> None:  # type: ignore[no-untyped-def]
-    live = train(tiny_run("teacher.store=false", "training.epochs=1"))
+def test_block_alignment_and_live_teacher(next_run) -> None:  # type: ignore[no-untyped-def]
+    live = train(next_run("teacher.store=false", "training.epochs=1"))
     assert set(live["models"]) == {"teacher", "direct", "student"}
     with pytest.raises(UserError, match=r"teacher\.store=true"):
-        check(tiny_run("pair.align=block", "teacher.store=false"))
+        check(next_run("pair.align=block", "teacher.store=false"))
 
 
 def test_a_teacher_whose_labels_are_in_another_order_is_refused(tiny_run, teacher_folder) -> None:  # type: ignore[no-untyped-def]
