@@ -15,12 +15,10 @@ from datasets import Dataset
 from distilingua import artifacts
 from distilingua.artifacts import (
     cached,
-    check_seal,
     file_sha256,
     fingerprint,
     folder_fingerprint,
     rows_fingerprint,
-    sealed,
 )
 from distilingua.errors import UserError
 
@@ -204,46 +202,6 @@ def test_what_nobody_can_vouch_for_is_made_again(tmp_path: Path, capsys: pytest.
     (folder / "half").write_text("worse")
     assert (cached(tmp_path, "things", RECIPE, whole) / "half").read_text() == "first"
     assert "made again" in capsys.readouterr().out
-
-
-def test_a_sealed_file_is_checked(tmp_path: Path) -> None:
-    file = tmp_path / "last.ckpt"
-    for content in ("first", "second"):
-        with sealed(file) as unfinished:
-            unfinished.write_text(content)
-        assert file.read_text() == content
-        assert check_seal(file)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
-    assert subprocess.run(["sha256sum", "-c", "last.ckpt.sha256"], cwd=tmp_path, check=False).returncode == 0
-    flip(file)
-    with pytest.raises(UserError, match=r"last\.ckpt is damaged: .*delete both: rm "):
-        check_seal(file)
-    (tmp_path / "last.ckpt.sha256").unlink()
-    assert not check_seal(file)
-
-
-@pytest.mark.parametrize("steps", range(1, 5))
-def test_a_kill_never_parts_a_file_from_its_seal(steps: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between any two renames, the file there is has a hash that fits."""
-    file = tmp_path / "last.ckpt"
-    with sealed(file) as unfinished:
-        unfinished.write_text("first")
-    replace, done = Path.replace, []
-
-    def killed(path: Path, target: Path) -> Path:
-        done.append(target)
-        if len(done) == steps:
-            raise SystemExit
-        return replace(path, target)
-
-    monkeypatch.setattr(Path, "replace", killed)
-    try:
-        with sealed(file) as unfinished:
-            unfinished.write_text("second")
-    except SystemExit:
-        assert steps < 4
-    assert check_seal(file)
-    assert file.read_text() == ("first" if steps < 3 else "second")
 
 
 # --- fingerprints -----------------------------------------------------------------------------------------------------

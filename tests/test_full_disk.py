@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from distilingua.artifacts import sealed
+from distilingua.artifacts import whole_file
 from distilingua.errors import full_disk
 
 DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
@@ -55,7 +55,7 @@ def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Disk]:
 WRITER = """
 import sys
 from pathlib import Path
-from distilingua.artifacts import cached, sealed, whole_file
+from distilingua.artifacts import cached, whole_file
 
 def build(folder):
     (folder / "large").write_bytes(bytes(300_000))
@@ -65,7 +65,7 @@ try:
     if how == "cached":
         cached(root, "things", {"a": 1}, build)
     else:
-        with {"whole_file": whole_file, "sealed": sealed}[how](root / "kept") as file:
+        with whole_file(root / "kept") as file:
             file.write_bytes(bytes(300_000))
 except OSError as error:
     print(error.errno, error.filename)
@@ -73,9 +73,9 @@ except OSError as error:
 
 
 @pytest.mark.parametrize("disk", [(200, 200)], indirect=True)
-@pytest.mark.parametrize("how", ["whole_file", "sealed", "cached"])
+@pytest.mark.parametrize("how", ["whole_file", "cached"])
 def test_what_does_not_fit_leaves_what_was_there(disk: Disk, how: str) -> None:
-    with sealed(disk.folder / "kept") as file:
+    with whole_file(disk.folder / "kept") as file:
         file.write_text("before")
     answer = disk.run(sys.executable, "-c", WRITER, str(disk.folder), how)
     code, name = answer.stdout.split()
@@ -83,7 +83,7 @@ def test_what_does_not_fit_leaves_what_was_there(disk: Disk, how: str) -> None:
     assert name.startswith(str(disk.folder / ("things" if how == "cached" else "kept")))
     assert (disk.folder / "kept").read_text() == "before"
     left = {path.name for path in disk.folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
-    assert left == {"kept", "kept.sha256"}
+    assert left == {"kept"}
 
 
 STORE = """

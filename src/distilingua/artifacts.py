@@ -102,51 +102,6 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def sealed(path: Path) -> Iterator[Path]:
-    """As `whole_file`, and `path.sha256` beside it says what its content is, see `check_seal`.
-
-    Between two steps of a kill the hash of the file before is good as well, so that there always is one that fits.
-    """
-    seal, before = _seal(path), ""
-    if path.is_file() and seal.is_file():
-        before = seal.read_text("utf-8", errors="replace")
-    with _beside(path) as unfinished:
-        yield unfinished
-        _to_disk(unfinished)
-        line = f"{file_sha256(unfinished)}  {path.name}\n"  # as `sha256sum -c` reads it
-        with whole_file(seal) as file:
-            file.write_text(before + line, "utf-8")
-        unfinished.replace(path)
-    with whole_file(seal) as file:
-        file.write_text(line, "utf-8")
-
-
-def check_seal(path: Path) -> bool:
-    """Whether `sealed` has written this file; False where there is no hash to tell by.
-
-    Raises:
-        UserError: its content is another one.
-    """
-    seal = _seal(path)
-    if not seal.is_file():
-        return False
-    try:
-        whole = file_sha256(path) in seal.read_text("utf-8", errors="replace").split()
-    except OSError:  # a disk that cannot be read where the file is
-        whole = False
-    if not whole:
-        raise UserError(
-            f"{path} is damaged: its content is not what was written there, see {seal.name}. Restore it from a copy, "
-            f"or delete both: rm {shlex.quote(str(path))} {shlex.quote(str(seal))}"
-        )
-    return True
-
-
-def _seal(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
-
-
-@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name for what becomes `path`; what has it in the end is removed. A full disk is told by the name of `path`."""
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
