@@ -148,6 +148,7 @@ def cached(
     """
     folder = root / kind / fingerprint(recipe)
     folder.parent.mkdir(parents=True, exist_ok=True)
+    of_old = folder.exists()  # else this process makes it, or waits for one that does
     with FileLock(f"{folder}.lock"):
         clear_unfinished(folder)
         if folder.exists() and not (folder / FILES).exists():  # nobody can say whether it is whole
@@ -169,7 +170,7 @@ def cached(
                     shutil.rmtree(unfinished, ignore_errors=True)
         else:
             check_files(folder)
-            if folder not in TOLD:
+            if of_old and folder not in TOLD:
                 when = time.strftime("%Y-%m-%d %H:%M", time.localtime((folder / RECIPE).stat().st_mtime))
                 console.print(f"Reused: {kind} of {when} ({folder})", soft_wrap=True)
             with suppress(OSError):  # of somebody else, or on a disk that is full

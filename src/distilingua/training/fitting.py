@@ -111,8 +111,9 @@ class WholeCheckpoints(TorchCheckpointIO):
             raise NumberError(f"{wrong} holds what is no number, so it is not saved. Lower the learning rate.")
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(file) as unfinished:
-            torch.save({**checkpoint, "belongs_to": self.belongs_to}, unfinished)
+        # an open file: torch's own way of writing does not say that a disk is full
+        with whole_file(file) as unfinished, unfinished.open("wb") as content:
+            torch.save({**checkpoint, "belongs_to": self.belongs_to}, content)
 
 
 def no_numbers_in(module: nn.Module) -> str:
