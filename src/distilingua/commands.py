@@ -147,7 +147,8 @@ def readable_errors(unused: Path | None = None, cache: Path | None = None) -> It
         began = unused and any(entry.name != ".hydra" and entry.suffix != ".log" for entry in unused.iterdir())
         error = as_user_error(raised)
         if error is None and (full := full_disk(raised)):
-            error = no_room(full, [folder for folder in (unused, cache) if folder], unused if began else None)
+            began = True  # what was typed for it is kept: with room, it goes on
+            error = no_room(full, [folder for folder in (unused, cache) if folder], unused)
         if error is None:
             raise
         if unused and not began:
@@ -162,7 +163,7 @@ def no_room(full: OSError, folders: Sequence[Path], run: Path | None) -> UserErr
 
     Args:
         folders: where a run writes; and where programs do without asking, the folder for temporary files.
-        run: the one that resumes, if it has begun.
+        run: the one that resumes, if there is any.
     """
     places = {folder: free_bytes(folder) for folder in (*folders, Path(tempfile.gettempdir()))}
     fullest = min(places, key=lambda folder: places[folder])
