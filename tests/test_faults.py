@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from distilingua.commands import resume, selected
 from distilingua.console import console
 from distilingua.errors import UserError
-from distilingua.training.fitting import fit
+from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
 from tests.test_cli import DISTILINGUA, files_overrides
 from tests.training.test_module import Parts, same, weights
@@ -385,3 +386,24 @@ def test_a_second_job_in_the_same_folder_is_refused(tmp_path: Path, files_corpus
     assert (tmp_path / "out/metrics.json").exists()
     assert not (tmp_path / "out/.lock").exists()
     shutil.rmtree(tmp_path / "out")
+
+
+def test_one_flipped_bit_in_a_checkpoint_is_noticed(tmp_path: Path) -> None:
+    """Wherever it is; what is not noticed is padding between parts, and changes nothing that is read."""
+    weights = torch.randn(2000)
+    with (file := tmp_path / "last.ckpt").open("wb") as content:
+        torch.save({"weights": weights, "step": 7}, content)
+    whole, lot = file.read_bytes(), random.Random(0)
+    assert undamaged(file)
+    noticed = 0
+    for _ in range(500):
+        flipped = bytearray(whole)
+        flipped[lot.randrange(len(whole))] ^= 1 << lot.randrange(8)
+        file.write_bytes(flipped)
+        if undamaged(file):
+            found = torch.load(file, weights_only=True)
+            assert found["step"] == 7
+            assert torch.equal(found["weights"], weights)
+        else:
+            noticed += 1
+    assert noticed > 400
