@@ -27,7 +27,7 @@ def check(cfg: DictConfig) -> None:
         _check_multitask(cfg)
         return
     if cfg.teacher._target_.endswith(".Ensemble") and OmegaConf.is_interpolation(cfg.student, "path"):
-        raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
+        raise UserError("student: its first weights are the teacher's, and there are several. Set student.path=FOLDER.")
     parts = assemble(cfg)
     refuse(*(problem for rule in RULES for problem in rule(cfg, parts)))
 
@@ -132,6 +132,12 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield (
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
             f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
+        )
+    layers = [name for name, term in parts.objective.terms.items() if term.needs and not term.sentence_vectors]
+    if layers and not getattr(parts.student, "layered", True):
+        yield (
+            f"objective: {', '.join(layers)} compare layers, and this student has none. Choose what compares sentences "
+            f"(objective=custom objective/terms=[kl,ce,embedding]), or a student with layers (student=nano)."
         )
     if needs and parts.source.store:
         yield (
