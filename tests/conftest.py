@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
@@ -17,6 +19,15 @@ import distilingua.commands  # noqa: F401  # registers the resolvers that the co
 from distilingua.locations import conf_folder
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS says to those that ask
+
+LONG = ("notebooks", "cli", "faults", "full_disk", "multitask", "train", "configs", "teachers", "question_answering")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is left with it in the end while the others wait."""
+    order = {f"test_{name}.py": n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 WORDS = {
     "en": {"light": ["light", "lamp"], "music": ["music", "song"], "weather": ["weather", "rain"]},
@@ -134,18 +145,24 @@ def tiny_run(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> Compos
     return functools.partial(tiny_in, tmp_path, files_corpus, teacher_folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a module: a corpus, a teacher, and a cache where runs find what they share."""
-    folder = tmp_path_factory.mktemp("kept")
-    write_corpus(folder / "data")
-    save_teacher(folder / "teacher", positions=128)  # as many as any experiment asks for
+    """Of all tests, in whichever process they run: a corpus, a teacher, and a cache where runs find what they share.
+
+    Nothing in it changes; what tests write beside has a folder of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            write_corpus(folder / "data")
+            save_teacher(folder / "teacher", positions=128)  # as many as any experiment asks for
     return folder
 
 
 @pytest.fixture
 def next_run(kept: Path, tmp_path: Path) -> Compose:
-    """As `tiny_run`, for tests of students: the first of a module trains the teacher and the baseline for all."""
+    """As `tiny_run`, for tests of students: the first of all trains the teacher and the baseline that others find."""
 
     def composed(*overrides: str, student: tuple[str, ...] = ONE_LAYER) -> DictConfig:
         cache = f"paths.cache={kept / 'cache'}"

@@ -21,7 +21,7 @@ from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
-from tests.processes import Job, run, start
+from tests.processes import Job, launch, run, start
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
 
@@ -180,7 +180,7 @@ def test_results_are_the_same_after_a_kill_and_for_a_finished_run(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     _, running = json.loads((tmp_path / "out/checkpoints/seconds.json").read_text())
     trained = (tmp_path / "out/checkpoints/student/last.ckpt").stat().st_mtime - running["student"]
-    resumed = run("resume", "out", folder=tmp_path)
+    resumed = launch("resume", "out", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     file = tmp_path / "out/metrics.json"
     first = file.read_bytes()
