@@ -8,6 +8,7 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -17,6 +18,9 @@ from omegaconf import DictConfig
 
 import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
 from distilingua.locations import conf_folder
+
+if TYPE_CHECKING:
+    from transformers import BertConfig
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS says to those that ask
 
@@ -61,9 +65,17 @@ def files_corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "data")
 
 
+def tiny_bert(pieces: int, **more: Any) -> BertConfig:
+    """Of one layer and 16 units, if nothing else is said."""
+    from transformers import BertConfig
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=pieces, **{**size, **more})
+
+
 def save_teacher(folder: Path, positions: int = 64) -> Path:
     """A BERT of two layers and 32 units with a tokenizer of its own, as `save_pretrained` writes it."""
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertForSequenceClassification
 
     from distilingua.models.vocabulary import train_tokenizer
 
@@ -71,11 +83,10 @@ def save_teacher(folder: Path, positions: int = 64) -> Path:
     tokenizer = train_tokenizer(texts, 120)
     torch.manual_seed(0)
     labels = dict(enumerate(sorted(WORDS["en"])))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
+    config = tiny_bert(
+        len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
-        num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=positions,
         pad_token_id=tokenizer.pad_token_id,
