@@ -11,6 +11,7 @@ import atexit
 import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 import threading
@@ -72,7 +73,7 @@ def start(*arguments: str, folder: Path, limit: int | None = None, code: str | N
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=partial(_limit, limit),
+        preexec_fn=partial(_prepare, limit),
     )
 
 
@@ -138,7 +139,8 @@ def _read(pipe: Connection, told: list[bytes]) -> None:
     pipe.close()
 
 
-def _limit(size: int | None) -> None:
+def _prepare(size: int | None) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests themselves may have been started by nohup
     if size is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
@@ -160,7 +162,7 @@ def _command(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    _limit(limit)
+    _prepare(limit)
     sys.argv = ["-c" if code else DISTILINGUA, *arguments]
     try:
         if code is not None:
