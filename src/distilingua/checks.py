@@ -133,7 +133,8 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
             f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
         )
-    layers = [name for name, term in parts.objective.terms.items() if term.needs and not term.sentence_vectors]
+    vectors = [name for name, term in parts.objective.terms.items() if getattr(term, "sentence_vectors", False)]
+    layers = sorted({name for terms in needs.values() for name in terms} - set(vectors))
     if layers and not getattr(parts.student, "layered", True):
         yield (
             f"objective: {', '.join(layers)} compare layers, and this student has none. Choose what compares sentences "
@@ -143,6 +144,15 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield (
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(needs))}), and a store holds logits "
             f"alone. Choose one teacher with teacher.store=false, so that it reads along."
+        )
+
+
+def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    names = [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]
+    if names and parts.objective.schedules.adaptive is not None:
+        yield (
+            f"schedule: {', '.join(names)} compares two vocabularies, and a temperature for every row looks at classes "
+            f"that both have. Choose schedule=joint."
         )
 
 
@@ -270,6 +280,7 @@ RULES: tuple[Rule, ...] = (
     _ensembles,
     _hard_losses,
     _layers,
+    _aligned,
     _sentence_vectors,
     _nothing_to_learn,
     _carried_over,

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from distilingua.data.augmentation import Augmentation, AugmentedRows
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.encoder import Encoder
+from distilingua.tasks.alignment import Alignment
 from distilingua.tasks.task import Encoded, Example, length_of
 
 
@@ -51,11 +52,13 @@ class TeacherOutputs:
 
     Args:
         recipes: what shapes them, of every teacher.
+        alignment: of a teacher that writes in other pieces than the student.
     """
 
     stored: SoftLabels | None = None
     live: LiveTeacher | None = None
     recipes: Sequence[Any] = ()
+    alignment: Alignment | None = None
 
 
 class MultilingualDataModule(LightningDataModule):
@@ -64,7 +67,8 @@ class MultilingualDataModule(LightningDataModule):
     A training batch is `{"student": {input_ids, attention_mask}, "student_at": where in its output the positions are,
     "labels": (positions,), "counts": (rows,) positions per row, "has_teacher": (rows,), "read": (rows,) numbers of the
     texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (positions, classes) from a store or
-    `"teacher"` and `"teacher_at"` for a live one. See `Task` for positions.
+    `"teacher"` and `"teacher_at"` for a live one; these are in the teacher's own positions where there is an
+    `"alignment"`. See `Task` for positions.
 
     Args:
         train: rows to learn from; with a column `teacher_rows` when there is a teacher.
@@ -128,6 +132,8 @@ class MultilingualDataModule(LightningDataModule):
         if stored is not None or live is not None:
             texts: dict[tuple[str, ...], int] = {}
             batch["read"] = torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples])
+        if self.outputs.alignment is not None:
+            batch["alignment"] = self.outputs.alignment(examples)
         if stored is not None:
             answers = [
                 stored(e) if e["teacher_rows"] else np.full((count, stored.width), np.nan, dtype=np.float32)

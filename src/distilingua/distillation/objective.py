@@ -61,6 +61,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.temperature, self.schedules, self.alpha = temperature, schedules, alpha
         self.compares = any(term.soft for term in terms.values())
+        self.same_classes = any(term.soft and not term.aligns for term in terms.values())
         self.needs_teacher = teacher or self.compares
 
     @property

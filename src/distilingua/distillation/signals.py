@@ -59,6 +59,12 @@ class Signals:
         class_weights: what the hard loss weighs each class by, (classes,); None for 1.
         student_layers, teacher_layers: see `Layers`; None unless a term asks for them.
         read: (rows,) whole numbers, equal where the teacher read the same text; for terms that compare rows.
+        span: where teacher and student write a text in different pieces, the number of the position at which the span
+            of a position begins, (positions,), -1 outside of any; `has_teacher` is true where one begins, and `teacher`
+            is then about the whole span. None where they share positions.
+        shared: where they do not share classes either, which columns of `teacher` mean what the student's class of that
+            number means, (classes + 1,) bool; the last of these is what comes beside the span, and those of the teacher
+            alone follow. None where all are shared.
     """
 
     student: Tensor
@@ -72,6 +78,8 @@ class Signals:
     student_layers: Layers | None = None
     teacher_layers: Layers | None = None
     read: Tensor | None = None
+    span: Tensor | None = None
+    shared: Tensor | None = None
 
     def mean(self, per_position: Tensor, mask: Tensor) -> Tensor:
         """Mean over rows of the mean over a row's positions; masked positions count as zero.

@@ -166,7 +166,8 @@ class Task(ABC):
 
         Args:
             student, teacher: tokenizers.
-            distributions: whether a term compares distributions, so that classes have to mean the same to both.
+            distributions: whether a term compares distributions class by class, so that they have to mean the same to
+                both.
 
         Raises:
             UserError: they have no positions, or no classes, in common.

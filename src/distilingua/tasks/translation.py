@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.extras import Later
+from distilingua.tasks.alignment import carried
 from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -31,7 +33,8 @@ class Translation(WithoutClasses):
     A position is a step of the decoder; its classes are the pieces of the vocabulary. Training forces the decoder along
     a known text: the reference where it may be seen, else the teacher's own translation (sequence-level distillation,
     Kim & Rush 2016, section 3.2), which works across vocabularies. Terms that compare distributions do so at every step
-    along that text (word-level distillation, section 3.1) and need teacher and student to share their vocabulary.
+    along that text (word-level distillation, section 3.1) and need teacher and student to share their vocabulary, but
+    for `aligned_uld`, for which both texts are cut into spans that both have pieces for, see `Alignment`.
     Judging and labelling translate by beam search.
 
     Args:
@@ -180,6 +183,12 @@ class Translation(WithoutClasses):
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [torch.as_tensor(e["target_ids"], dtype=torch.long) for e in encoded]
 
+    def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
+        if teacher is None or "alignment" not in batch:
+            return super().signals(student, teacher, batch)
+        teacher, shared = carried(teacher, batch["alignment"], student.shape[-1])
+        return replace(super().signals(student, teacher, batch), span=batch["alignment"]["span"], shared=shared)
+
     def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:
         if not distributions:  # a text is a text, whatever its pieces
             return
@@ -189,7 +198,8 @@ class Translation(WithoutClasses):
                 f"objective: its soft terms compare the choice of every piece, and the student's vocabulary "
                 f"({len(own)} pieces) is not the teacher's ({len(other)} pieces, {len(own.items() & other.items())} of "
                 f"them with the same number). Let the student learn the teacher's text alone, which works across "
-                f"vocabularies (objective=sequence), or give both the same one (teacher=seq2seq_scratch, or for a "
+                f"vocabularies (objective=sequence), compare what both have (objective=custom "
+                f"objective/terms=[aligned_uld,ce]), or give both the same one (teacher=seq2seq_scratch, or for a "
                 f"pretrained teacher student=seq2seq_hub with its student.path)."
             )
 

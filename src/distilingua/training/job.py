@@ -82,7 +82,7 @@ def dry_run(job: Job) -> None:
         job.student.model(task, student)
     task.targets(job.rows.train, job.encoder(job.rows.train, job.cache))
     for name, encoder in job.teachers.items():
-        task.comparable(student, encoder.tokenizer, job.objective.compares)
+        task.comparable(student, encoder.tokenizer, job.objective.same_classes)
         source = job.source.members[name]
         if source.fine_tune is None:
             check_order(job, source, encoder)

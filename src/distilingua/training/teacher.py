@@ -18,10 +18,12 @@ from transformers import PreTrainedModel
 from distilingua.artifacts import cached, code_fingerprint, folder_fingerprint, rows_fingerprint
 from distilingua.console import console
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
+from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import hard_labels
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
+from distilingua.tasks.alignment import Alignment
 from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
 from distilingua.training.job import Job, asked, labelled, plain, training_recipe, with_ids, with_labels
@@ -186,7 +188,8 @@ def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> 
             tokens = dict(zip(texts["id"], encoded, strict=True))
             frozen = FrozenTeacher(predictor.model, job.objective.needs, member.pooling)
             recipe = answer_recipe(job, name, predictor, texts)
-            return TeacherOutputs(live=LiveTeacher(frozen, encoder, tokens), recipes=[recipe])
+            live = LiveTeacher(frozen, encoder, tokens)
+            return TeacherOutputs(live=live, recipes=[recipe], alignment=alignment(job, encoder, texts))
         recipes.append(answer_recipe(job, name, predictor, texts))
         options = member.store_dtype, member.store_top_k
         with named(f"Soft labels of {name}", texts["id"]):
@@ -194,7 +197,16 @@ def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> 
         predictor.release()
     read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
     weights = member_weights(source) if isinstance(source, Ensemble) else [1.0]
-    return TeacherOutputs(stored=StoredSoftLabels(stores, weights, task, read), recipes=recipes)
+    stored = StoredSoftLabels(stores, weights, task, read)
+    return TeacherOutputs(stored=stored, recipes=recipes, alignment=alignment(job, encoder, texts))
+
+
+def alignment(job: Job, encoder: Encoder, texts: Dataset) -> Alignment | None:
+    """Of a teacher that writes these texts in other pieces than the student; None where nothing is to be aligned."""
+    own = job.encoder.tokenizer
+    if job.task.backbone != "encoder-decoder" or own.get_vocab() == encoder.tokenizer.get_vocab():
+        return None
+    return Alignment(own, encoder.tokenizer, dict(zip(texts["id"], encoder(texts, job.cache), strict=True)))
 
 
 def member_weights(source: Ensemble) -> list[float]:

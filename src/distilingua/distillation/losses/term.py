@@ -33,6 +33,9 @@ class Term(nn.Module, ABC):
     sentence_vectors: ClassVar[bool] = False
     """Whether it compares sentences as models of sentence-transformers make vectors of them."""
 
+    aligns: ClassVar[bool] = False
+    """Whether it compares distributions over other classes than the student's, see `Signals.shared`."""
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         if not weight >= 0:

@@ -29,13 +29,25 @@ def universal_logit(student: Tensor, teacher: Tensor, temperature: Temperature) 
 
     Relations:
         For teacher and student with different label sets or vocabularies, where nothing else here applies. It teaches
-        how sure to be and not of what: always combine it with `ce`. Where the classes are the same, `kl` says more.
+        how sure to be and not of what: always combine it with `ce`. Where the classes are the same, `kl` says more;
+        where some are, as in two vocabularies of one script, `aligned_uld` does.
     """
-    student = (student / temperature).softmax(-1).sort(-1, descending=True).values
-    teacher = (teacher / temperature).softmax(-1).sort(-1, descending=True).values
+    return (temperature * sorted_gaps((student / temperature).softmax(-1), (teacher / temperature).softmax(-1))).sum(-1)
+
+
+def sorted_gaps(student: Tensor, teacher: Tensor) -> Tensor:
+    """`|pᵢ - qᵢ|` of probabilities in falling order, the shorter list padded with zeros.
+
+    Args:
+        student: (positions, classes).
+        teacher: (positions, other classes).
+
+    Returns:
+        (positions, classes of the longer list).
+    """
+    student, teacher = student.sort(-1, descending=True).values, teacher.sort(-1, descending=True).values
     missing = teacher.shape[-1] - student.shape[-1]
-    student, teacher = F.pad(student, (0, max(missing, 0))), F.pad(teacher, (0, max(-missing, 0)))
-    return (temperature * (student - teacher).abs()).sum(-1)
+    return (F.pad(student, (0, max(missing, 0))) - F.pad(teacher, (0, max(-missing, 0)))).abs()
 
 
 class UniversalLogit(Term):

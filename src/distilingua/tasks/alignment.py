@@ -1,0 +1,148 @@
+"""Where two tokenizers write the same text: which of their steps belong together, and which pieces both have."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from distilingua.extras import Later
+from distilingua.tasks.task import Encoded, Example
+
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    import torch
+    from torch import Tensor
+else:
+    torch = Later("torch")
+
+Span = tuple[list[int], list[int]]
+"""Steps of one and of the other that write the same characters."""
+
+
+class Alignment:
+    """How a teacher's steps and pieces lie to a student's, for tasks that write.
+
+    Args:
+        student, teacher: tokenizers.
+        tokens: row id -> what the teacher reads in place of that row, with its `target_ids`.
+    """
+
+    def __init__(self, student: Any, teacher: Any, tokens: Mapping[str, Encoded]) -> None:
+        self.student, self.teacher, self.tokens = student, teacher, tokens
+        self.classes = pieces_in_common(student, teacher)
+        self._known: dict[tuple[tuple[int, ...], ...], list[Span]] = {}
+
+    def __call__(self, rows: Sequence[Example]) -> dict[str, Tensor]:
+        """A batch's part of it, with positions of all rows in one line.
+
+        Returns:
+            `classes`: of every class of the student that of the teacher, or -1 for none, (classes,).
+            `span`: see `Signals.span`, (positions,).
+            `begins`: the teacher's step at which that span begins, where it begins; else -1, (positions,).
+            `teacher_span`, `teacher_pieces`: as `span`, and the pieces written, (the teacher's steps,).
+        """
+        span: list[int] = []
+        begins: list[int] = []
+        teacher_span: list[int] = []
+        pieces: list[int] = []
+        for row in rows:
+            ours, theirs = list(row["target_ids"]), list(row["target_ids"])
+            found: list[Span] = []
+            if row["teacher_rows"]:
+                theirs = list(self.tokens[row["teacher_rows"][0]]["target_ids"])
+                found = self.spans(ours, theirs)
+            own, other = len(span), len(pieces)
+            span += [-1] * len(ours)
+            begins += [-1] * len(ours)
+            teacher_span += [-1] * len(theirs)
+            pieces += theirs
+            for steps, their_steps in found:
+                begins[own + steps[0]] = other + their_steps[0]
+                for n in steps:
+                    span[own + n] = own + steps[0]
+                for n in their_steps:
+                    teacher_span[other + n] = other + their_steps[0]
+        lists = {"span": span, "begins": begins, "teacher_span": teacher_span, "teacher_pieces": pieces}
+        return {"classes": self.classes, **{name: torch.tensor(values) for name, values in lists.items()}}
+
+    def spans(self, ours: Sequence[int], theirs: Sequence[int]) -> list[Span]:
+        key = (tuple(ours), tuple(theirs))
+        if key not in self._known:
+            self._known[key] = spans(written(ours, self.student), written(theirs, self.teacher))
+        return self._known[key]
+
+
+def spans(ours: Sequence[tuple[int, str]], theirs: Sequence[tuple[int, str]]) -> list[Span]:
+    """The shortest stretches of steps after which both have written the same.
+
+    Args:
+        ours, theirs: number of a step, and all that is written after it, see `written`.
+    """
+    found: list[Span] = []
+    i = j = start = their_start = 0
+    while i < len(ours) and j < len(theirs):
+        text, their_text = ours[i][1], theirs[j][1]
+        if text == their_text:
+            steps, their_steps = ours[start : i + 1], theirs[their_start : j + 1]
+            found.append(([n for n, _ in steps], [n for n, _ in their_steps]))
+            start, their_start = i + 1, j + 1
+        shorter = len(text) - len(their_text)
+        i, j = i + (shorter <= 0), j + (shorter >= 0)
+    return found
+
+
+def written(pieces: Sequence[int], tokenizer: Any) -> list[tuple[int, str]]:
+    """Number of every step, and the text that is written after it: without white space, in one case and form, as
+    tokenizers differ in these. Steps that write no text, such as a language code, are left out, but for the end; so is
+    everything from an unknown piece on, as nobody knows what it stands for."""
+    silent = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id}
+    found = []
+    for n, piece in enumerate(pieces):
+        if piece == tokenizer.unk_token_id:
+            break
+        if piece not in silent:
+            text = tokenizer.decode(list(pieces[: n + 1]), skip_special_tokens=True)
+            found.append((n, "".join(unicodedata.normalize("NFKC", text).casefold().split())))
+    return found
+
+
+def pieces_in_common(student: Any, teacher: Any) -> Tensor:
+    """The teacher's number of every piece of the student, -1 where it has none, (the student's pieces,).
+
+    A piece is the same where it is spelt the same (a word's beginning is ▁ to some and Ġ to others); of special pieces,
+    the one that ends a text.
+    """
+    theirs = {piece.replace("Ġ", "▁"): n for piece, n in teacher.get_vocab().items()}
+    special = set(teacher.all_special_ids)
+    found = torch.full((max(student.get_vocab().values()) + 1,), -1)
+    for piece, n in student.get_vocab().items():
+        number = theirs.get(piece.replace("Ġ", "▁"), -1)
+        if n not in student.all_special_ids and number not in special:
+            found[n] = number
+    found[student.eos_token_id] = teacher.eos_token_id
+    return found
+
+
+def carried(teacher: Tensor, alignment: Mapping[str, Tensor], width: int) -> tuple[Tensor, Tensor]:
+    """A teacher's answer in the student's positions and classes.
+
+    Args:
+        teacher: logits, (the teacher's steps, its pieces).
+        alignment: see `Alignment`.
+        width: the student's classes, of which its tokenizer may not use the last ones.
+
+    Returns:
+        Log-probabilities, (positions, classes + 1 + the teacher's other pieces), NaN where no span begins; and which of
+        these columns both models have, (classes + 1,). See `Signals.shared`.
+    """
+    from distilingua.distillation.losses.aligned_uld import merged
+
+    classes, begins = alignment["classes"], alignment["begins"]
+    classes = torch.cat([classes, classes.new_full((width - len(classes),), -1)])
+    whole = merged(teacher, alignment["teacher_pieces"], alignment["teacher_span"])[begins.clamp(min=0)]
+    shared = torch.cat([classes >= 0, classes.new_zeros(1, dtype=torch.bool)])
+    same = whole[:, classes.clamp(min=0)].masked_fill(classes < 0, -torch.inf)
+    alone = torch.ones(whole.shape[-1] - 1, dtype=torch.bool, device=whole.device)
+    alone[classes[classes >= 0]] = False
+    found = torch.cat([same, whole[:, -1:], whole[:, :-1][:, alone]], -1)
+    return found.masked_fill((begins < 0)[:, None], torch.nan), shared
