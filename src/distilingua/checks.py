@@ -15,7 +15,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.errors import Problems, UserError, refuse
-from distilingua.models.source import Ensemble
+from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.parts import Parts, assemble, no_head, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
@@ -106,7 +106,13 @@ def _blocks(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _ensembles(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    if isinstance(parts.source, Ensemble) and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
+    several = isinstance(parts.source, Ensemble) or parts.source.seeds > 1
+    if isinstance(parts.source, TeacherSource) and several and parts.source.store is False:
+        yield (
+            f"teacher.seeds={parts.source.seeds}: several teachers answer from stores. Set teacher.store=true and "
+            f"leave out terms that compare layers, or set teacher.seeds=1."
+        )
+    if several and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
         other = "" if parts.task.backbone == "encoder-decoder" else ", or set task.pseudo_labels=false"
         yield (f"teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher{other}.")
 
@@ -133,15 +139,20 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
             f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
         )
-    if needs and parts.source.store:
+    live = {kind: terms for kind, terms in needs.items() if kind != "vector"}
+    if live and parts.source.store:
+        names = ", ".join(sorted({name for terms in live.values() for name in terms}))
         yield (
-            f"objective: {names} compare layers of the teacher ({', '.join(sorted(needs))}), and a store holds logits "
-            f"alone. Choose one teacher with teacher.store=false, so that it reads along."
+            f"objective: {names} compare layers of the teacher ({', '.join(sorted(live))}), and a store holds logits "
+            f"and sentence vectors alone. Choose one teacher with teacher.store=false, so that it reads along."
         )
+    if "vector" in needs and isinstance(parts.source, Ensemble):
+        names = ", ".join(sorted(needs["vector"]))
+        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Choose one teacher."
 
 
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    names = [name for name, term in parts.objective.terms.items() if getattr(term, "sentence_vectors", False)]
+    names = sorted(parts.objective.needs.get("vector", ()))
     for name, member in parts.source.members.items() if names else ():
         if member.pooling not in ("mean", "cls"):
             yield (
