@@ -8,17 +8,30 @@ import os
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
 from distilingua.locations import conf_folder
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing in these tests may depend on a network
-torch.set_num_threads(1)  # for models this small, more threads only wait for one another
+if TYPE_CHECKING:
+    from transformers import BertConfig
+
+torch.set_num_threads(1)  # as OMP_NUM_THREADS says to those that ask
+
+LONG = ("notebooks", "cli", "faults", "full_disk", "multitask", "train", "configs", "teachers", "question_answering")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest comes first, so that no process is left with it in the end while the others wait."""
+    order = {f"test_{name}.py": n for n, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 WORDS = {
     "en": {"light": ["light", "lamp"], "music": ["music", "song"], "weather": ["weather", "rain"]},
@@ -52,9 +65,17 @@ def files_corpus(tmp_path: Path) -> Path:
     return write_corpus(tmp_path / "data")
 
 
+def tiny_bert(pieces: int, **more: Any) -> BertConfig:
+    """Of one layer and 16 units, if nothing else is said."""
+    from transformers import BertConfig
+
+    size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    return BertConfig(vocab_size=pieces, **{**size, **more})
+
+
 def save_teacher(folder: Path, positions: int = 64) -> Path:
     """A BERT of two layers and 32 units with a tokenizer of its own, as `save_pretrained` writes it."""
-    from transformers import BertConfig, BertForSequenceClassification
+    from transformers import BertForSequenceClassification
 
     from distilingua.models.vocabulary import train_tokenizer
 
@@ -62,11 +83,10 @@ def save_teacher(folder: Path, positions: int = 64) -> Path:
     tokenizer = train_tokenizer(texts, 120)
     torch.manual_seed(0)
     labels = dict(enumerate(sorted(WORDS["en"])))
-    config = BertConfig(
-        vocab_size=len(tokenizer),
+    config = tiny_bert(
+        len(tokenizer),
         hidden_size=32,
         num_hidden_layers=2,
-        num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=positions,
         pad_token_id=tokenizer.pad_token_id,
@@ -136,18 +156,24 @@ def tiny_run(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> Compos
     return functools.partial(tiny_in, tmp_path, files_corpus, teacher_folder)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a module: a corpus, a teacher, and a cache where runs find what they share."""
-    folder = tmp_path_factory.mktemp("kept")
-    write_corpus(folder / "data")
-    save_teacher(folder / "teacher", positions=128)  # as many as any experiment asks for
+    """Of all tests, in whichever process they run: a corpus, a teacher, and a cache where runs find what they share.
+
+    Nothing in it changes; what tests write beside has a folder of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "kept"
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            write_corpus(folder / "data")
+            save_teacher(folder / "teacher", positions=128)  # as many as any experiment asks for
     return folder
 
 
 @pytest.fixture
 def next_run(kept: Path, tmp_path: Path) -> Compose:
-    """As `tiny_run`, for tests of students: the first of a module trains the teacher and the baseline for all."""
+    """As `tiny_run`, for tests of students: the first of all trains the teacher and the baseline that others find."""
 
     def composed(*overrides: str, student: tuple[str, ...] = ONE_LAYER) -> DictConfig:
         cache = f"paths.cache={kept / 'cache'}"

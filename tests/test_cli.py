@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -16,16 +15,7 @@ from typing import Any
 import pytest
 
 from distilingua.commands import readable_errors
-
-DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
-HANGS = 1800  # seconds; nothing here is judged by time, a test that never ends is ended
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-
-
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [DISTILINGUA, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS
-    )
+from tests.processes import ENVIRONMENT, HANGS, launch, run, start
 
 
 def files_overrides(data: Path) -> list[str]:
@@ -77,7 +67,7 @@ def run_several(*runs: list[str], folder: Path, modules: Sequence[str] = SLOW) -
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:
-    shown = run("--help", folder=tmp_path)
+    shown = launch("--help", folder=tmp_path)
     assert shown.returncode == 0
     for command in ("train", "resume", "compare", "corpus"):
         assert f"distilingua {command}" in shown.stdout
@@ -112,7 +102,7 @@ def test_help_imports_nothing_at_all(tmp_path: Path) -> None:
 
 
 def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
-    answer = run("trian", folder=tmp_path)
+    answer = launch("trian", folder=tmp_path)
     assert answer.returncode != 0
     assert "'trian' is not a command" in answer.stderr
     assert "distilingua train" in answer.stderr
@@ -175,7 +165,7 @@ def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(tmp_path: Path
 
 def test_bad_input_in_a_process_of_its_own_says_the_same(tmp_path: Path) -> None:
     for command in ("train", "corpus"):
-        answer = run(command, "pair.targets=[xx]", folder=tmp_path)
+        answer = launch(command, "pair.targets=[xx]", folder=tmp_path)
         assert answer.returncode == 1
         assert answer.stderr.startswith("distilingua: pair=en-xx: 'xx' is not a language of smart_home. Choose one of")
         assert len(answer.stderr.strip().splitlines()) == 1
@@ -268,6 +258,8 @@ def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(
         "training.epochs=1",
         "training.batch_size=16",
         "teacher.fine_tune.epochs=1",
+        "~logger",
+        "~callbacks.learning_rate",
         "hydra.sweep.dir=sweep",
         "hydra.job.config.override_dirname.exclude_keys=[corpus,corpus.path,corpus.columns.group,teacher,teacher.path,"
         "teacher.languages,student,training.epochs,training.batch_size,teacher.fine_tune.epochs]",
@@ -310,7 +302,7 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
         if not rows:  # how many rows there are to train on decides which batch size both can share
             shown = run("corpus", *settings, folder=tmp_path)
             rows = sum(int(line.split()[2]) for line in shown.stdout.splitlines() if line.startswith((" en ", " de ")))
-        batch = next(b for b in range(8, 64) if (rows // b) % 2 == 0)
+        batch = next(b for b in range(32, 96) if (rows // b) % 2 == 0)
         answer = run(
             "train", *settings, *device, f"training.batch_size={batch}", f"hydra.run.dir={tmp_path}/{name}",
             folder=tmp_path,
@@ -325,18 +317,19 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(kept: Path) -> tuple[list[str], bytes]:
+def uninterrupted(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], bytes]:
     """Settings of a run, and the weights it ends with when nothing stops it."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     settings = [
         *files_overrides(kept / "data"),
         *("teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"),
-        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=8"),
-        "training.batch_size=4",
+        *("student=nano", "student.layers=1", "student.hidden_size=32", "student.heads=2", "training.epochs=3"),
+        "training.batch_size=8",
         f"paths.cache={kept / 'cache'}",
     ]
-    whole = run("train", *settings, f"hydra.run.dir={kept / 'whole'}", folder=kept)
+    whole = run("train", *settings, "hydra.run.dir=whole", folder=folder)
     assert whole.returncode == 0, whole.stderr
-    return settings, (kept / "whole/student/model.safetensors").read_bytes()
+    return settings, (folder / "whole/student/model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
@@ -346,22 +339,20 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     """Promise 6, killed or by Ctrl-C in the middle of the student's training: bit for bit on one device."""
     settings, weights = uninterrupted
     folder = tmp_path / how / "seed=1,student=nano"
-    command = [DISTILINGUA, "train", *settings, f"hydra.run.dir='{folder}'"]
-    job = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    job = start("train", *settings, f"hydra.run.dir='{folder}'", folder=tmp_path)
     last = folder / "checkpoints" / "student" / "last.ckpt"
     deadline = time.monotonic() + HANGS  # not to hang for ever
     while not last.exists() and job.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
     job.send_signal(getattr(signal, how))
-    job.wait()
+    job.communicate(timeout=HANGS)
     assert last.exists()
     assert not (folder / "metrics.json").exists()  # it died before its end
-    other, resumed = run_several(
-        ["train", *settings, "optimizer.lr=0.5", f"hydra.run.dir='{folder}'"], ["resume", str(folder)], folder=tmp_path
-    )
-    assert other["code"] == 1
-    assert "holds a run with other settings" in other["err"]
-    assert resumed["code"] == 0, resumed["err"]
+    other = run("train", *settings, "optimizer.lr=0.5", f"hydra.run.dir='{folder}'", folder=tmp_path)
+    assert other.returncode == 1
+    assert "holds a run with other settings" in other.stderr
+    resumed = launch("resume", str(folder), folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
     assert (folder / "student/model.safetensors").read_bytes() == weights
 
 

@@ -22,7 +22,7 @@ from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.tables import results_table
-from tests.test_cli import DISTILINGUA, HANGS, run
+from tests.processes import DISTILINGUA, HANGS, launch, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------
 
@@ -85,7 +85,7 @@ def quoted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
             ]
             (data / lang / f"{split}.csv").write_text("\n".join(["text,label", *lines]), "utf-8")
     typed = ["corpus=files", "corpus.path='my data (v2)'", "objective=direct", "student=nano", "training.epochs=1"]
-    return folder, run("train", *typed, "student.vocabulary=100", folder=folder)
+    return folder, launch("train", *typed, "student.vocabulary=100", folder=folder)
 
 
 def test_it_resumes_by_its_folder_and_as_the_latest(quoted_run: Any) -> None:

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -22,16 +21,9 @@ from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
-from tests.test_cli import DISTILINGUA, files_overrides
+from tests.processes import Job, launch, run, start
+from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
-
-ROOT = Path(__file__).parents[1]
-ENVIRONMENT = {
-    **os.environ,
-    "OMP_NUM_THREADS": "1",
-    "COLUMNS": "200",
-    "PYTHONPATH": os.pathsep.join(filter(None, [os.environ.get("PYTHONPATH"), str(ROOT)])),  # for tests.saboteur
-}
 
 
 def small(data: Path, teacher: Path, cache: Path) -> list[str]:
@@ -49,25 +41,10 @@ def sabotage(how: str, batch: int, done: Path, model: str = "student") -> list[s
     return [f"+callbacks.saboteur.{key}={value}" for key, value in given.items()]
 
 
-def start(*arguments: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([DISTILINGUA, *arguments], cwd=folder, env={**ENVIRONMENT, **environment}, **pipes)
-
-
-def run(*arguments: str, folder: Path, seconds: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
-    with start(*arguments, folder=folder, **environment) as job:
-        try:
-            out, err = job.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            job.kill()
-            raise
-    return subprocess.CompletedProcess(arguments, job.returncode, out, err)
-
-
-def wait_for(file: Path, job: subprocess.Popen[str]) -> None:
+def wait_for(file: Path, job: Job) -> None:
     deadline = time.monotonic() + 120
     while not file.exists():
-        assert job.poll() is None, job.communicate()
+        assert job.poll() is None, job.communicate(timeout=10)
         assert time.monotonic() < deadline, file
         time.sleep(0.02)
 
@@ -203,7 +180,7 @@ def test_results_are_the_same_after_a_kill_and_for_a_finished_run(
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     _, running = json.loads((tmp_path / "out/checkpoints/seconds.json").read_text())
     trained = (tmp_path / "out/checkpoints/student/last.ckpt").stat().st_mtime - running["student"]
-    resumed = run("resume", "out", folder=tmp_path)
+    resumed = launch("resume", "out", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     file = tmp_path / "out/metrics.json"
     first = file.read_bytes()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,24 +13,20 @@ import pytest
 
 from distilingua.artifacts import whole_file
 from distilingua.errors import full_disk
-
-DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
+from tests.processes import run
 
 
 @dataclass
 class Disk:
-    """A folder that takes so many KiB; `limit` goes before a command where it is the files that are limited."""
+    """A folder that takes so many KiB; where it cannot be mounted, its files are limited."""
 
     folder: Path
     mounted: bool
     kib: int
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        limited = [] if self.mounted else ["bash", "-c", f'ulimit -f {self.kib}; exec "$@"', "limited"]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
-        return subprocess.run(
-            [*limited, *command], env=environment, cwd=self.folder.parent, capture_output=True, text=True, timeout=300
-        )
+    def run(self, *arguments: str, code: str | None = None) -> subprocess.CompletedProcess[str]:
+        limit = None if self.mounted else self.kib * 1024
+        return run(*arguments, folder=self.folder.parent, limit=limit, code=code)
 
     def grow(self) -> None:
         if self.mounted:
@@ -77,7 +72,7 @@ except OSError as error:
 def test_what_does_not_fit_leaves_what_was_there(disk: Disk, how: str) -> None:
     with whole_file(disk.folder / "kept") as file:
         file.write_text("before")
-    answer = disk.run(sys.executable, "-c", WRITER, str(disk.folder), how)
+    answer = disk.run(str(disk.folder), how, code=WRITER)
     code, name = answer.stdout.split()
     assert int(code) == (errno.ENOSPC if disk.mounted else errno.EFBIG)
     assert name.startswith(str(disk.folder / ("things" if how == "cached" else "kept")))
@@ -122,7 +117,7 @@ else:
 @pytest.mark.parametrize("disk", [(1500, 1100)], indirect=True)
 def test_a_store_has_its_place_before_it_is_filled(disk: Disk) -> None:
     """Somebody else fills the disk meanwhile: no page of a sparse file that cannot be had kills with SIGBUS."""
-    answer = disk.run(sys.executable, "-c", STORE, str(disk.folder))
+    answer = disk.run(str(disk.folder), code=STORE)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.split("\n")[-2] in ("told True", "stored")
     (logits,) = disk.folder.rglob("logits.npy")
@@ -131,7 +126,7 @@ def test_a_store_has_its_place_before_it_is_filled(disk: Disk) -> None:
 
 @pytest.mark.parametrize("disk", [(900, 900)], indirect=True)
 def test_a_store_that_does_not_fit_leaves_the_disk_as_it_was(disk: Disk) -> None:
-    answer = disk.run(sys.executable, "-c", STORE, str(disk.folder))
+    answer = disk.run(str(disk.folder), code=STORE)
     assert answer.stdout.endswith("told True\n"), answer.stderr
     assert not list(disk.folder.rglob("logits.npy"))
 
@@ -140,26 +135,26 @@ def test_a_store_that_does_not_fit_leaves_the_disk_as_it_was(disk: Disk) -> None
 def test_a_full_disk_is_told_in_one_sentence_and_the_run_goes_on(
     disk: Disk, files_corpus: Path, teacher_folder: Path
 ) -> None:
-    run = disk.folder / "run"
+    place = disk.folder / "run"
     settings = [
         *("corpus=files", f"corpus.path='{files_corpus}/{{lang}}/{{split}}.jsonl'", "corpus.columns.group=key"),
         *("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]", "teacher.fine_tune.epochs=1"),
         *("student.layers=1", "student.hidden_size=64", "student.heads=2", "student.feed_forward=128"),
         *("student.vocabulary=200", "training.epochs=1", "device=cpu", "~callbacks.progress_bar"),
-        *(f"paths.cache={disk.folder}/cache", f"hydra.run.dir={run}"),
+        *(f"paths.cache={disk.folder}/cache", f"hydra.run.dir={place}"),
     ]
-    answer = disk.run(DISTILINGUA, "train", *settings)
+    answer = disk.run("train", *settings)
     assert answer.returncode == 1
     told = answer.stderr.strip().splitlines()[-1]
     assert told.startswith("distilingua: there is no room for ")
-    assert told.endswith(f"distilingua resume {run}")
+    assert told.endswith(f"distilingua resume {place}")
     assert "left. Make room" in told
     assert "Traceback" not in answer.stderr
-    assert not (run / "metrics.json").exists()
+    assert not (place / "metrics.json").exists()
     disk.grow()
-    resumed = disk.run(DISTILINGUA, "resume", str(run))
+    resumed = disk.run("resume", str(place))
     assert resumed.returncode == 0, resumed.stderr
-    assert (run / "metrics.json").exists()
+    assert (place / "metrics.json").exists()
 
 
 @pytest.mark.parametrize("wrapped", ["", "cause", "context", "rust"])

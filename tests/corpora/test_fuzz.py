@@ -448,11 +448,13 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """`datasets` hashes every table and every function, for a cache that nothing here has: most of the time goes there."""
+    """`datasets` hashes every table and every function, for a cache that nothing here has, and copies every type of a
+    column deeply whenever it is asked for them: most of the time goes there."""
     for place in (datasets.arrow_dataset, datasets.fingerprint):
         monkeypatch.setattr(place, "generate_fingerprint", lambda *_, **__: "0")
         monkeypatch.setattr(place, "update_fingerprint", lambda *_, **__: "0")
     monkeypatch.setattr(datasets.fingerprint.Hasher, "update", lambda *_: None)
+    monkeypatch.setattr(datasets.Features, "copy", lambda types: datasets.Features(types))
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "datasets")  # where sound of a table goes
     datasets.disable_progress_bars()
 

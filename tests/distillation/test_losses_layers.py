@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck
-from transformers import BertConfig, BertForSequenceClassification, PretrainedConfig
+from transformers import BertForSequenceClassification, PretrainedConfig
 
 from distilingua.distillation.losses.attention import AttentionTransfer
 from distilingua.distillation.losses.contrastive import Contrastive
@@ -24,6 +24,7 @@ from distilingua.distillation.schedules import Constant, Progress, Schedules
 from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
+from tests.conftest import tiny_bert
 
 LOG3 = math.log(3)
 TERMS: dict[str, Callable[[], Term]] = {
@@ -40,15 +41,8 @@ piecewise = pytest.mark.parametrize("name", ["hidden-pieces", "attention", "mini
 
 
 def config(layers: int, width: int = 4) -> PretrainedConfig:
-    return BertConfig(
-        num_hidden_layers=layers,
-        hidden_size=width,
-        num_attention_heads=2,
-        intermediate_size=8,
-        vocab_size=20,
-        max_position_embeddings=16,
-        num_labels=3,
-    )
+    size = {"num_hidden_layers": layers, "hidden_size": width, "intermediate_size": 8, "max_position_embeddings": 16}
+    return tiny_bert(20, num_labels=3, **size)
 
 
 def connected(term: Term, student: PretrainedConfig | None = None, teacher: PretrainedConfig | None = None) -> Term:

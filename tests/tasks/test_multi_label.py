@@ -93,8 +93,7 @@ def test_many_labels_are_distilled(tiny_run, files_corpus: Path) -> None:  # typ
         "objective=custom",
         "objective/terms=[binary_kl,bce]",
         "corpus.columns.block=null",
-        "teacher.fine_tune.epochs=20",
-        "training.epochs=20",
+        *("teacher.fine_tune.epochs=12", "teacher.fine_tune.lr=4e-3", "training.epochs=12", "optimizer.lr=4e-3"),
     )
     check(cfg)
     metrics = train(cfg)

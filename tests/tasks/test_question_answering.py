@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertConfig, BertForQuestionAnswering, PreTrainedTokenizerBase
+from transformers import BertForQuestionAnswering, PreTrainedTokenizerBase
 
 from distilingua.checks import check
 from distilingua.distillation.losses.ce import IGNORE_INDEX
@@ -22,7 +22,7 @@ from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
-from tests.conftest import ONE_LAYER
+from tests.conftest import ONE_LAYER, tiny_bert
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
 LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))
@@ -39,14 +39,7 @@ def tokenizers() -> list[PreTrainedTokenizerBase]:
 @pytest.fixture(scope="module")
 def model() -> BertForQuestionAnswering:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=300,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        initializer_range=1.0,  # or every answer is alike
-    )
+    config = tiny_bert(300, initializer_range=1.0)  # or every answer is alike
     return BertForQuestionAnswering(config).eval()
 
 
@@ -296,9 +289,9 @@ def test_german_answers_without_german_labels(compose_run) -> None:  # type: ign
         "experiment=answers",
         "corpus.corpus.sentences=1",
         "corpus.corpus.eval_sentences=1",
-        "teacher.fine_tune.epochs=3",
+        "teacher.fine_tune.epochs=2",
         *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
-        "training.epochs=8",
+        "training.epochs=4",
         "training.batch_size=32",
         "optimizer.lr=3e-3",
         "+trainer.enable_progress_bar=false",

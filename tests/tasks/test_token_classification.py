@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertConfig, BertForTokenClassification, PreTrainedTokenizerBase
+from transformers import BertForTokenClassification, PreTrainedTokenizerBase
 
 from distilingua.checks import check
 from distilingua.corpora.schema import dataset_from_rows
@@ -27,7 +27,7 @@ from distilingua.tasks.token_classification import TokenClassification, first_pi
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import store_soft_labels
 from distilingua.training.train import train
-from tests.conftest import ONE_LAYER
+from tests.conftest import ONE_LAYER, tiny_bert
 
 LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
 TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im Wohnzimmer an", "打开客厅的灯"]
@@ -45,15 +45,7 @@ def tokenizers() -> list[PreTrainedTokenizerBase]:
 
 
 def tagger(pieces: int) -> BertForTokenClassification:
-    config = BertConfig(
-        vocab_size=pieces,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        num_labels=len(LABELS),
-    )
-    return BertForTokenClassification(config).eval()
+    return BertForTokenClassification(tiny_bert(pieces, num_labels=len(LABELS))).eval()
 
 
 def answer(*probabilities: list[float]) -> np.ndarray:

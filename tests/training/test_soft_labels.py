@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertForSequenceClassification
 
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
@@ -20,6 +20,7 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.training import soft_labels as store_module
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import Store, StoredSoftLabels, dense, mean_logits, store_soft_labels, top_k
+from tests.conftest import tiny_bert
 
 LABELS = [f"class {n}" for n in range(9)]
 ROWS = 700  # six batches
@@ -28,15 +29,7 @@ ROWS = 700  # six batches
 @pytest.fixture
 def teacher() -> Predictor:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=50,
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        num_labels=len(LABELS),
-        initializer_range=1.0,  # or every answer is alike
-    )
+    config = tiny_bert(50, num_labels=len(LABELS), initializer_range=1.0)  # or every answer is alike
     model = BertForSequenceClassification(config)
     encoder = Encoder(TextClassification(), SimpleNamespace(pad_token_id=0))  # type: ignore[arg-type]
     return Predictor(lambda: model, encoder)

@@ -100,8 +100,8 @@ def test_an_unknown_precision_is_refused(teacher_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["precision=int8", "store_dtype=float16", "store_top_k=2"])
-def test_a_run_with_each_option(tiny_run, option: str) -> None:  # type: ignore[no-untyped-def]
-    metrics = train(tiny_run(f"teacher.{option}"))
+def test_a_run_with_each_option(next_run, option: str) -> None:  # type: ignore[no-untyped-def]
+    metrics = train(next_run(f"teacher.{option}"))
     assert metrics["models"]["student"]["languages"]["de"]["accuracy"] > 0.8
     assert metrics["models"]["teacher"]["parameters"] > 10_000  # int8 weights count too
 

@@ -20,9 +20,9 @@ from tests.conftest import tiny_in
 
 
 @pytest.fixture(scope="module")
-def finished(kept: Path) -> tuple[DictConfig, dict[str, Any]]:
+def finished(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[DictConfig, dict[str, Any]]:
     """One run for all that look at it."""
-    cfg = tiny_in(kept / "finished", kept / "data", kept / "teacher")
+    cfg = tiny_in(tmp_path_factory.mktemp("finished"), kept / "data", kept / "teacher")
     check(cfg)
     return cfg, train(cfg)
 
