@@ -107,7 +107,8 @@ class KeepBest(ModelCheckpoint):
 
 
 class StopEarly(EarlyStopping):
-    """Stops after so many evaluations that gained nothing, also where a run is resumed after the last of them.
+    """Stops after so many evaluations that gained nothing, also where a run is resumed after the last of them. None of
+    the first half counts: random weights take their time, and a falling rate brings gains.
 
     Args:
         patience: evaluations.
@@ -118,6 +119,10 @@ class StopEarly(EarlyStopping):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         trainer.should_stop = self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if 2 * trainer.global_step >= trainer.estimated_stepping_batches:
+            super().on_validation_end(trainer, pl_module)
 
 
 class SentencesPerSecond(Callback):

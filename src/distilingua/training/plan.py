@@ -27,7 +27,7 @@ class Plan:
         epochs: passes over the rows.
         steps: of the optimizer, in all.
         lr: peak learning rate.
-        patience: evaluations without gain on dev after which it stops; None for never.
+        patience: evaluations without gain on dev, in its second half, after which it stops; None for never.
         evaluate_epochs: passes between two evaluations.
         evaluate_share: share of a pass between two evaluations, where a pass is long.
     """
@@ -41,7 +41,9 @@ class Plan:
 
     def __str__(self) -> str:
         told = f"{self.steps} steps at most ({self.epochs} passes), rate {self.lr:.2g}"
-        return told + (f", stops after {self.patience} evaluations without gain" if self.patience else "")
+        return told + (
+            f", stops after {self.patience} evaluations without gain in its second half" if self.patience else ""
+        )
 
 
 def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float, processes: int) -> Plan:
