@@ -143,8 +143,9 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
     numbers = f"{100 * found['teacher']:.1f} to {100 * found['direct']:.1f}"
     return (
         f"The teacher is no better in {source!r} than the student alone ({numbers}), so its soft labels hold the "
-        f"student back. Let it learn longer (teacher.fine_tune.min_steps=1000 teacher.fine_tune.patience=null), from more "
-        f"labels (pair.parallel=0 if it reads the targets), from several seeds (teacher.seeds=3), or choose a stronger one."
+        f"student back. Let it learn longer (teacher.fine_tune.min_steps=1000 teacher.fine_tune.patience=null), from "
+        f"more labels (pair.parallel=0 if it reads the targets), from several seeds (teacher.seeds=3), or choose a "
+        f"stronger one."
     )
 
 
