@@ -148,7 +148,7 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         )
     if "vector" in needs and isinstance(parts.source, Ensemble):
         names = ", ".join(sorted(needs["vector"]))
-        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Choose one teacher."
+        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Type objective=kd."
 
 
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
@@ -157,7 +157,7 @@ def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         if member.pooling not in ("mean", "cls"):
             yield (
                 f"{name}: {member.path} makes sentence vectors by {member.pooling}, and {', '.join(names)} can compare "
-                f"means (or first pieces, cls) alone. Leave that term out, or choose another teacher."
+                f"means (or first pieces, cls) alone. Type objective=kd, or choose another teacher."
             )
 
 
