@@ -25,7 +25,7 @@ AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "
     ("rows", "epochs", "every", "steps"),
     [
         (200, 156, 12, 624),  # a floor: many short passes, of which every 12th is judged, the last one too
-        (18_000, 6, 1, 2160),  # six passes
+        (18_000, 5, 1, 1800),  # five passes
         (200_000, 2, 1, 8000),  # as few whole passes as come nearest to 6,000 steps
         (2_000_000, 1, 1, 40_000),  # all rows are read once, whatever that takes
         (1, 600, 50, 600),
@@ -47,10 +47,10 @@ def test_what_was_typed_wins() -> None:
 @pytest.mark.parametrize(
     ("trainer", "processes", "steps"),
     [
-        ({"accumulate_grad_batches": 4}, 1, 540),
-        ({"accumulate_grad_batches": 1}, 4, 540),
-        ({"accumulate_grad_batches": 1, "limit_train_batches": 20}, 1, 120),
-        ({"accumulate_grad_batches": 1, "limit_train_batches": 0.5}, 1, 1080),
+        ({"accumulate_grad_batches": 4}, 1, 450),
+        ({"accumulate_grad_batches": 1}, 4, 450),
+        ({"accumulate_grad_batches": 1, "limit_train_batches": 20}, 1, 100),
+        ({"accumulate_grad_batches": 1, "limit_train_batches": 0.5}, 1, 900),
     ],
 )
 def test_steps_are_those_of_the_optimizer(trainer: dict[str, Any], processes: int, steps: int) -> None:

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from torch import nn
 from transformers import PreTrainedModel
 
-PASSES = 6  # over the rows, where these are neither few nor many
+PASSES = 5  # over the rows, where these are neither few nor many
 EVALUATIONS = 12  # of a training of many short passes
 BETWEEN = 500  # steps between two evaluations at most, where a pass is long
 TUNED_RATE, TUNED_WEIGHTS = 4e-4, 10.6e6  # of all-MiniLM-L6-v2's encoder, on English dev
@@ -49,7 +49,7 @@ class Plan:
 def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float, processes: int) -> Plan:
     """
     Args:
-        settings: `epochs`, `batch_size`, `min_steps`, `max_steps` and `patience`. Without epochs, it is six passes, as
+        settings: `epochs`, `batch_size`, `min_steps`, `max_steps` and `patience`. Without epochs, it is five passes, as
             many more as make `min_steps`, or as few as `max_steps` allow; one at least.
         rows: to learn from.
         trainer: `accumulate_grad_batches` and `limit_train_batches` of the configuration.

@@ -138,7 +138,7 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
     """What to change where the teacher has nothing to teach; "" where it has."""
     source, score = job.pair.source, main_score(job.task)
     found = {name: evaluations[name][source].scores[score] for name in ("teacher", "direct") if name in evaluations}
-    if "teacher" not in found or found["teacher"] > found["direct"] or found["direct"] == 1:
+    if "teacher" not in found or found["teacher"] > found["direct"] or found["teacher"] == 1:
         return ""
     numbers = f"{100 * found['teacher']:.1f} to {100 * found['direct']:.1f}"
     return (
