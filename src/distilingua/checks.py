@@ -26,7 +26,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.get("multitask"):
         _check_multitask(cfg)
         return
-    if cfg.teacher._target_.endswith(".Ensemble") and OmegaConf.is_interpolation(cfg.student, "path"):
+    copies = "path" in cfg.student and OmegaConf.is_interpolation(cfg.student, "path")
+    if cfg.teacher._target_.endswith(".Ensemble") and copies:
         raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
     parts = assemble(cfg)
     refuse(*(problem for rule in RULES for problem in rule(cfg, parts)))
