@@ -18,7 +18,7 @@ from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.train import train
 
 TRAINER = {"accumulate_grad_batches": 1}
-AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "patience": 4}
+AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "patience": None}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,8 @@ def test_what_was_typed_wins() -> None:
     plan = make_plan({**AUTO, "epochs": 3, "patience": None}, 200, TRAINER, 1e-3, processes=1)
     assert (plan.epochs, plan.steps, plan.evaluate_epochs, plan.evaluate_share) == (3, 12, 1, 1.0)
     assert str(plan) == "12 steps at most (3 passes), rate 0.001"
+    assert make_plan({**AUTO, "epochs": 3, "patience": 7}, 200, TRAINER, 1e-3, processes=1).patience == 7
+    assert make_plan(AUTO, 200, TRAINER, 1e-3, processes=1).patience == 4
 
 
 @pytest.mark.parametrize(

@@ -60,12 +60,12 @@ def fit(
     checkpoints = run / "checkpoints" / name
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
-    callbacks = [
+    best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
+    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else [])]
+    callbacks += [
         instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
         for key, callback in cfg.callbacks.items()
     ]
-    best = KeepBest(checkpoints / "best")
-    callbacks += [best, *([StopEarly(plan.patience)] if plan.patience else [])]
     console.print(f"{name}: {plan}", soft_wrap=True)
     trainer: Trainer = instantiate(
         cfg.trainer,

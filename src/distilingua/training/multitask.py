@@ -83,7 +83,7 @@ def distil_multitask(
     for name, job in jobs.items():
         rows = taught[name].rows
         train_rows = rows.train if job.objective.needs_teacher else labelled(rows.train)
-        fits[name] = student_fit(job, job.objective, train_rows, rows.dev, taught[name].outputs, processes=1)
+        fits[name] = student_fit(job, job.objective, train_rows, rows.dev, taught[name].outputs)
         recipes[name] = student_recipe(job, train_rows, taught[name].outputs)
     modules = {name: module for name, (module, *_) in fits.items()}
     share_encoder(modules)

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 PASSES = 5  # over the rows, where these are neither few nor many
+PATIENCE = 4  # evaluations
 EVALUATIONS = 12  # of a training of many short passes
 BETWEEN = 500  # steps between two evaluations at most, where a pass is long
 TUNED_RATE, TUNED_WEIGHTS = 4e-4, 10.6e6  # of all-MiniLM-L6-v2's encoder, on English dev
@@ -50,7 +51,8 @@ def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any]
     """
     Args:
         settings: `epochs`, `batch_size`, `min_steps`, `max_steps` and `patience`. Without epochs, it is five passes, as
-            many more as make `min_steps`, or as few as `max_steps` allow; one at least.
+            many more as make `min_steps`, or as few as `max_steps` allow; one at least. So many as are typed are made
+            to the end, unless patience is typed, too.
         rows: to learn from.
         trainer: `accumulate_grad_batches` and `limit_train_batches` of the configuration.
         lr: peak learning rate.
@@ -69,7 +71,8 @@ def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any]
         every = max(epochs // EVALUATIONS, 1)
         epochs = math.ceil(epochs / every) * every  # the last pass is evaluated too
     share = 1 / math.ceil(steps / BETWEEN)
-    return Plan(epochs, epochs * steps, lr, settings.get("patience"), every, share)
+    patience = settings.get("patience") or (PATIENCE if settings.get("epochs") is None else None)
+    return Plan(epochs, epochs * steps, lr, patience, every, share)
 
 
 def learning_rate(model: PreTrainedModel) -> float:

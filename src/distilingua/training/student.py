@@ -44,7 +44,7 @@ def train_direct(job: Job) -> Predictor:
 
     def build(folder: Path) -> None:
         hard = hard_labels(job.task.hard())
-        module, data, plan = student_fit(job, hard, train_rows, job.rows.dev, TeacherOutputs(), processes=1)
+        module, data, plan = student_fit(job, hard, train_rows, job.rows.dev, TeacherOutputs())
         fit(cfg, "direct", module, data, plan, recipe, one_device=True)
         save(module, job.encoder.tokenizer, folder)
 
@@ -102,7 +102,7 @@ def student_fit(
     train_rows: Dataset,
     dev: dict[str, Dataset],
     outputs: TeacherOutputs,
-    processes: int,
+    processes: int = 1,
 ) -> tuple[DistillationModule, MultilingualDataModule, Plan]:
     """A fresh student, its data, and how long it trains; equal seeds give equal first weights, whatever ran before."""
     cfg = job.cfg
