@@ -39,7 +39,8 @@ class Saboteur(Callback):
             self._act(trainer, pl_module)
 
     def _act(self, trainer: Trainer, module: LightningModule) -> None:
-        if Path(str(trainer.checkpoint_callback.dirpath)).name != self.model or self.done.exists():  # type: ignore[union-attr]
+        folders = {Path(str(one.dirpath)).name for one in trainer.checkpoint_callbacks}  # type: ignore[attr-defined]
+        if self.model not in folders or self.done.exists():
             return
         self.done.touch()
         if self.how == "raise":

@@ -21,6 +21,7 @@ from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
+from tests.conftest import passes
 from tests.processes import Job, launch, run, start
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
@@ -73,7 +74,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     cfg = tiny_run("+trainer.limit_train_batches=1.0", "training.epochs=3", "student.dropout=0.2", *overrides)
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    whole = fit(cfg, "whole", module, data, epochs=3)
+    whole = fit(cfg, "whole", module, data, passes(3))
     assert whole.num_training_batches in (22, 5)
     expected = weights(module.student)
 
@@ -83,7 +84,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     stopping.callbacks.saboteur = target
     module, data = parts.module(store=True)
     with pytest.raises(RuntimeError if code is None else SystemExit) as ended:
-        fit(stopping, "student", module, data, epochs=3)
+        fit(stopping, "student", module, data, passes(3))
     assert (tmp_path / "done").exists()
     assert last(cfg)["global_step"] == saved
     if code is not None:
@@ -92,7 +93,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
 
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)
-    resumed = fit(cfg, "student", module, data, epochs=3)
+    resumed = fit(cfg, "student", module, data, passes(3))
     assert resumed.global_step == whole.global_step
     assert same(expected, weights(module.student))
 
@@ -157,10 +158,10 @@ def test_a_checkpoint_carries_what_it_belongs_to(tiny_run) -> None:  # type: ign
     cfg = tiny_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, epochs=1, recipe={"code": "old"})
+    fit(cfg, "student", module, data, passes(1), recipe={"code": "old"})
     module, data = parts.module(store=True)
     with pytest.raises(UserError, match=r"last\.ckpt was made with other rows, soft labels, code or libraries"):
-        fit(cfg, "student", module, data, epochs=1, recipe={"code": "new"})
+        fit(cfg, "student", module, data, passes(1), recipe={"code": "new"})
 
 
 # --- results outlive the process -------------------------------------------------------------------------------------
@@ -240,7 +241,7 @@ def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(tiny_run, tmp_path: Pa
     cfg = tiny_run("training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "whole", module, data, epochs=2)
+    fit(cfg, "whole", module, data, passes(2))
     expected = weights(module.student)
     module, data = parts.module(store=True)
     stopping = cfg.copy()
@@ -248,12 +249,12 @@ def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(tiny_run, tmp_path: Pa
     target = {"_target_": "tests.saboteur.Saboteur", "how": "SIGINT", "batch": 30, "done": str(tmp_path / "done")}
     stopping.callbacks.saboteur = target
     with pytest.raises(SystemExit):
-        fit(stopping, "student", module, data, epochs=2)
+        fit(stopping, "student", module, data, passes(2))
     file = Path(cfg.paths.run) / "checkpoints/student/last.ckpt"
     os.truncate(file, file.stat().st_size // 2)  # as a kill leaves it while it is copied
     module, data = parts.module(store=True)
     with console.capture() as shown:
-        fit(cfg, "student", module, data, epochs=2)
+        fit(cfg, "student", module, data, passes(2))
     assert f"{file} is damaged" in shown.get()
     assert f"Going on from {file.with_name('epoch.ckpt')}, step 31" in shown.get()
     assert same(expected, weights(module.student))
@@ -271,15 +272,17 @@ def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  
 
     def look(file: int) -> None:
         if folder.exists():
-            seen.append(sorted(path.name.partition("-")[0] for path in folder.iterdir()))
+            files = (path for path in folder.rglob("*.ckpt*") if path.is_file())
+            seen.append(sorted(str(path.relative_to(folder)).partition("-")[0] for path in files))
         fsync(file)
 
     monkeypatch.setattr(os, "fsync", look)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such device"))
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, epochs=1)
-    assert seen == [[".epoch.ckpt"], [".last.ckpt", "epoch.ckpt"]]
-    assert sorted(path.name for path in folder.iterdir()) == ["epoch.ckpt", "last.ckpt"]
+    fit(cfg, "student", module, data, passes(1))
+    best = "best/best.ckpt"
+    assert seen == [["best/.best.ckpt"], [".epoch.ckpt", best], [".last.ckpt", best, "epoch.ckpt"]]
+    assert sorted(path.name for path in folder.iterdir()) == ["best", "epoch.ckpt", "last.ckpt"]
 
 
 # --- numbers that are none --------------------------------------------------------------------------------------------
@@ -297,7 +300,7 @@ def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkp
     cfg = tiny_run("training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "whole", module, data, epochs=2)
+    fit(cfg, "whole", module, data, passes(2))
     expected = weights(module.student)
     OmegaConf.set_struct(cfg, False)
     target = {"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": 30, "done": str(tmp_path / "done")}
@@ -305,10 +308,10 @@ def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkp
     module, data = parts.module(store=True)
     match = r"student, step 31, .*the student's answer to .*, .* and 11 more is no number.*saved at step 22"
     with pytest.raises(UserError, match=match):
-        fit(cfg, "student", module, data, epochs=2)
+        fit(cfg, "student", module, data, passes(2))
     assert all(tensor.isfinite().all() for tensor in last(cfg)["state_dict"].values())
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, epochs=2)
+    fit(cfg, "student", module, data, passes(2))
     assert same(expected, weights(module.student))
 
 

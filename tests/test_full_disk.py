@@ -93,9 +93,9 @@ from distilingua.training.soft_labels import store_soft_labels
 cache = Path(sys.argv[1])
 
 class Teacher:
-    def cells(self, encoded, title, start=0):
+    def cells(self, encoded, title, start=0, pooling=None):
         for n in range(start, len(encoded), 100):
-            yield list(range(n, n + 100)), torch.ones(100, 256)
+            yield list(range(n, n + 100)), torch.ones(100, 256), None
             try:
                 with (cache / "of somebody else").open("ab", buffering=0) as file:
                     while True:

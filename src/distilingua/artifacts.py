@@ -31,8 +31,12 @@ latter is the time since a run has opened it, see cache.py."""
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
 SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft terms do not, and a hard one comes by name
     *("data", "tasks", "models"),
-    *(f"training/{name}.py" for name in ("job", "teacher", "student", "module", "fitting", "inference", "soft_labels")),
-    *(f"distillation/{name}.py" for name in ("objective", "schedules", "signals", "losses/term")),
+    *(
+        f"training/{name}.py"
+        for name in ("job", "teacher", "student", "module", "fitting", "plan", "inference", "soft_labels")
+    ),
+    *(f"distillation/{name}.py" for name in ("objective", "schedules", "signals", "spans")),
+    *(f"distillation/losses/{name}.py" for name in ("term", "layers")),
     *(f"corpora/{name}.py" for name in ("words", "sound", "espeak")),
 )
 

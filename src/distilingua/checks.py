@@ -15,7 +15,7 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.errors import Problems, UserError, refuse
-from distilingua.models.source import Ensemble
+from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.parts import Parts, assemble, no_head, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
@@ -26,7 +26,8 @@ def check(cfg: DictConfig) -> None:
     if cfg.get("multitask"):
         _check_multitask(cfg)
         return
-    if cfg.teacher._target_.endswith(".Ensemble") and OmegaConf.is_interpolation(cfg.student, "path"):
+    copies = "path" in cfg.student and OmegaConf.is_interpolation(cfg.student, "path")
+    if cfg.teacher._target_.endswith(".Ensemble") and copies:
         raise UserError("student: its first weights are the teacher's, and there are several. Set student.path=FOLDER.")
     parts = assemble(cfg)
     refuse(*(problem for rule in RULES for problem in rule(cfg, parts)))
@@ -106,7 +107,13 @@ def _blocks(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _ensembles(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    if isinstance(parts.source, Ensemble) and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
+    several = isinstance(parts.source, Ensemble) or parts.source.seeds > 1
+    if isinstance(parts.source, TeacherSource) and several and parts.source.store is False:
+        yield (
+            f"teacher.seeds={parts.source.seeds}: several teachers answer from stores. Set teacher.store=true and "
+            f"leave out terms that compare layers, or set teacher.seeds=1."
+        )
+    if several and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
         other = "" if parts.task.backbone == "encoder-decoder" else ", or set task.pseudo_labels=false"
         yield (f"teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher{other}.")
 
@@ -133,18 +140,21 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
             f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
         )
-    vectors = [name for name, term in parts.objective.terms.items() if getattr(term, "sentence_vectors", False)]
-    layers = sorted({name for terms in needs.values() for name in terms} - set(vectors))
-    if layers and not getattr(parts.student, "layered", True):
+    live = {kind: terms for kind, terms in needs.items() if kind != "vector"}
+    names = ", ".join(sorted({name for terms in live.values() for name in terms}))
+    if live and not getattr(parts.student, "layered", True):
         yield (
-            f"objective: {', '.join(layers)} compare layers, and this student has none. Choose what compares sentences "
-            f"(objective=custom objective/terms=[kl,ce,embedding]), or a student with layers (student=nano)."
+            f"objective: {names} compare layers, and this student has none. Choose what compares sentences "
+            f"(objective=kd_embedding), or a student with layers (student=nano)."
         )
-    if needs and parts.source.store:
+    if live and parts.source.store:
         yield (
-            f"objective: {names} compare layers of the teacher ({', '.join(sorted(needs))}), and a store holds logits "
-            f"alone. Choose one teacher with teacher.store=false, so that it reads along."
+            f"objective: {names} compare layers of the teacher ({', '.join(sorted(live))}), and a store holds logits "
+            f"and sentence vectors alone. Choose one teacher with teacher.store=false, so that it reads along."
         )
+    if "vector" in needs and isinstance(parts.source, Ensemble):
+        names = ", ".join(sorted(needs["vector"]))
+        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Type objective=kd."
 
 
 def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
@@ -157,12 +167,12 @@ def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    names = [name for name, term in parts.objective.terms.items() if getattr(term, "sentence_vectors", False)]
+    names = sorted(parts.objective.needs.get("vector", ()))
     for name, member in parts.source.members.items() if names else ():
         if member.pooling not in ("mean", "cls"):
             yield (
                 f"{name}: {member.path} makes sentence vectors by {member.pooling}, and {', '.join(names)} can compare "
-                f"means (or first pieces, cls) alone. Leave that term out, or choose another teacher."
+                f"means (or first pieces, cls) alone. Type objective=kd, or choose another teacher."
             )
 
 

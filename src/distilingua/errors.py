@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -140,6 +141,19 @@ def share(name: str, value: Any) -> str | None:
 
 def truth(name: str, value: Any) -> str | None:
     return f"{name}={value}: expected true or false." if type(value) is not bool else None
+
+
+def lengths(name: str, settings: Mapping[str, Any]) -> list[str | None]:
+    """What is wrong with how long a model is to train; null leaves a number to others.
+
+    Args:
+        name: of the part of the configuration.
+    """
+    keys = ("epochs", "patience", "min_steps", "max_steps")
+    wrong = [whole(f"{name}.{key}", settings[key], 1) for key in keys if settings.get(key) is not None]
+    least, most = settings.get("min_steps") or 1, settings.get("max_steps") or math.inf
+    crossed = f"{name}: min_steps={least} is more than max_steps={most}. Try {name}.min_steps={most}."
+    return [*wrong, crossed if not any(wrong) and least > most else None]
 
 
 def text(name: str, value: Any) -> str | None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.corpora.schema import Corpus
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
-from distilingua.errors import Problems, one_of, positive, refuse, share, whole
+from distilingua.errors import Problems, lengths, one_of, positive, refuse, share, whole
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student
 from distilingua.tasks.task import Task
@@ -132,8 +132,8 @@ def no_head(role: str, model: Any, task: DictConfig) -> str | None:
 
 
 def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augmentation]) -> bool:
-    """Whether stored logits are not enough: layers are compared, or the text changes together with its meaning."""
-    return bool(objective.needs) or any(not one.keeps_meaning for one in augmentations.values())
+    """Whether a store is not enough: layers are compared, or the text changes together with its meaning."""
+    return bool(set(objective.needs) - {"vector"}) or any(not one.keeps_meaning for one in augmentations.values())
 
 
 def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
@@ -155,12 +155,13 @@ def check_training(cfg: DictConfig) -> None:
     folder = Path(str(cfg.paths.cache))
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     refuse(
-        *(whole(f"training.{name}", training[name], 1) for name in ("epochs", "batch_size", "eval_batch_size")),
+        *(whole(f"training.{name}", training[name], 1) for name in ("batch_size", "eval_batch_size")),
+        *lengths("training", training),
         whole("training.workers", training.workers, 0),
         share("training.language_alpha", training.language_alpha),
         one_of("training.select", training.select, ("score", "agreement")),
         whole("seed", cfg.seed, 0),
-        positive("optimizer.lr", cfg.optimizer.lr, "1e-3"),
+        positive("optimizer.lr", cfg.optimizer.lr, "1e-3") if cfg.optimizer.lr is not None else None,
         share("lr_schedule.warmup", cfg.lr_schedule.warmup),
         f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}."
         if cfg.lr_schedule.name not in LR_SCHEDULES

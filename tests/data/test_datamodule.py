@@ -466,7 +466,7 @@ def test_load_rows_returns_every_split_by_language(rows: Rows) -> None:
             assert len(found) == 6
             assert all(found["label"])
     assert set(rows.train["split"]) == {"train", "parallel"}
-    expected, _ = pair_rows(rows.texts, Pair("en", ["de"]), ["en"])
+    expected, _, _ = pair_rows(rows.texts, Pair("en", ["de"]), ["en"])
     assert rows.train.to_list() == expected.to_list()
     assert set(rows.texts["id"]) >= {i for read_ids in rows.train["teacher_rows"] for i in read_ids}
 

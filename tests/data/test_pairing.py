@@ -48,7 +48,8 @@ def paired(
     targets: tuple[str, ...] = ("de", "fr"),
     **rules: Any,
 ) -> tuple[Dataset, PairingReport]:
-    return pair_rows(rows() if corpus is None else corpus, Pair("en", list(targets), **rules), teacher)
+    found, _, report = pair_rows(rows() if corpus is None else corpus, Pair("en", list(targets), **rules), teacher)
+    return found, report
 
 
 def labels(found: Dataset) -> dict[str, str]:
@@ -309,7 +310,7 @@ def without_parallel(n: int = 400) -> Dataset:
 def test_a_share_of_the_source_text_is_reserved(share: float) -> None:
     found, report = paired(without_parallel(), teacher=["en"], targets=("de",), parallel=share)
     reserved = 400 - report.labelled["en"]
-    assert reserved / 400 == pytest.approx(share, abs=0.08)
+    assert reserved / 400 == pytest.approx(share, abs=0.01)
     assert report.rows == {"en": 400, "de": reserved}  # German rows aligned with labelled text have no partner
     hidden = {row["id"] for row in found if row["lang"] == "en" and not row["label"]}
     assert {row["teacher_rows"][0] for row in found if row["lang"] == "de"} == hidden
@@ -317,7 +318,7 @@ def test_a_share_of_the_source_text_is_reserved(share: float) -> None:
 
 def test_the_reserve_depends_on_the_pair_s_seed_and_not_on_the_order() -> None:
     def hidden(corpus: Dataset, seed: int) -> set[str]:
-        found, _ = paired(corpus, targets=("de",), seed=seed)
+        found, _ = paired(corpus, ["en"], targets=("de",), seed=seed)
         return {row["id"] for row in found if row["lang"] == "en" and not row["label"]}
 
     backwards = without_parallel().select(range(799, -1, -1))
@@ -327,8 +328,9 @@ def test_the_reserve_depends_on_the_pair_s_seed_and_not_on_the_order() -> None:
 
 def test_rows_of_one_group_are_reserved_together() -> None:
     corpus = {f"en{i}": ("en", "train", "x", f"k{i // 5}", "") for i in range(200)}
-    found, _ = paired(rows(corpus), targets=("de",))
-    hidden = {row["group"] for row in found if not row["label"]}
+    corpus |= {f"de{i}": ("de", "train", "x", f"k{i}", "") for i in range(40)}
+    found, _ = paired(rows(corpus), ["en"], targets=("de",))
+    hidden = {row["group"] for row in found if row["lang"] == "en" and not row["label"]}
     shown = {row["group"] for row in found if row["label"]}
     assert hidden
     assert shown
@@ -338,6 +340,45 @@ def test_rows_of_one_group_are_reserved_together() -> None:
 def test_parallel_text_of_the_corpus_itself_is_enough() -> None:
     found, _ = paired(parallel=0.99)
     assert labels(found) == SOURCE_LABELS
+
+
+def test_a_teacher_that_reads_every_target_hides_no_label() -> None:
+    for teacher in (None, ["en", "de"]):
+        _, report = paired(without_parallel(), teacher, targets=("de",))
+        assert report.labelled["en"] == report.rows["en"] == report.rows["de"] == 400
+
+
+def test_rows_with_a_partner_are_held_out_first_and_no_others() -> None:
+    corpus = {f"en{i}": ("en", "train", f"c{i % 4}", f"k{i}", "") for i in range(210)}
+    corpus |= {f"de{i}": ("de", "train", f"c{i % 4}", f"k{i}", "") for i in range(105)}
+    _, report = paired(rows(corpus), ["en"], targets=("de",))
+    assert (report.labelled["en"], report.rows["de"]) == (126, 84)  # 0.4 of 210, all of them with a partner
+    _, report = paired(rows(corpus), ["en"], targets=("de",), parallel=0.9)
+    assert (report.labelled["en"], report.rows["de"]) == (105, 105)  # hiding more would bring nothing
+
+
+def test_every_class_keeps_a_label() -> None:
+    corpus = {f"en{i}": ("en", "train", f"c{i}", f"k{i}", "") for i in range(4)}
+    corpus |= {f"en{i}": ("en", "train", "many", f"k{i}", "") for i in range(4, 40)}
+    corpus |= {f"de{i}": ("de", "train", "", f"k{i}", "") for i in range(40)}
+    for rules in ({"parallel": 0.9}, {"labels": 0.01}):
+        found, _ = paired(rows(corpus), ["en"], targets=("de",), **rules)
+        assert {row["label"] for row in found if row["label"]} == {"c0", "c1", "c2", "c3", "many"}
+
+
+def test_a_share_of_the_labels_is_seen_and_the_rest_is_text_for_the_teacher() -> None:
+    found, report = paired(without_parallel(), ["en"], targets=("de",), labels=0.1)
+    assert report.labelled == {"en": 40}
+    assert report.rows == {"en": 400, "de": 360}
+    assert all(row["teacher_rows"] for row in found if row["lang"] == "de")
+
+
+def test_target_text_that_nobody_reads_is_handed_over_without_its_label() -> None:
+    found, unpaired, report = pair_rows(without_parallel(), Pair("en", ["de"]), ["en"])
+    assert len(unpaired) == 400 - report.rows["de"]
+    assert set(unpaired["label"]) == {""}
+    assert unpaired.features == found.features
+    assert not set(unpaired["id"]) & set(found["id"])
 
 
 # --- the report -------------------------------------------------------------------------------------------------------
@@ -369,8 +410,10 @@ def test_the_report_counts_per_language() -> None:
         ({"protocol": "oracle"}, ["pair.protocol=oracle", "zero_shot, translate_train, few_shot, supervised"]),
         ({"align": "word"}, ["pair.align=word", "sentence, block"]),
         ({"shots": 0}, ["pair.shots=0", "at least 1"]),
-        ({"parallel": 0}, ["pair.parallel=0 ", "pair.parallel=0.4"]),
-        ({"parallel": 1.0}, ["pair.parallel=1.0 ", "between 0 and 1"]),
+        ({"parallel": -0.1}, ["pair.parallel=-0.1 ", "pair.parallel=0.4"]),
+        ({"parallel": 1.0}, ["pair.parallel=1.0 ", "leaves no label"]),
+        ({"labels": 0}, ["pair.labels=0 ", "pair.labels=1"]),
+        ({"unpaired": "keep"}, ["pair.unpaired=keep", "drop, self_train"]),
     ],
 )
 def test_what_a_pair_refuses(given: dict[str, Any], words: list[str]) -> None:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from distilingua.distillation.losses.aligned_uld import AlignedUniversalLogit, aligned_distances, merged
+from distilingua.distillation.losses.aligned_uld import AlignedUniversalLogit, aligned_distances
 from distilingua.distillation.losses.kl import KL
 from distilingua.distillation.signals import Signals
+from distilingua.distillation.spans import merged
 from distilingua.errors import UserError
 
 

@@ -16,7 +16,7 @@ from distilingua.distillation.losses.attention import AttentionTransfer
 from distilingua.distillation.losses.contrastive import Contrastive
 from distilingua.distillation.losses.embedding import SentenceEmbedding
 from distilingua.distillation.losses.hidden import HiddenStates, vector_distance
-from distilingua.distillation.losses.layers import layer_pairs
+from distilingua.distillation.losses.layers import layer_pairs, masked_mean
 from distilingua.distillation.losses.minilm import MiniLM, relation_kl
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.objective import Objective
@@ -67,6 +67,7 @@ def random_layers(lengths: list[int], layers: int, width: int, seed: int, grad: 
     scores = [draw(rows, 2, length, length).masked_fill(~seen[:, None, None], -1e9) for _ in range(layers)]
     qkv = [tuple(draw(rows, length, width).requires_grad_(grad) for _ in range(3)) for _ in range(layers)]
     return Layers(
+        vector=draw(rows, width).requires_grad_(grad),
         input_ids=torch.arange(length).repeat(rows, 1) + 10 * torch.arange(rows)[:, None],
         mask=seen,
         hidden=tuple(h.requires_grad_(grad) for h in hidden),
@@ -104,14 +105,15 @@ def signals(student: Layers, teacher: Layers, read: list[bool], texts: list[int]
 
 def leaves(layers: Layers | None) -> list[Tensor]:
     assert layers is not None
-    return [*layers.hidden, *layers.attentions, *(part for three in layers.qkv for part in three)]
+    vector = [] if layers.vector is None else [layers.vector]
+    return [*vector, *layers.hidden, *layers.attentions, *(part for three in layers.qkv for part in three)]
 
 
 def states(lengths: list[int], hidden: Any) -> Layers:
     """Layers of hand-written hidden states, the same in every layer."""
     values = torch.tensor(hidden, dtype=torch.float64)
     seen = mask(lengths)
-    return Layers(seen.long(), seen, (values,) * 3)
+    return Layers(seen.long(), seen, (values,) * 3, vector=masked_mean(values, seen))
 
 
 # by hand

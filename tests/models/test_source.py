@@ -294,10 +294,10 @@ def test_a_teacher_s_first_piece_is_its_vector(teacher_folder: Path) -> None:
     inputs["attention_mask"][0, 3] = 0
     losses = {}
     for pooling in ("mean", "cls"):
-        output, layers = FrozenTeacher(model, {"hidden"}, pooling)(inputs)
+        output, layers = FrozenTeacher(model, {"hidden", "vector"}, pooling)(inputs)
         read = torch.tensor([True, True])
         signals = Signals(output.logits, output.logits, torch.tensor([-100, -100]), read, 2)
-        signals.student_layers = FrozenTeacher(model, {"hidden"})(inputs)[1]
+        signals.student_layers = FrozenTeacher(model, {"vector"})(inputs)[1]
         signals.teacher_layers = layers
         losses[pooling] = float(SentenceEmbedding()(signals, 1.0))
         hidden = layers.hidden[-1]  # type: ignore[union-attr]

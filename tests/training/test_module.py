@@ -24,6 +24,7 @@ from distilingua.training.job import prepare
 from distilingua.training.module import DistillationModule
 from distilingua.training.student import student_fit
 from distilingua.training.teacher import teacher_outputs
+from tests.conftest import passes
 
 
 class Parts:
@@ -40,7 +41,7 @@ class Parts:
     def module(self, store: bool) -> tuple[DistillationModule, MultilingualDataModule]:
         self.source.store = store
         outputs = teacher_outputs(self.job, {"teacher": self.teacher}, self.job.rows)
-        return student_fit(self.job, self.job.objective, self.job.rows.train, self.job.rows.dev, outputs)
+        return student_fit(self.job, self.job.objective, self.job.rows.train, self.job.rows.dev, outputs)[:2]
 
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -141,7 +142,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: 
     cfg = tiny_run("training.epochs=3", "student.dropout=0.2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    whole = fit(cfg, "whole", module, data, epochs=3)
+    whole = fit(cfg, "whole", module, data, passes(3))
     steps = whole.global_step
     expected = weights(module.student)
 
@@ -152,14 +153,14 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: 
     stopping.callbacks.checkpoint.save_on_exception = not crash
     module, data = parts.module(store=True)
     with pytest.raises(RuntimeError if crash else SystemExit, match="crash" if crash else "distilingua resume"):
-        fit(stopping, "student", module, data, epochs=3)
+        fit(stopping, "student", module, data, passes(3))
     assert not same(expected, weights(module.student))
     saved = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)["global_step"]
     assert saved == (steps // 3 if crash else steps // 2)
 
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)
-    resumed = fit(cfg, "student", module, data, epochs=3)
+    resumed = fit(cfg, "student", module, data, passes(3))
     assert resumed.global_step == steps
     assert same(expected, weights(module.student))
 
@@ -168,7 +169,7 @@ def test_checkpoints_hold_plain_values_and_load_without_pickle(tiny_run) -> None
     cfg = tiny_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=False)
-    fit(cfg, "student", module, data, epochs=1)
+    fit(cfg, "student", module, data, passes(1))
     checkpoint = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)
     assert all(name.startswith("student.") for name in checkpoint["state_dict"])
     assert "hyper_parameters" not in checkpoint or not checkpoint["hyper_parameters"]

@@ -118,7 +118,7 @@ def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-
 
 @pytest.mark.parametrize("protocol", ["translate_train", "few_shot", "supervised"])
 def test_protocols(next_run, protocol: str) -> None:  # type: ignore[no-untyped-def]
-    metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=5"))
+    metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=10"))
     assert metrics["protocol"] == protocol
     assert metrics["models"]["direct"]["languages"]["de"]["accuracy"] > 0.6  # now the baseline sees German labels too
 

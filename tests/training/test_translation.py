@@ -149,7 +149,7 @@ def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> No
 
     texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
     dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
-    rows = Rows(part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
+    rows = Rows(part(), part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
     train = part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
     rows = expand_by_label(replace(rows, train=train))
     read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}

@@ -32,6 +32,7 @@ ALL_INTENTS = 42  # what the richest languages cover; the yardstick of `min_inte
 LABELS = ("intent", "slots")
 UNTAGGED = {"domain"}  # a kind of device, which German templates alone treat as a slot
 GLOSSARY = "smart_home_glossary.yaml"
+FEW = 2  # templates of a block that share their sentences, as one would be left to learn from
 Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if any
 
 
@@ -158,8 +159,9 @@ def split_templates(templates: Iterable[Template], parallel: float, dev: float, 
     """Template id -> train, parallel, dev or test; decided by hash, so the same on every machine.
 
     An intent's first two templates (in hash order) stay in training; the others go to test and dev by lot. What is left
-    is shared block by block: train knows every block, parallel every block of two templates or more. A teacher that
-    has not seen a block errs on it, and its errors would be taught; a missing partner merely teaches nothing.
+    is shared block by block: train knows every block, and so does parallel, as a teacher that has not seen a block errs
+    on it, and nothing teaches a block without partners. Nobody learns a block from a single template, so a block of two
+    or one has "both": its templates share their sentences, see `split_sentences`.
     """
     by_intent: dict[str, list[Template]] = {}
     for template in templates:
@@ -170,16 +172,32 @@ def split_templates(templates: Iterable[Template], parallel: float, dev: float, 
         blocks: dict[str, list[str]] = {}
         for position, template in enumerate(members):
             lot = stable_hash("split", template.id) / 2**64
-            if position == 0:
-                split[template.id] = "train"
-            elif position > 1 and lot < dev + test:
+            if position > 1 and lot < dev + test:
                 split[template.id] = "test" if lot < test else "dev"
             else:
                 blocks.setdefault(template.block, []).append(template.id)
         for ids in blocks.values():
-            count = min(max(round(parallel * len(ids)), 1), len(ids) - 1)
-            split.update({template_id: "parallel" if n < count else "train" for n, template_id in enumerate(ids)})
+            taught = len(ids) - round(parallel * len(ids))
+            split.update({template_id: "train" if n < taught else "parallel" for n, template_id in enumerate(ids)})
+            if len(ids) <= FEW and parallel:
+                split.update(dict.fromkeys(ids, "both"))
     return split
+
+
+def split_sentences(sentences: Iterable[tuple[str, str]], parallel: float) -> dict[tuple[str, str], str]:
+    """`(group, text)` of one template's sentences -> train or parallel; decided by hash.
+
+    Whole groups, so that parallel sentences speak of other values than those that are taught; where all speak of the
+    same, they are worded otherwise.
+
+    Args:
+        parallel: their share; one at least is taught.
+    """
+    found = set(sentences)
+    by_group = len({group for group, _ in found}) > 1
+    parts = sorted({one[: 1 if by_group else 2] for one in found}, key=lambda part: stable_hash("part", *part))
+    taught = len(parts) - min(max(round(parallel * len(parts)), 1), len(parts) - 1)
+    return {one: "train" if parts.index(one[: 1 if by_group else 2]) < taught else "parallel" for one in found}
 
 
 @dataclass
@@ -241,17 +259,22 @@ class SmartHome:
         split = split_templates(templates.values(), self.parallel, self.dev, self.test)
         for template_id, template in templates.items():
             part = split[template_id]
+            drawn = []
             for draw in range(self.eval_sentences if part in ("dev", "test") else self.sentences):
                 text, slots = sampler.sentence(template, draw)
-                spans = [(slot["start"], slot["end"], slot["name"]) for slot in slots if slot["name"] not in UNTAGGED]
                 meaning = {**template.data.slots, **{slot["name"]: slot["value"] for slot in slots}}
+                group = f"{template.block}/" + ",".join(f"{k}={v}" for k, v in sorted(meaning.items()))
+                drawn.append((draw, text, slots, group))
+            parts = split_sentences(((group, text) for _, text, _, group in drawn), self.parallel)
+            for draw, text, slots, group in drawn:
+                spans = [(slot["start"], slot["end"], slot["name"]) for slot in slots if slot["name"] not in UNTAGGED]
                 yield {
                     "id": f"{template_id}-{draw}",
                     "lang": lang,
-                    "split": part,
+                    "split": parts[group, text] if part == "both" else part,
                     "text": text,
                     "label": template.intent if self.label == "intent" else tags_of(text, spans),
-                    "group": f"{template.block}/" + ",".join(f"{k}={v}" for k, v in sorted(meaning.items())),
+                    "group": group,
                     "block": template.block,
                     "spans": json.dumps([[str(s["value"]), s["start"], s["end"]] for s in slots], ensure_ascii=False),
                     "slots": slots,

@@ -74,7 +74,7 @@ class Translations:
             blocked: dict[tuple[str, ...], list[int]] = defaultdict(list)
             for i in keep:
                 if splits[i] not in HELD_OUT:
-                    blocked[langs[i], splits[i], blocks[i]].append(i)
+                    blocked[langs[i], blocks[i]].append(i)
             for members in blocked.values():
                 seen = {i for i in members if found[i] in held_out}
                 keep -= seen if len(seen) < len(members) else set()

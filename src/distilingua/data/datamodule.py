@@ -27,8 +27,15 @@ class SoftLabels(Protocol):
     def width(self) -> int:
         """Classes."""
 
+    @property
+    def vector_width(self) -> int | None:
+        """Of the teacher's sentence vectors; None where there are none."""
+
     def __call__(self, row: Example) -> np.ndarray:
         """The teacher's logits for a row that it read, (positions, classes)."""
+
+    def vector(self, row: Example) -> np.ndarray:
+        """The teacher's sentence vector for a row that it read, (width,)."""
 
 
 @dataclass
@@ -66,9 +73,9 @@ class MultilingualDataModule(LightningDataModule):
 
     A training batch is `{"student": {input_ids, attention_mask}, "student_at": where in its output the positions are,
     "labels": (positions,), "counts": (rows,) positions per row, "has_teacher": (rows,), "read": (rows,) numbers of the
-    texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (positions, classes) from a store or
-    `"teacher"` and `"teacher_at"` for a live one; these are in the teacher's own positions where there is an
-    `"alignment"`. See `Task` for positions.
+    texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (positions, classes) from a store,
+    with `"teacher_vector"` (rows, width) if it holds them, or `"teacher"` and `"teacher_at"` for a live one; these are
+    in the teacher's own positions where there is an `"alignment"`. See `Task` for positions.
 
     Args:
         train: rows to learn from; with a column `teacher_rows` when there is a teacher.
@@ -140,6 +147,10 @@ class MultilingualDataModule(LightningDataModule):
                 for e, count in zip(examples, batch["counts"].tolist(), strict=True)
             ]
             batch["soft_labels"] = torch.from_numpy(np.concatenate(answers))
+            if (width := stored.vector_width) is not None:
+                unread = np.zeros(width, dtype=np.float32)
+                vectors = [stored.vector(e) if e["teacher_rows"] else unread for e in examples]
+                batch["teacher_vector"] = torch.from_numpy(np.stack(vectors))
         elif live is not None:
             # a row the teacher does not read still needs something to pad: its answer is masked out
             read = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
 from distilingua.artifacts import stable_hash
 from distilingua.data.protocol import Pair
@@ -100,7 +100,7 @@ def pair_rows(
     members: Sequence[Member] = (),
     stratify_by: Callable[[str], str] = str,
     pointing: bool = False,
-) -> tuple[Dataset, PairingReport]:
+) -> tuple[Dataset, Dataset, PairingReport]:
     """Training rows with the labels that may be seen and the ids of the texts the teacher reads in their place.
 
     Args:
@@ -114,8 +114,8 @@ def pair_rows(
     Returns:
         The training rows, in corpus order, with `label` emptied where it may not be seen and a new column
         `teacher_rows`: ids of the rows whose text the teacher reads (the row itself, its aligned partner, or all of
-        its block; empty when there is none; with several teachers one id for each, "" where it has no answer); and the
-        count.
+        its block; empty when there is none; with several teachers one id for each, "" where it has no answer); target
+        rows that nobody reads, without labels, in the same columns; and the count.
 
     Raises:
         UserError: a teacher that does not read a target, and no row of that language has an aligned partner.
@@ -125,12 +125,9 @@ def pair_rows(
         for row in rows.select_columns(["id", "lang", "split", "label", "group", "block", "spans"])
         if row["split"] in ("train", "parallel")
     ]
-    # a teacher that has learnt a sentence's label would hand it on to the translation, so some source text is kept from
-    # it; whole groups, or a sentence's twin would tell
-    if not any(row["split"] == "parallel" for row in train if row["lang"] == pair.source):
-        for row in train:
-            if row["lang"] == pair.source and _lot(pair.seed, "parallel", row["group"] or row["id"]) < pair.parallel:
-                row["split"] = "parallel"
+    through_partners = [langs for langs, through in members or [(teacher_languages, True)] if through]
+    foreign = any(langs is not None and set(pair.targets) - set(langs) for langs in through_partners)
+    _hide(train, pair, stratify_by, pair.parallel if foreign else 0.0)
     readings = Readings(train, pair, pointing)
     # what translation would carry over: the label of whatever source text a target text is aligned with
     carried = {row["group"]: row["label"] for row in train if row["lang"] == pair.source and row["group"]}
@@ -186,18 +183,63 @@ def pair_rows(
                 f"{readings.key}{corresponding}, choose a teacher that reads {lang!r} (teacher=xlmr_base), or train "
                 f"without one (objective=direct)."
             )
-    visible_rows = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])
-    columns = {name: visible_rows[name][:] for name in visible_rows.column_names}
-    columns["label"] = [changes[row_id]["label"] for row_id in columns["id"]]
-    columns["teacher_rows"] = [changes[row_id]["teacher_rows"] for row_id in columns["id"]]
-    paired = Dataset.from_dict(columns)
-    return paired, PairingReport(
-        rows=dict(Counter(paired["lang"])),
-        labelled=dict(Counter(lang for lang, label in zip(paired["lang"], paired["label"], strict=True) if label)),
-        with_teacher=dict(Counter(lang for lang, t in zip(paired["lang"], paired["teacher_rows"], strict=True) if t)),
-        without_partner=dict(without_partner),
-        withheld={lang: dict(reasons) for lang, reasons in withheld.items() if reasons},
+
+    def changed(changes: dict[str, dict[str, Any]]) -> Dataset:
+        columns = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])[:]
+        for name in ("label", "teacher_rows"):
+            columns[name] = [changes[row_id][name] for row_id in columns["id"]]
+        return Dataset.from_dict(columns, Features({**rows.features, "teacher_rows": List(Value("string"))}))
+
+    paired = changed(changes)
+    nothing = {"label": "", "teacher_rows": []}
+    unread = {row["id"]: nothing for row in train if row["lang"] != pair.source and row["id"] not in changes}
+    return (
+        paired,
+        changed(unread),
+        PairingReport(
+            rows=dict(Counter(paired["lang"])),
+            labelled=dict(Counter(lang for lang, label in zip(paired["lang"], paired["label"], strict=True) if label)),
+            with_teacher=dict(
+                Counter(lang for lang, t in zip(paired["lang"], paired["teacher_rows"], strict=True) if t)
+            ),
+            without_partner=dict(without_partner),
+            withheld={lang: dict(reasons) for lang, reasons in withheld.items() if reasons},
+        ),
     )
+
+
+def _hide(train: list[dict[str, Any]], pair: Pair, stratify_by: Callable[[str], str], parallel: float) -> None:
+    """Takes source rows out of training's labels: they become text, of the split "parallel".
+
+    All but `pair.labels` of them go first. Then, as a teacher that has learnt a sentence's label would hand it on to
+    the translation, rows that have an aligned one, until `parallel` of the rows are hidden; unless the corpus set some
+    aside itself. Whole groups go, or a sentence's twin would tell; every class keeps one.
+    """
+    source = [row for row in train if row["lang"] == pair.source]
+    own = any(row["split"] == "parallel" for row in source)
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for row in source:
+        if row["split"] == "train":
+            groups[row["group"] or row["id"]].append(row)
+    left = Counter(stratify_by(row["label"]) for rows in groups.values() for row in rows if row["label"])
+    total = sum(map(len, groups.values()))
+
+    def hide(names: Iterable[str], wanted: float) -> None:
+        for name in names:
+            if total - sum(map(len, groups.values())) + len(groups[name]) / 2 > wanted:
+                continue
+            classes = Counter(stratify_by(row["label"]) for row in groups[name] if row["label"])
+            if all(left[label] > n for label, n in classes.items()):
+                left.subtract(classes)
+                for row in groups.pop(name):
+                    row["split"] = "parallel"
+
+    hide(sorted(groups, key=lambda name: _lot(pair.seed, "labels", name)), (1 - pair.labels) * total)
+    if parallel and not own:
+        key = "group" if pair.align == "sentence" else "block"
+        partners = {row[key] for row in train if row["lang"] != pair.source and row[key]}
+        paired = [name for name, rows in groups.items() if any(row[key] in partners for row in rows)]
+        hide(sorted(paired, key=lambda name: _lot(pair.seed, "parallel", name)), parallel * total)
 
 
 def _shots(train: list[dict[str, Any]], pair: Pair, stratify_by: Callable[[str], str]) -> set[str]:

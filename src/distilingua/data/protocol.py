@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, one_of, refuse
+from distilingua.errors import UserError, one_of, refuse, share
 
 PROTOCOLS = ("zero_shot", "translate_train", "few_shot", "supervised")
 
@@ -24,8 +24,13 @@ class Pair:
             same meaning; `block` with every source text of its block, whose soft labels are averaged. The latter
             borrows the block's identity, which is nearly the label.
         shots: labels per class and target language under `few_shot`.
-        parallel: share of the source training text whose labels are hidden and kept for aligned pairs, where the
-            corpus does not set such text aside itself (split "parallel").
+        labels: share of the source's training labels that may be seen; the rest is text without labels.
+        parallel: share of the source training text whose labels are hidden at most, so that it can stand for its
+            aligned text: where the teacher cannot read a target and the corpus sets no such text aside itself (split
+            "parallel").
+        unpaired: what becomes of target text that no teacher reads, for want of an aligned partner: `drop`, or
+            `self_train`: the student labels what it is sure of after its training, and goes on with it.
+        sure: the least probability of such an answer.
         seed: of the choices made here.
     """
 
@@ -34,7 +39,10 @@ class Pair:
     protocol: str = "zero_shot"
     align: str = "sentence"
     shots: int = 8
+    labels: float = 1.0
     parallel: float = 0.4
+    unpaired: str = "drop"
+    sure: float = 0.9
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -72,8 +80,13 @@ class Pair:
             f"pair.targets names {', '.join(repeated)} twice. Name each language once." if repeated else None,
             one_of("pair.protocol", self.protocol, PROTOCOLS),
             one_of("pair.align", self.align, ("sentence", "block")),
+            one_of("pair.unpaired", self.unpaired, ("drop", "self_train")),
+            share("pair.sure", self.sure),
             f"pair.shots={self.shots}: few_shot needs at least 1 label per class." if self.shots < 1 else None,
-            f"pair.parallel={self.parallel} is not between 0 and 1. Try pair.parallel=0.4."
-            if not 0 < self.parallel < 1
+            f"pair.labels={self.labels} is no share above 0. Type pair.labels=1 for all of them."
+            if not 0 < self.labels <= 1
+            else None,
+            f"pair.parallel={self.parallel} leaves no label to learn from, or is no share. Try pair.parallel=0.4."
+            if not 0 <= self.parallel < 1
             else None,
         )

@@ -27,6 +27,7 @@ class Rows:
 
     Args:
         train: what training may see, see `pair_rows`.
+        unpaired: target text that no teacher reads, without labels, in the columns of train.
         dev, test: per language, with labels, for judging only; dev with a column `teacher_rows` as in train.
         texts: clean rows of all splits, where the teacher's rows are found by id.
         labels: names of the classes, sorted; empty where classes have no names.
@@ -34,6 +35,7 @@ class Rows:
     """
 
     train: Dataset
+    unpaired: Dataset
     dev: dict[str, Dataset]
     test: dict[str, Dataset]
     texts: Dataset
@@ -97,7 +99,7 @@ def load_rows(
                 + "".join(f" These look alike: {told}." for told in alike)
             )
     pointing = bool(task.points_into)
-    train, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
+    train, unpaired, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
 
     def held_out(split: str) -> dict[str, Dataset]:
         return {
@@ -116,7 +118,7 @@ def load_rows(
             [readings(row, teacher_languages, members) for row in rows.select_columns(unlabelled.column_names)],
             feature=List(Value("string")),
         )
-    return Rows(train, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
+    return Rows(train, unpaired, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
 
 
 def _spelt(texts: Dataset, task: Task, report: CleaningReport) -> Dataset:

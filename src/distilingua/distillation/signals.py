@@ -29,15 +29,16 @@ class Layers:
         hidden: the embeddings' output, then every layer's, each (rows, length, width).
         attentions: every layer's probabilities, each (rows, heads, length, length).
         qkv: every layer's queries, keys and values, each (rows, length, width).
-        pooling: how it makes a sentence's vector of its last layer: "mean" over its pieces, or "cls", the first.
+        vector: of every row's last layer, (rows, width): the mean over its pieces, or the first of them, whichever the
+            model was trained to make.
     """
 
-    input_ids: Tensor
-    mask: Tensor
+    input_ids: Tensor | None = None
+    mask: Tensor | None = None
     hidden: tuple[Tensor, ...] = ()
     attentions: tuple[Tensor, ...] = ()
     qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
-    pooling: str = "mean"
+    vector: Tensor | None = None
 
 
 @dataclass

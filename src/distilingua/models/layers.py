@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from distilingua.distillation.losses.layers import masked_mean, precise
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 
@@ -23,8 +24,8 @@ class LayerReader:
 
     Args:
         model: any transformers model.
-        wanted: fields of `Layers`: hidden, attentions, qkv; none costs nothing.
-        pooling: see `Layers`.
+        wanted: fields of `Layers`: hidden, attentions, qkv, vector; none costs nothing.
+        pooling: what a vector is made by: "mean", or "cls", the first piece.
 
     Raises:
         UserError: queries, keys and values are wanted and the model's attention has no linears of these names.
@@ -60,18 +61,22 @@ class LayerReader:
         self._listening = True
         output = self.model(
             **inputs,
-            output_hidden_states="hidden" in self.wanted,
+            output_hidden_states=not self.wanted.isdisjoint({"hidden", "vector"}),
             output_attentions="attentions" in self.wanted,
         )
         self._listening = False
         layers = Layers(
             input_ids=inputs["input_ids"],
             mask=inputs["attention_mask"].bool(),
-            hidden=tuple(output.hidden_states or ()),
+            hidden=tuple(output.hidden_states) if "hidden" in self.wanted else (),
             attentions=tuple(output.attentions or ()),
             qkv=tuple(zip(*self._kept, strict=True)),
-            pooling=self.pooling,
+            vector=self._vector(output, inputs["attention_mask"].bool()) if "vector" in self.wanted else None,
         )
         for kept in self._kept:
             kept.clear()
         return output, layers
+
+    def _vector(self, output: ModelOutput, mask: Tensor) -> Tensor:
+        last = precise(output.hidden_states[-1])
+        return last[:, 0] if self.pooling == "cls" else masked_mean(last, mask)

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, full_disk, one_of, refuse, text
+from distilingua.errors import UserError, full_disk, lengths, one_of, refuse, text, whole
 from distilingua.locations import location
 
 PRECISIONS = ("32", "bf16", "16", "int8")
@@ -108,6 +108,8 @@ class TeacherSource:
         revision: commit of a hub repository.
         prefix: goes in front of every text; some encoders want one (E5: "query: ").
         fine_tune: training of the task on labelled source text; null for a teacher that knows the task already.
+        seeds: how often it is fine-tuned, from the run's seed, the next one, and so on; the mean of their probabilities
+            is what it answers.
         store: compute its logits once and train from those, instead of asking it again in every epoch; null does so
             unless something needs more of it than its logits, see `resolve_store`.
         store_dtype: float32, or float16 for half the space and about three digits.
@@ -124,6 +126,7 @@ class TeacherSource:
     revision: str | None = None
     prefix: str = ""
     fine_tune: Mapping[str, Any] | None = None
+    seeds: int = 1
     store: bool | None = None
     store_dtype: str = "float32"
     store_top_k: int | None = None
@@ -198,6 +201,11 @@ class TeacherSource:
             one_of(f"{role}.precision", str(self.precision), PRECISIONS),
             one_of(f"{role}.store_dtype", self.store_dtype, ("float32", "float16")),
             text(f"{role}.prefix", self.prefix),
+            whole(f"{role}.seeds", self.seeds, 1),
+            f"{role}.seeds={self.seeds}: what knows the task already is not fine-tuned. Set {role}.seeds=1."
+            if self.seeds != 1 and self.fine_tune is None
+            else None,
+            *(lengths(f"{role}.fine_tune", self.fine_tune) if self.fine_tune is not None else ()),
             f"{role}.store_top_k={keep}: keep at least 1 class, or null for all."
             if keep is not None and (type(keep) is not int or keep < 1)
             else None,

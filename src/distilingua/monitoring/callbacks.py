@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
 
 from distilingua.errors import STOPS, stop
+
+GAIN = 1e-4  # a smaller one is none
 
 
 class ProgressBar(RichProgressBar):
@@ -90,6 +93,36 @@ def between_steps(trainer: Trainer) -> bool:
         and batches.started == batches.completed < trainer.num_training_batches
         and batches.completed % trainer.accumulate_grad_batches == 0
     )
+
+
+SELECT = "dev/select"
+"""What the weights that are kept are chosen by, and what training stops by: see `DistillationModule.dev_scores`."""
+
+
+class KeepBest(ModelCheckpoint):
+    """Keeps the weights that did best on dev, beside what a run resumes from."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "best", SELECT, mode="max", save_weights_only=True, enable_version_counter=False)
+
+
+class StopEarly(EarlyStopping):
+    """Stops after so many evaluations that gained nothing, also where a run is resumed after the last of them. None of
+    the first half counts: random weights take their time, and a falling rate brings gains.
+
+    Args:
+        patience: evaluations.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(SELECT, GAIN, patience, mode="max", check_on_train_epoch_end=False)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = self.wait_count >= self.patience
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if 2 * trainer.global_step >= trainer.estimated_stepping_batches:
+            super().on_validation_end(trainer, pl_module)
 
 
 class SentencesPerSecond(Callback):

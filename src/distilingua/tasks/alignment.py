@@ -82,7 +82,7 @@ def spans(ours: Sequence[tuple[int, str]], theirs: Sequence[tuple[int, str]]) ->
     i = j = start = their_start = 0
     while i < len(ours) and j < len(theirs):
         text, their_text = ours[i][1], theirs[j][1]
-        if text == their_text:
+        if text == their_text and not text.endswith("\ufffd"):  # which is any part of a character
             steps, their_steps = ours[start : i + 1], theirs[their_start : j + 1]
             found.append(([n for n, _ in steps], [n for n, _ in their_steps]))
             start, their_start = i + 1, j + 1
@@ -92,9 +92,9 @@ def spans(ours: Sequence[tuple[int, str]], theirs: Sequence[tuple[int, str]]) ->
 
 
 def written(pieces: Sequence[int], tokenizer: Any) -> list[tuple[int, str]]:
-    """Number of every step, and the text that is written after it: without white space, in one case and form, as
-    tokenizers differ in these. Steps that write no text, such as a language code, are left out, but for the end; so is
-    everything from an unknown piece on, as nobody knows what it stands for."""
+    """Number of every step, and the text that is written after it: its letters without white space, case and accents,
+    as tokenizers differ in these. Steps that write no text, such as a language code, are left out, but for the end; so
+    is everything from an unknown piece on, as nobody knows what it stands for."""
     silent = set(tokenizer.all_special_ids) - {tokenizer.eos_token_id}
     found = []
     for n, piece in enumerate(pieces):
@@ -102,8 +102,13 @@ def written(pieces: Sequence[int], tokenizer: Any) -> list[tuple[int, str]]:
             break
         if piece not in silent:
             text = tokenizer.decode(list(pieces[: n + 1]), skip_special_tokens=True)
-            found.append((n, "".join(unicodedata.normalize("NFKC", text).casefold().split())))
+            found.append((n, plain(text)))
     return found
+
+
+def plain(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", text.casefold().replace("▁", " "))
+    return "".join(c for c in parts if not c.isspace() and not unicodedata.combining(c))
 
 
 def pieces_in_common(student: Any, teacher: Any) -> Tensor:
@@ -135,7 +140,7 @@ def carried(teacher: Tensor, alignment: Mapping[str, Tensor], width: int) -> tup
         Log-probabilities, (positions, classes + 1 + the teacher's other pieces), NaN where no span begins; and which of
         these columns both models have, (classes + 1,). See `Signals.shared`.
     """
-    from distilingua.distillation.losses.aligned_uld import merged
+    from distilingua.distillation.spans import merged
 
     classes, begins = alignment["classes"], alignment["begins"]
     classes = torch.cat([classes, classes.new_full((width - len(classes),), -1)])

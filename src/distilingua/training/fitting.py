@@ -28,8 +28,9 @@ from torch import nn
 from distilingua.artifacts import fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
-from distilingua.monitoring.callbacks import StopBetweenBatches
+from distilingua.monitoring.callbacks import KeepBest, StopBetweenBatches, StopEarly
 from distilingua.training.module import DistillationModule
+from distilingua.training.plan import Plan
 
 
 def fit(
@@ -37,15 +38,17 @@ def fit(
     name: str,
     module: DistillationModule,
     data: LightningDataModule,
-    epochs: int,
+    plan: Plan,
     recipe: Any = None,
     one_device: bool = False,
 ) -> Trainer:
-    """Trains `module.student`, and goes on from `checkpoints/NAME/last.ckpt` where an interrupted run left one.
+    """Trains `module.student`, and goes on from `checkpoints/NAME/last.ckpt` where an interrupted run left one. The
+    weights that did best on dev are kept.
 
     Args:
         cfg: the whole configuration; `trainer`, `callbacks`, `logger` and `paths` are used.
         name: of the model, in TensorBoard and among the checkpoints.
+        plan: how long.
         recipe: what shapes the model, beside the settings of the run.
         one_device: for what one process builds while others wait for it, see `artifacts.cached`.
 
@@ -57,13 +60,18 @@ def fit(
     checkpoints = run / "checkpoints" / name
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
-    callbacks = [
+    best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
+    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else [])]
+    callbacks += [
         instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
         for key, callback in cfg.callbacks.items()
     ]
+    console.print(f"{name}: {plan}", soft_wrap=True)
     trainer: Trainer = instantiate(
         cfg.trainer,
-        max_epochs=epochs,
+        max_epochs=plan.epochs,
+        check_val_every_n_epoch=plan.evaluate_epochs,
+        val_check_interval=plan.evaluate_share,
         precision=precision(cfg.trainer.precision),
         logger=instantiate(cfg.logger, version=name) if cfg.get("logger") else False,
         callbacks=callbacks,
@@ -88,7 +96,16 @@ def fit(
         raise Stopped(ended, told)
     if wrong := no_numbers_in(module):
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
+    load_best(module, Path(best.best_model_path))
     return trainer
+
+
+def load_best(module: nn.Module, file: Path) -> None:
+    """Puts the weights back that did best on dev. What lies in shards, or is damaged, is left: the last ones stay."""
+    if file.is_file() and undamaged(file):
+        kept = torch.load(file, map_location="cpu", weights_only=True)
+        module.load_state_dict(kept["state_dict"])
+        module.last_agreement = kept["agreement"]
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

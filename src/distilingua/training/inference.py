@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 from distilingua.data.encoder import Encoder
 from distilingua.errors import NumberError, listed
+from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import in_precision
 from distilingua.tasks.task import Encoded, length_of, no_numbers, rows_at
 from distilingua.training.soft_labels import mean_logits
@@ -101,6 +102,11 @@ class Predictor:
             self._here = False
 
     @property
+    def alone(self) -> list[Predictor]:
+        """Itself: see `EnsemblePredictor.alone`."""
+        return [self]
+
+    @property
     def parameters(self) -> int:
         return self._loaded[1]
 
@@ -116,12 +122,12 @@ class Predictor:
         """Numbers of texts with what the model is called with, on its device; texts of like length together.
 
         Args:
-            title: of the progress bar.
+            title: of the progress bar; "" for none.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
         order = sorted(range(len(encoded)), key=lambda i: length_of(encoded[i]))
         size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
-        for first in track(range(start, len(order), size), description=title, transient=True):
+        for first in track(range(start, len(order), size), title, transient=True, disable=not title):
             rows = order[first : first + size]
             yield rows, *self._collate([encoded[i] for i in rows])
 
@@ -134,13 +140,20 @@ class Predictor:
             return tensor.pin_memory().to(self.device, non_blocking=True)
         return tensor.to(self.device)
 
-    def cells(self, encoded: Sequence[Encoded], title: str, start: int = 0) -> Iterator[tuple[list[int], Tensor]]:
-        """Numbers of texts and their logits, (positions of all of them, classes); see `batches` and `Task.cells`."""
+    def cells(
+        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+        """Numbers of texts, their logits, (positions of all of them, classes), and their sentence vectors, (texts,
+        width), if a way of pooling asks for them; see `batches`, `Task.cells` and `LayerReader`."""
+        read = None
         for rows, inputs, at in self.batches(encoded, title, start):
+            read = read or LayerReader(self.model, {"vector"} if pooling else (), pooling or "")
             with torch.inference_mode():
-                cells = self.encoder.task.cells(self.model(**inputs), at)
+                output, layers = read(inputs)
+                cells = self.encoder.task.cells(output, at)
             self._check(cells, at, rows)
-            yield rows, cells.cpu()
+            vectors = layers.vector.cpu() if layers is not None and layers.vector is not None else None
+            yield rows, cells.cpu(), vectors
 
     def predict(self, rows: Dataset, title: str) -> Predictions:
         """Its answer to every row.
@@ -209,6 +222,11 @@ class EnsemblePredictor:
     weights: list[float]
 
     @property
+    def alone(self) -> list[Predictor]:
+        """Its members."""
+        return [predictor for predictor, _ in self.members]
+
+    @property
     def parameters(self) -> int:
         return sum(predictor.parameters for predictor, _ in self.members)
 
@@ -235,6 +253,23 @@ class EnsemblePredictor:
     def predict_one(self, row: Mapping[str, list[str]]) -> None:
         for predictor, _ in self.members:
             predictor.predict_one(row)
+
+    def release(self) -> None:
+        for predictor, _ in self.members:
+            predictor.release()
+
+    def cells(
+        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+        """Of members that all read alike, see `Predictor.cells`; sentence vectors are averaged too."""
+        titles = [title, *([""] * (len(self.members) - 1))]
+        each = [
+            member.cells(encoded, name, start, pooling) for (member, _), name in zip(self.members, titles, strict=True)
+        ]
+        for found in zip(*each, strict=True):
+            cells = torch.from_numpy(mean_logits([cells.numpy() for _, cells, _ in found], self.weights))
+            vectors = [vectors for *_, vectors in found if vectors is not None]
+            yield found[0][0], cells, torch.stack(vectors).mean(0) if vectors else None
 
 
 AnyPredictor = Predictor | EnsemblePredictor

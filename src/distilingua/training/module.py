@@ -11,17 +11,18 @@ from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PretrainedConfig, PreTrainedModel, get_scheduler
 
 from distilingua.distillation.objective import Objective
 from distilingua.distillation.schedules import Progress
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.task import Task, no_numbers, rows_at
 
 Batch = dict[str, Any]
+LATER = 1e-5  # less than any row of a dev split counts
 
 
 class DistillationModule(LightningModule):
@@ -34,6 +35,7 @@ class DistillationModule(LightningModule):
         optimizer: makes an optimizer of parameters, e.g. a partial of `torch.optim.AdamW`.
         lr_schedule: `name` of a transformers schedule and `warmup` as a fraction of all steps.
         teacher: answers live; None when batches carry stored soft labels, or when there is no teacher.
+        vector_width: of the teacher's sentence vectors, where batches carry these too.
         languages: names of the validation loaders, in order.
     """
 
@@ -45,6 +47,7 @@ class DistillationModule(LightningModule):
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
         lr_schedule: Mapping[str, Any],
         teacher: FrozenTeacher | None = None,
+        vector_width: int | None = None,
         languages: Iterable[str] = (),
     ) -> None:
         super().__init__()
@@ -54,6 +57,8 @@ class DistillationModule(LightningModule):
         self.read_student = LayerReader(student, objective.needs)
         if teacher is not None:
             objective.connect(student.config, teacher.model.config)
+        elif vector_width is not None:
+            objective.connect(student.config, PretrainedConfig(hidden_size=vector_width))
         self.languages = list(languages)
         self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
         self.agreement = nn.ModuleList(MeanMetric() for _ in self.languages)
@@ -66,7 +71,8 @@ class DistillationModule(LightningModule):
     def signals(self, batch: Batch) -> Signals:
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
         output, student_layers = self.read_student(batch["student"])
-        soft, teacher_layers = batch.get("soft_labels"), None
+        soft, vector = batch.get("soft_labels"), batch.get("teacher_vector")
+        teacher_layers = Layers(vector=vector) if vector is not None else None
         self._wrong: dict[str, tuple[Tensor, Tensor | None]] = {}
         if soft is None and self.teacher is not None:
             answer, teacher_layers = self.teacher(batch["teacher"])
@@ -109,7 +115,11 @@ class DistillationModule(LightningModule):
         self.watch(batch, dataloader_idx)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"dev/{name}": value for name, value in self.dev_scores().items()}, sync_dist=True)
+        scores = self.dev_scores()
+        scores["select"] = (
+            scores["select"] + LATER * self.progress.fraction
+        )  # of equal weights, the later ones are kept
+        self.log_dict({f"dev/{name}": value for name, value in scores.items()}, sync_dist=True)
 
     def watch(self, batch: Batch, language: int) -> None:
         """Adds a dev batch to the scores of a language, by its number."""
@@ -124,20 +134,28 @@ class DistillationModule(LightningModule):
             agreement.update(same[signals.has_teacher].float())
 
     def dev_scores(self) -> dict[str, Tensor]:
-        """`LANGUAGE/METRIC` of what was watched, and how often the student decides as the teacher does, which needs no
-        label; begins anew."""
+        """`LANGUAGE/METRIC` of what was watched, how often the student decides as the teacher does, which needs no
+        label, and `select`, by which weights are chosen; begins anew.
+
+        `select` is the mean of the main score in the source and of the agreement in every language: no label of a
+        target is in it.
+        """
         found: dict[str, Tensor] = {}
+        chosen_by: list[Tensor] = []
         for language, metrics, agreement in zip(self.languages, self.dev_metrics, self.agreement, strict=True):
             assert isinstance(metrics, MetricCollection)
             assert isinstance(agreement, MeanMetric)
             scores = metrics.compute()
+            if language == self.languages[0]:
+                chosen_by.append(next(scores[name] for name in (*self.task.shown, "accuracy") if name in scores))
             if agreement.update_called:
                 scores["agreement"] = agreement.compute()
+                chosen_by.append(scores["agreement"])
                 self.last_agreement[language] = round(float(scores["agreement"]), 4)
             found |= {f"{language}/{name}": value for name, value in scores.items()}
             metrics.reset()
             agreement.reset()
-        return found
+        return {**found, "select": torch.stack([score.float().to(self.device) for score in chosen_by]).mean()}
 
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)

@@ -19,6 +19,7 @@ from distilingua.training.fitting import alone, check_rows, check_settings, fini
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, dry_run, labelled, prepare, rows_of
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
+from distilingua.training.plan import make_plan
 from distilingua.training.student import distil, save, student_fit, student_predictor, student_recipe
 from distilingua.training.train import Clock, Taught, conclude, teach
 
@@ -84,12 +85,14 @@ def distil_multitask(
         train_rows = rows.train if job.objective.needs_teacher else labelled(rows.train)
         fits[name] = student_fit(job, job.objective, train_rows, rows.dev, taught[name].outputs)
         recipes[name] = student_recipe(job, train_rows, taught[name].outputs)
-    modules = {name: module for name, (module, _) in fits.items()}
+    modules = {name: module for name, (module, *_) in fits.items()}
     share_encoder(modules)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    data = MultitaskData({name: part for name, (_, part) in fits.items()}, cfg.multitask.tau)
+    data = MultitaskData({name: part for name, (_, part, _) in fits.items()}, cfg.multitask.tau)
     shared = MultitaskModule(modules)
-    fit(cfg, "student", shared, data, cfg.training.epochs, recipes)
+    lr = next(plan.lr for *_, plan in fits.values())
+    plan = make_plan(cfg.training, sum(len(part.train) for _, part, _ in fits.values()), cfg.trainer, lr, processes=1)
+    fit(cfg, "student", shared, data, plan, recipes)
     students = {}
     for name, job in jobs.items():
         folder = job.run / "student_of_all"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
@@ -44,9 +45,10 @@ class MultitaskModule(DistillationModule):
         self.part(name).watch(batch, language)
 
     def dev_scores(self) -> dict[str, Tensor]:
-        return {
-            f"{name}/{score}": value for name in self.parts for score, value in self.part(name).dev_scores().items()
-        }
+        scores = {name: self.part(name).dev_scores() for name in self.parts}
+        selects = torch.stack([found.pop("select") for found in scores.values()])
+        found = {f"{name}/{score}": value for name, part in scores.items() for score, value in part.items()}
+        return {**found, "select": selects.mean()}
 
     @property
     def last_agreement(self) -> Any:

@@ -1,4 +1,4 @@
-"""The teacher's logits, computed once and found again by row id."""
+"""The teacher's logits and sentence vectors, computed once and found again by row id."""
 
 from __future__ import annotations
 
@@ -48,10 +48,13 @@ class Store:
         top = folder / "classes.npy"
         self.classes = np.load(top, mmap_mode="r") if top.exists() else None
         self.rest = np.load(folder / "rest.npy", mmap_mode="r") if top.exists() else None
+        beside = folder / "vectors.npy"
+        self.vectors = np.load(beside, mmap_mode="r") if beside.exists() else None
         index = json.loads((folder / "index.json").read_text("utf-8"))
         self.width: int = index["width"]
         starts = np.cumsum([0, *index["counts"]])
         self._span = {row_id: (starts[i], starts[i + 1]) for i, row_id in enumerate(index["ids"])}
+        self._number = {row_id: i for i, row_id in enumerate(index["ids"])}
 
     def __call__(self, row_id: str) -> np.ndarray:
         """Logits of one text, (positions, classes), float32; NaN where the teacher did not see the position.
@@ -65,6 +68,11 @@ class Store:
         if self.classes is None or self.rest is None:
             return self.logits[start:end].astype(np.float32)
         return dense(self.logits[start:end], self.classes[start:end], self.rest[start:end], self.width)
+
+    def vector(self, row_id: str) -> np.ndarray:
+        """The sentence vector of one text, (width,), float32, in a store that holds them."""
+        assert self.vectors is not None
+        return self.vectors[self._number[row_id]].astype(np.float32)
 
 
 class StoredSoftLabels:
@@ -85,6 +93,15 @@ class StoredSoftLabels:
     @property
     def width(self) -> int:
         return self.stores[0].width
+
+    @property
+    def vector_width(self) -> int | None:
+        vectors = self.stores[0].vectors
+        return vectors.shape[1] if vectors is not None else None
+
+    def vector(self, row: Example) -> np.ndarray:
+        """The teacher's sentence vector, (width,), for a row with `teacher_rows`; the mean over the texts it read."""
+        return np.mean([self.stores[0].vector(read) for read in row["teacher_rows"]], axis=0)
 
     def __call__(self, row: Example) -> np.ndarray:
         """Logits, (positions, classes), for a row with `teacher_rows`: the texts a single teacher read for it, or one
@@ -128,7 +145,9 @@ def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
 class GivesCells(Protocol):
     """A predictor, as far as a store needs it."""
 
-    def cells(self, encoded: Sequence[Encoded], title: str, start: int = 0) -> Iterator[tuple[list[int], Tensor]]: ...
+    def cells(
+        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]: ...
 
 
 def store_soft_labels(
@@ -140,6 +159,7 @@ def store_soft_labels(
     encoded: Sequence[Encoded],
     dtype: str = "float32",
     keep: int | None = None,
+    pooling: str | None = None,
 ) -> Store:
     """The store for this recipe, computed unless an earlier run or another job has it.
 
@@ -152,11 +172,12 @@ def store_soft_labels(
         encoded: the same texts as the teacher reads them.
         dtype: float32 or float16, on disk.
         keep: classes to keep per position, the likeliest, with the mass of the others; None for all.
+        pooling: how a sentence's vector is made, to keep it too, in float16; None for no vectors.
 
     Raises:
         UserError: the disk has no room for it.
     """
-    recipe = {**recipe, "dtype": dtype, "top_k": keep}
+    recipe = {**recipe, "dtype": dtype, "top_k": keep, "vectors": pooling}
 
     def build(folder: Path) -> None:
         counts = [task.positions(row) for row in encoded]
@@ -164,11 +185,14 @@ def store_soft_labels(
         progress = folder / "progress.json"
         done, lost = _progress(progress)
         arrays: dict[str, np.ndarray] = {}
-        for n, (texts, cells) in enumerate(teacher.cells(encoded, "Soft labels", start=done), 1):
+        for n, (texts, cells, vectors) in enumerate(teacher.cells(encoded, "Soft labels", done, pooling), 1):
             width = cells.shape[1]
             k = min(keep, width) if keep is not None else None
             if not arrays:  # the first batch tells how many classes there are
-                arrays = _arrays(folder, total, width, k, dtype, new=not done)
+                beside = (len(encoded), vectors.shape[1]) if vectors is not None else None
+                arrays = _arrays(folder, total, width, k, dtype, beside, new=not done)
+            if vectors is not None:
+                arrays["vectors"][texts] = vectors.numpy()
             # texts are asked in the order of their length, and stand in the store in the order of the rows
             at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in texts])
             if k is None:
@@ -196,13 +220,19 @@ def store_soft_labels(
     return Store(cached(cache, "soft_labels", recipe, build, resumable=True), recipe)
 
 
-def _arrays(folder: Path, total: int, width: int, k: int | None, dtype: str, new: bool) -> dict[str, np.ndarray]:
-    """Memory-mapped files for so many positions, if there is room for them."""
+def _arrays(
+    folder: Path, total: int, width: int, k: int | None, dtype: str, beside: tuple[int, int] | None, new: bool
+) -> dict[str, np.ndarray]:
+    """Memory-mapped files for so many positions, and for sentence vectors of this shape beside them, if there is room
+    for them."""
     shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((total, k or width), dtype)}
     if k is not None:
         shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
+    if beside is not None:
+        shapes["vectors"] = (beside, "float16")
     size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
-    console.print(f"Soft labels: {total} positions × {k or width} classes, {size / 1e6:.1f} MB")
+    vectors = f" and vectors of {beside[1]}" if beside else ""
+    console.print(f"Soft labels: {total} positions × {k or width} classes{vectors}, {size / 1e6:.1f} MB")
     files = {name: folder / f"{name}.npy" for name in shapes}
     if not new:
         try:

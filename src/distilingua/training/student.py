@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from hydra.utils import instantiate
-from lightning import seed_everything
+from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -25,6 +25,7 @@ from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
+from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, processes
 
 
 def train_direct(job: Job) -> Predictor:
@@ -42,8 +43,9 @@ def train_direct(job: Job) -> Predictor:
     }
 
     def build(folder: Path) -> None:
-        module, data = student_fit(job, hard_labels(job.task.hard()), train_rows, job.rows.dev, TeacherOutputs())
-        fit(cfg, "direct", module, data, cfg.training.epochs, recipe, one_device=True)
+        hard = hard_labels(job.task.hard())
+        module, data, plan = student_fit(job, hard, train_rows, job.rows.dev, TeacherOutputs())
+        fit(cfg, "direct", module, data, plan, recipe, one_device=True)
         save(module, job.encoder.tokenizer, folder)
 
     folder = cached(job.cache, "direct", recipe, build)
@@ -53,14 +55,34 @@ def train_direct(job: Job) -> Predictor:
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
-    module, data = student_fit(job, job.objective, rows.train, rows.dev, outputs)
+    module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, processes(job.cfg))
     console.print_whole(weight_origins(module.student))
     recipe = student_recipe(job, rows.train, outputs)
-    trainer = fit(job.cfg, "student", module, data, job.cfg.training.epochs, recipe)
+    trainer = fit(job.cfg, "student", module, data, plan, recipe)
+    if job.pair.unpaired == "self_train" and len(rows.unpaired):
+        module, trainer = self_train(job, outputs, rows, module, recipe)
     if not trainer.is_global_zero:
         return None
     save(module, job.encoder.tokenizer, job.run / "student")
     return student_predictor(job, job.run / "student"), module.last_agreement
+
+
+def self_train(
+    job: Job, outputs: TeacherOutputs, rows: Rows, first: DistillationModule, recipe: dict[str, Any]
+) -> tuple[DistillationModule, Trainer]:
+    """The student once more from where it stands, with the texts that nobody could read for it and its own answers to
+    them, where it is sure of these (Lee 2013, Pseudo-Label, section 2.2)."""
+    predictor = Predictor(lambda: first.student, job.encoder, job.device)
+    found = predictor.predict(rows.unpaired, "The student's own labels")
+    answers = zip(found.answers, rows.unpaired.to_list(), found.encoded, strict=True)
+    decoded = [job.task.decode(answer, row, encoded, job.encoder.tokenizer) for answer, row, encoded in answers]
+    sure = [n for n, probability in enumerate(found.probabilities) if probability >= job.pair.sure and decoded[n]]
+    console.print(f"The student labels {len(sure)} of {len(rows.unpaired)} texts without a partner")
+    own = with_labels(rows.unpaired.select(sure), [decoded[n] for n in sure])
+    train = concatenate_datasets([rows.train, own.select_columns(rows.train.column_names)])
+    module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, processes(job.cfg))
+    module.load_state_dict(first.state_dict())
+    return module, fit(job.cfg, "self_trained", module, data, plan, {**recipe, "own": decoded})
 
 
 def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str, Any]:
@@ -75,9 +97,14 @@ def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str
 
 
 def student_fit(
-    job: Job, objective: Objective, train_rows: Dataset, dev: dict[str, Dataset], outputs: TeacherOutputs
-) -> tuple[DistillationModule, MultilingualDataModule]:
-    """A fresh student with its data; equal seeds give equal first weights, whatever ran before."""
+    job: Job,
+    objective: Objective,
+    train_rows: Dataset,
+    dev: dict[str, Dataset],
+    outputs: TeacherOutputs,
+    processes: int = 1,
+) -> tuple[DistillationModule, MultilingualDataModule, Plan]:
+    """A fresh student, its data, and how long it trains; equal seeds give equal first weights, whatever ran before."""
     cfg = job.cfg
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = job.student.model(job.task, job.encoder.tokenizer)
@@ -95,9 +122,12 @@ def student_fit(
         augmentations=job.augmentations,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
-    optimizer = instantiate(cfg.optimizer)
-    module = DistillationModule(model, job.task, objective, optimizer, cfg.lr_schedule, teacher, data.languages)
-    return module, data
+    lr = cfg.optimizer.lr or getattr(job.student, "lr", None)
+    lr = lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    optimizer = instantiate(cfg.optimizer, lr=lr)
+    width = outputs.stored.vector_width if outputs.stored is not None else None
+    module = DistillationModule(model, job.task, objective, optimizer, cfg.lr_schedule, teacher, width, data.languages)
+    return module, data, make_plan(cfg.training, len(train_rows), cfg.trainer, lr, processes)
 
 
 def student_predictor(job: Job, folder: Path) -> Predictor:

@@ -28,11 +28,21 @@ from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
 from distilingua.training.job import Job, asked, labelled, plain, training_recipe, with_ids, with_labels
 from distilingua.training.module import DistillationModule
+from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
 
 
-def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
-    """A teacher that knows the task: fine-tuned on the source's labels, unless it knows it already."""
+def train_teacher(job: Job, name: str, source: TeacherSource) -> AnyPredictor:
+    """A teacher that knows the task: fine-tuned on the source's labels, once or from several seeds, unless it knows it
+    already."""
+    if source.seeds == 1:
+        return fine_tuned(job, name, source, job.cfg.seed)
+    seeds = range(job.cfg.seed, job.cfg.seed + source.seeds)
+    members = [(fine_tuned(job, name, source, seed), source.languages) for seed in seeds]
+    return EnsemblePredictor(members, [1.0] * source.seeds)
+
+
+def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predictor:
     cfg, task, rows, encoder = job.cfg, job.task, job.rows, job.teachers[name]
     tokenizer, settings = encoder.tokenizer, source.fine_tune
     ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
@@ -47,12 +57,13 @@ def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
         "fine_tune": settings,
         "prefix": source.prefix,
         **training_recipe(job, lr=settings["lr"], weight_decay=settings["weight_decay"]),
+        "seed": seed,
     }
 
     def build(folder: Path) -> None:
         langs = ", ".join(dict.fromkeys(train_rows["lang"]))
         console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
-        seed_everything(cfg.seed, workers=True, verbose=False)
+        seed_everything(seed, workers=True, verbose=False)
         if source.scratch:
             model = source.scratch.model(task, tokenizer)
         else:
@@ -64,15 +75,17 @@ def train_teacher(job: Job, name: str, source: TeacherSource) -> Predictor:
             {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_rows")},
             encoder,
             batch_size=settings["batch_size"],
-            seed=cfg.seed,
+            seed=seed,
             workers=cfg.training.workers,
             cache=job.cache,
         )
-        optimizer = instantiate(cfg.optimizer, lr=settings["lr"], weight_decay=settings["weight_decay"])
+        lr = settings["lr"] or learning_rate(model)
+        optimizer = instantiate(cfg.optimizer, lr=lr, weight_decay=settings["weight_decay"])
         module = DistillationModule(
             model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
         )
-        fit(cfg, name, module, data, settings["epochs"], recipe, one_device=True)
+        plan = make_plan(settings, len(train_rows), cfg.trainer, lr, processes=1)
+        fit(cfg, name, module, data, plan, recipe, one_device=True)
         model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
@@ -96,7 +109,7 @@ def part_of(model: PreTrainedModel, name: str) -> nn.Module:
     return model.base_model.get_submodule(name)
 
 
-def pseudo_label_rows(job: Job, teachers: Mapping[str, Predictor]) -> Rows:
+def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     """Rows for the student, with the teacher's own answer as the label of those that have none, if the task wants it.
 
     The answers are kept for later runs: a beam search over a corpus takes as long as an epoch.
@@ -108,6 +121,7 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, Predictor]) -> Rows:
     wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
     texts = with_ids(rows.texts, wanted)
     texts = with_labels(texts, [""] * len(texts))
+    assert isinstance(predictor, Predictor)
     recipe = {**answer_recipe(job, name, predictor, texts), "task": plain(job.cfg.task)}
 
     def build(folder: Path) -> None:
@@ -152,11 +166,13 @@ def expand_by_label(rows: Rows) -> Rows:
     return replace(rows, train=train, dev=dev, texts=texts)
 
 
-def answer_recipe(job: Job, name: str, predictor: Predictor, texts: Dataset) -> dict[str, Any]:
+def answer_recipe(job: Job, name: str, predictor: AnyPredictor, texts: Dataset) -> dict[str, Any]:
     """What shapes a teacher's answer to texts."""
     member = job.source.members[name]
+    folders = [one.folder for one in predictor.alone if one.folder]
+    prints: Any = [folder_fingerprint(folder) for folder in folders] or [member.location, member.revision]
     return {
-        "teacher": folder_fingerprint(predictor.folder) if predictor.folder else [member.location, member.revision],
+        "teacher": prints[0] if len(folders) == 1 else prints,
         "tokenizer": predictor.encoder.fingerprint,
         "prefix": predictor.encoder.prefix,
         "corpus": rows_fingerprint(texts, ["id", *job.task.reads]),
@@ -166,7 +182,7 @@ def answer_recipe(job: Job, name: str, predictor: Predictor, texts: Dataset) -> 
     }
 
 
-def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> TeacherOutputs:
+def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) -> TeacherOutputs:
     """The teachers' answers to training and dev rows: from stores, or from a teacher that reads along.
 
     Args:
@@ -185,13 +201,15 @@ def teacher_outputs(job: Job, teachers: Mapping[str, Predictor], rows: Rows) -> 
         texts = asked(rows) if column is None else with_ids(rows.texts, set(column))
         encoded = encoder(texts, job.cache)
         if member.store is False:
+            assert isinstance(predictor, Predictor)
             tokens = dict(zip(texts["id"], encoded, strict=True))
             frozen = FrozenTeacher(predictor.model, job.objective.needs, member.pooling)
             recipe = answer_recipe(job, name, predictor, texts)
             live = LiveTeacher(frozen, encoder, tokens)
             return TeacherOutputs(live=live, recipes=[recipe], alignment=alignment(job, encoder, texts))
         recipes.append(answer_recipe(job, name, predictor, texts))
-        options = member.store_dtype, member.store_top_k
+        pooling = member.pooling if "vector" in job.objective.needs else None
+        options = member.store_dtype, member.store_top_k, pooling
         with named(f"Soft labels of {name}", texts["id"]):
             stores.append(store_soft_labels(job.cache, recipes[-1], predictor, task, texts, encoded, *options))
         predictor.release()
@@ -213,9 +231,13 @@ def member_weights(source: Ensemble) -> list[float]:
     return [float(source.weights[name]) if source.weights else 1.0 for name in source.teachers]
 
 
-def as_one(teachers: Mapping[str, Predictor], source: TeacherSource | Ensemble) -> AnyPredictor:
+def as_one(teachers: Mapping[str, AnyPredictor], source: TeacherSource | Ensemble) -> AnyPredictor:
     """The teachers as they are judged."""
     if isinstance(source, TeacherSource):
         return next(iter(teachers.values()))
-    members = [(teachers[name], member.languages) for name, member in source.members.items()]
-    return EnsemblePredictor(members, member_weights(source))
+    weighed = [
+        (one, member.languages, weight / len(teachers[name].alone))
+        for (name, member), weight in zip(source.members.items(), member_weights(source), strict=True)
+        for one in teachers[name].alone
+    ]
+    return EnsemblePredictor([(one, langs) for one, langs, _ in weighed], [weight for *_, weight in weighed])

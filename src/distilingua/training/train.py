@@ -128,9 +128,25 @@ def conclude(
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     console.print_whole(results_table(metrics))
     log_results(job.cfg, job.task, metrics, evaluations)
-    if job.task.note:
-        console.print(job.task.note)
+    for told in (job.task.note, metrics["advice"]):
+        if told:
+            console.print(told)
     return metrics
+
+
+def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
+    """What to change where the teacher has nothing to teach; "" where it has."""
+    source, score = job.pair.source, main_score(job.task)
+    found = {name: evaluations[name][source].scores[score] for name in ("teacher", "direct") if name in evaluations}
+    if "teacher" not in found or found["teacher"] > found["direct"] or found["teacher"] == 1:
+        return ""
+    numbers = f"{100 * found['teacher']:.1f} to {100 * found['direct']:.1f}"
+    return (
+        f"The teacher is no better in {source!r} than the student alone ({numbers}), so its soft labels hold the "
+        f"student back. Let it learn longer (teacher.fine_tune.min_steps=1000 teacher.fine_tune.patience=null), from "
+        f"more labels (pair.parallel=0 if it reads the targets), from several seeds (teacher.seeds=3), or choose a "
+        f"stronger one."
+    )
 
 
 def summary(
@@ -163,6 +179,7 @@ def summary(
         },
         "retention": kept,
         "note": job.task.note,
+        "advice": advice(job, evaluations),
     }
 
 

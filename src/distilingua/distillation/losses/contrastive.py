@@ -59,8 +59,7 @@ class Contrastive(Term):
         batches, or processes, are not one large batch here, and rows of one class push each other away too.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    sentence_vectors: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
 
     def __init__(self, weight: float = 1.0, tau: float = 0.05, project: bool = False) -> None:
         super().__init__(weight)

@@ -36,8 +36,7 @@ class SentenceEmbedding(Term):
         depending on the batch.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
-    sentence_vectors: ClassVar[bool] = True
+    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
 
     def __init__(self, weight: float = 1.0, project: bool = False) -> None:
         super().__init__(weight)

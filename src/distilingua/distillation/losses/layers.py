@@ -110,11 +110,11 @@ def both_layers(signals: Signals) -> tuple[Layers, Layers]:
 
 
 def sentence_vectors(signals: Signals, project: nn.Module) -> tuple[Tensor, Tensor]:
-    """One vector per row from each model's last layer, (rows, teacher width) both: of the student the mean over its
-    pieces, of the teacher what it was trained to make (`Layers.pooling`)."""
-    ours, theirs = pooled(signals, -1, -1, project)
-    layers = both_layers(signals)[1]
-    return ours, precise(layers.hidden[-1][:, 0]) if layers.pooling == "cls" else theirs
+    """One vector per row from each model's last layer, (rows, teacher width) both, see `Layers.vector`."""
+    ours, theirs = both_layers(signals)
+    assert ours.vector is not None
+    assert theirs.vector is not None
+    return precise(project(ours.vector)), precise(theirs.vector)
 
 
 def pooled(signals: Signals, student_layer: int, teacher_layer: int, project: nn.Module) -> tuple[Tensor, Tensor]:
@@ -123,6 +123,8 @@ def pooled(signals: Signals, student_layer: int, teacher_layer: int, project: nn
     Tokenizers and languages may differ: each model averages over its own pieces.
     """
     ours, theirs = both_layers(signals)
+    assert ours.mask is not None
+    assert theirs.mask is not None
     return (
         masked_mean(precise(project(ours.hidden[student_layer])), ours.mask),
         masked_mean(precise(theirs.hidden[teacher_layer]), theirs.mask),
@@ -138,6 +140,10 @@ def same_pieces(signals: Signals, term: str, way_out: str) -> Tensor:
         UserError: the teacher read other pieces than the student.
     """
     ours, theirs = both_layers(signals)
+    assert ours.mask is not None
+    assert theirs.mask is not None
+    assert ours.input_ids is not None
+    assert theirs.input_ids is not None
     read = signals.row_mask[:, None]
     length = min(ours.mask.shape[1], theirs.mask.shape[1])
     mask = (ours.mask & read)[:, :length]

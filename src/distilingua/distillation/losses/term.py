@@ -28,10 +28,7 @@ class Term(nn.Module, ABC):
     """Whether it needs the teacher; a schedule treats hard and soft terms apart."""
 
     needs: ClassVar[frozenset[str]] = frozenset()
-    """Fields of `Layers` that it reads beside the logits: hidden, attentions, qkv. Asking for one costs time."""
-
-    sentence_vectors: ClassVar[bool] = False
-    """Whether it compares sentences as models of sentence-transformers make vectors of them."""
+    """Fields of `Layers` that it reads beside the logits: hidden, attentions, qkv, vector. Each costs time."""
 
     aligns: ClassVar[bool] = False
     """Whether it compares distributions over other classes than the student's, see `Signals.shared`."""

@@ -1,0 +1,92 @@
+"""How long a model trains and how fast: by its rows and its size, unless the configuration says so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig
+from torch import nn
+from transformers import PreTrainedModel
+
+PASSES = 5  # over the rows, where these are neither few nor many
+PATIENCE = 4  # evaluations
+EVALUATIONS = 12  # of a training of many short passes
+BETWEEN = 500  # steps between two evaluations at most, where a pass is long
+TUNED_RATE, TUNED_WEIGHTS = 4e-4, 10.6e6  # of all-MiniLM-L6-v2's encoder, on English dev
+LARGEST_RATE = 1e-3
+FROM_SCRATCH = 1e-3  # of small encoders of random weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one training does.
+
+    Args:
+        epochs: passes over the rows.
+        steps: of the optimizer, in all.
+        lr: peak learning rate.
+        patience: evaluations without gain on dev, in its second half, after which it stops; None for never.
+        evaluate_epochs: passes between two evaluations.
+        evaluate_share: share of a pass between two evaluations, where a pass is long.
+    """
+
+    epochs: int
+    steps: int
+    lr: float
+    patience: int | None
+    evaluate_epochs: int = 1
+    evaluate_share: float = 1.0
+
+    def __str__(self) -> str:
+        told = f"{self.steps} steps at most ({self.epochs} passes), rate {self.lr:.2g}"
+        return told + (
+            f", stops after {self.patience} evaluations without gain in its second half" if self.patience else ""
+        )
+
+
+def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float, processes: int) -> Plan:
+    """
+    Args:
+        settings: `epochs`, `batch_size`, `min_steps`, `max_steps` and `patience`. Without epochs, it is five passes, as
+            many more as make `min_steps`, or as few as `max_steps` allow; one at least. So many as are typed are made
+            to the end, unless patience is typed, too.
+        rows: to learn from.
+        trainer: `accumulate_grad_batches` and `limit_train_batches` of the configuration.
+        lr: peak learning rate.
+        processes: that share the rows.
+    """
+    size = min(settings["batch_size"], max(rows // processes, 1))
+    batches = max(rows // (size * processes), 1)
+    limit = trainer.get("limit_train_batches") or 1.0
+    batches = min(batches, limit) if isinstance(limit, int) else max(int(batches * limit), 1)
+    steps = math.ceil(batches / trainer["accumulate_grad_batches"])
+    epochs, every = settings.get("epochs"), 1
+    if epochs is None:
+        least, most = settings.get("min_steps") or 1, settings.get("max_steps") or math.inf
+        wanted = min(max(PASSES * steps, least), most)
+        epochs = max(round(wanted / steps), 1)
+        every = max(epochs // EVALUATIONS, 1)
+        epochs = math.ceil(epochs / every) * every  # the last pass is evaluated too
+    share = 1 / math.ceil(steps / BETWEEN)
+    patience = settings.get("patience") or (PATIENCE if settings.get("epochs") is None else None)
+    return Plan(epochs, epochs * steps, lr, patience, every, share)
+
+
+def learning_rate(model: PreTrainedModel) -> float:
+    """The peak learning rate of a pretrained model: in inverse proportion to the weights of its layers, which gives
+    4e-4 for six layers of 384 units, 5e-5 for BERT's size, and 1.4e-5 for XLM-R large, near what each was published
+    with."""
+    tables = (module for module in model.modules() if isinstance(module, nn.Embedding))
+    vectors = {id(weights) for table in tables for weights in table.parameters()}
+    layers = sum(weights.numel() for weights in model.parameters() if id(weights) not in vectors)
+    return float(f"{min(TUNED_RATE * TUNED_WEIGHTS / layers, LARGEST_RATE):.2g}")
+
+
+def processes(cfg: DictConfig) -> int:
+    """That train together."""
+    devices = cfg.trainer.devices
+    here = devices if isinstance(devices, int) else len(devices) if not isinstance(devices, str) else 1
+    return max(here, 1) * cfg.trainer.get("num_nodes", 1)

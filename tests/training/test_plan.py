@@ -1,0 +1,129 @@
+"""How long and how fast a model trains where nobody says so, when it stops, and which weights it keeps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from transformers import BertConfig, BertModel
+
+from distilingua.checks import check
+from distilingua.errors import UserError
+from distilingua.training.fitting import forget
+from distilingua.training.plan import learning_rate, make_plan
+from distilingua.training.train import train
+
+TRAINER = {"accumulate_grad_batches": 1}
+AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "patience": None}
+
+
+@pytest.mark.parametrize(
+    ("rows", "epochs", "every", "steps"),
+    [
+        (200, 156, 12, 624),  # a floor: many short passes, of which every 12th is judged, the last one too
+        (18_000, 5, 1, 1800),  # five passes
+        (200_000, 2, 1, 8000),  # as few whole passes as come nearest to 6,000 steps
+        (2_000_000, 1, 1, 40_000),  # all rows are read once, whatever that takes
+        (1, 600, 50, 600),
+    ],
+)
+def test_steps_follow_the_rows_within_bounds(rows: int, epochs: int, every: int, steps: int) -> None:
+    plan = make_plan(AUTO, rows, TRAINER, 1e-3, processes=1)
+    assert (plan.epochs, plan.evaluate_epochs, plan.steps) == (epochs, every, steps)
+    assert plan.epochs % plan.evaluate_epochs == 0
+    assert plan.evaluate_share * plan.steps / plan.epochs <= 500  # a long pass is judged on the way
+
+
+def test_what_was_typed_wins() -> None:
+    plan = make_plan({**AUTO, "epochs": 3, "patience": None}, 200, TRAINER, 1e-3, processes=1)
+    assert (plan.epochs, plan.steps, plan.evaluate_epochs, plan.evaluate_share) == (3, 12, 1, 1.0)
+    assert str(plan) == "12 steps at most (3 passes), rate 0.001"
+    assert make_plan({**AUTO, "epochs": 3, "patience": 7}, 200, TRAINER, 1e-3, processes=1).patience == 7
+    assert make_plan(AUTO, 200, TRAINER, 1e-3, processes=1).patience == 4
+
+
+@pytest.mark.parametrize(
+    ("trainer", "processes", "steps"),
+    [
+        ({"accumulate_grad_batches": 4}, 1, 450),
+        ({"accumulate_grad_batches": 1}, 4, 450),
+        ({"accumulate_grad_batches": 1, "limit_train_batches": 20}, 1, 100),
+        ({"accumulate_grad_batches": 1, "limit_train_batches": 0.5}, 1, 900),
+    ],
+)
+def test_steps_are_those_of_the_optimizer(trainer: dict[str, Any], processes: int, steps: int) -> None:
+    assert make_plan({**AUTO, "min_steps": 1}, 18_000, trainer, 1e-3, processes).steps == steps
+
+
+@pytest.mark.parametrize(
+    ("layers", "hidden", "rate"),
+    [(6, 384, 4e-4), (12, 384, 2e-4), (12, 768, 5e-5), (24, 1024, 1.4e-5), (1, 64, 1e-3)],
+)
+def test_the_rate_follows_the_size_of_the_layers_alone(layers: int, hidden: int, rate: float) -> None:
+    for vocabulary in (100, 30_000):
+        config = BertConfig(
+            vocab_size=vocabulary,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=hidden // 32,
+            intermediate_size=4 * hidden,
+        )
+        with torch.device("meta"):
+            model = BertModel(config)
+        assert learning_rate(model) == pytest.approx(rate, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("training.epochs=0", "training.epochs=0"),
+        ("training.patience=0", "training.patience=0"),
+        ("training.min_steps=7000", "training: min_steps=7000 is more than max_steps=6000"),
+        ("teacher.fine_tune.max_steps=3", "teacher.fine_tune: min_steps=400 is more than max_steps=3"),
+        ("teacher.seeds=0", "teacher.seeds=0"),
+    ],
+)
+def test_lengths_of_no_use_are_refused_by_name(compose_run: Any, override: str, words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        check(compose_run(override))
+
+
+def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(tiny_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    """A rate that wrecks the weights in the end: what is kept is what was there before."""
+    kept: list[dict[str, torch.Tensor]] = []
+
+    def remember(cfg: Any, name: str | None = None) -> None:
+        best = Path(cfg.paths.run) / "checkpoints/student/best/best.ckpt"
+        if best.exists():
+            kept.append(torch.load(best, weights_only=True)["state_dict"])
+        forget(cfg, name)
+
+    monkeypatch.setattr("distilingua.training.train.forget", remember)
+    cfg = tiny_run("training.epochs=40", "training.patience=2", "lr_schedule.name=constant", "optimizer.lr=3e-2")
+    train(cfg)
+    events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
+    select = [event.value for event in events.Scalars("dev/select")]
+    assert 20 <= len(select) < 40  # never in the first half
+    assert max(select[-2:]) <= max(select[19:]) + 1e-4
+    saved = load_file(Path(cfg.paths.run) / "student/model.safetensors")
+    assert all(torch.equal(kept[-1][f"student.{name}"], weights) for name, weights in saved.items())
+
+
+def test_no_label_of_a_target_chooses_weights(tiny_run) -> None:  # type: ignore[no-untyped-def]
+    """`dev/select` is the mean of the source's score and of the agreement with the teacher."""
+    cfg = tiny_run("training.epochs=2")
+    train(cfg)
+    events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
+    last = {
+        name: events.Scalars(f"dev/{name}")[-1].value
+        for name in ("select", "en/accuracy", "en/agreement", "de/agreement")
+    }
+    assert last.pop("select") == pytest.approx(sum(last.values()) / 3, abs=2e-5)
+    baseline = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/direct")).Reload()
+    assert baseline.Scalars("dev/select")[-1].value == pytest.approx(
+        baseline.Scalars("dev/en/accuracy")[-1].value, abs=2e-5
+    )

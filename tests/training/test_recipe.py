@@ -1,0 +1,121 @@
+"""What a student learns from beside labels and logits: vectors, several seeds of a teacher, its own answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from distilingua.checks import check
+from distilingua.errors import UserError
+from distilingua.models.teacher import FrozenTeacher
+from distilingua.training.job import asked, prepare
+from distilingua.training.teacher import teacher_outputs, train_teacher
+from distilingua.training.train import train
+
+
+def weights(cfg: Any) -> torch.Tensor:
+    saved = load_file(Path(cfg.paths.run) / "student/model.safetensors")
+    return torch.cat([values.flatten() for values in saved.values()])
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_store_holds_the_vectors_that_the_teacher_makes(next_run, pooling: str, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("distilingua.models.source.TeacherSource.pooling", pooling)
+    cfg = next_run("objective=kd_embedding")
+    check(cfg)
+    job = prepare(cfg)
+    teacher = train_teacher(job, "teacher", job.source.members["teacher"])
+    stored: Any = teacher_outputs(job, {"teacher": teacher}, job.rows).stored
+    texts = asked(job.rows).select(range(40))
+    encoded = job.teachers["teacher"](texts, None)
+    inputs, _ = job.teachers["teacher"].collate(encoded)
+    layers = FrozenTeacher(teacher.model, {"vector"}, pooling)(inputs)[1]  # type: ignore[union-attr]
+    found = np.stack([stored.vector({"teacher_rows": [row_id]}) for row_id in texts["id"]])
+    assert found.dtype == np.float32
+    assert found == pytest.approx(layers.vector.numpy(), abs=2e-3)  # type: ignore[union-attr]  # float16 on disk
+    assert stored.vector_width == 32
+
+
+def test_stored_vectors_train_as_a_live_teacher_does(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    found = {}
+    for store in ("true", "false"):
+        cfg = next_run(
+            "objective=kd_embedding", f"teacher.store={store}", "training.epochs=2", f"paths.run={tmp_path / store}"
+        )
+        check(cfg)
+        train(cfg)
+        found[store] = weights(cfg)
+    assert torch.allclose(found["true"], found["false"], atol=5e-3)
+    assert not torch.equal(found["true"], found["false"])
+
+
+def test_without_a_term_that_asks_no_vector_is_stored(next_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("objective=kd")
+    job = prepare(cfg)
+    teacher = train_teacher(job, "teacher", job.source.members["teacher"])
+    stored: Any = teacher_outputs(job, {"teacher": teacher}, job.rows).stored
+    assert stored.vector_width is None
+
+
+def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(next_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("teacher.seeds=3", "objective=kd_embedding")
+    check(cfg)
+    job = prepare(cfg)
+    teacher = train_teacher(job, "teacher", job.source.members["teacher"])
+    outputs = teacher_outputs(job, {"teacher": teacher}, job.rows)
+    stored: Any = outputs.stored
+    assert len(stored.stores) == 1
+    texts = asked(job.rows).select(range(20))
+    each = [one.predict(texts, "x").answers for one in teacher.alone]
+    assert len({float(answers[0][0, 0]) for answers in each}) == 3  # three models
+    for n, row in enumerate(texts.to_list()):
+        mean = torch.stack([answers[n].softmax(-1) for answers in each]).mean(0)
+        row["teacher_rows"] = [row["id"]]
+        assert stored({**row, "input_ids": [0]}) == pytest.approx(mean.log().numpy(), abs=1e-4)
+    train(cfg)
+    metrics = json.loads((Path(cfg.paths.run) / "metrics.json").read_text("utf-8"))
+    assert metrics["models"]["teacher"]["parameters"] == 3 * teacher.alone[0].parameters
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["teacher.seeds=2", "teacher.fine_tune=null"], "what knows the task already is not fine-tuned"),
+        (["teacher.seeds=2", "teacher.store=false"], "several teachers answer from stores"),
+        (["teacher=ensemble"], "Type objective=kd"),
+    ],
+)
+def test_what_goes_with_no_vectors_or_seeds_is_refused(compose_run, overrides: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(UserError, match=words):
+        check(compose_run(*overrides))
+
+
+def test_a_student_labels_what_nobody_reads_and_goes_on(next_run, capsys) -> None:  # type: ignore[no-untyped-def]
+    options = ["pair.parallel=0.2", "pair.sure=0.5"]
+    cfg = next_run(*options, "pair.unpaired=self_train")
+    check(cfg)
+    rows = prepare(cfg).rows
+    truth = dict(zip(rows.texts["id"], rows.texts["label"], strict=True))
+    assert set(rows.unpaired["label"]) == {""}
+    assert len(rows.unpaired) > 200
+    assert {truth[row_id] for row_id in rows.unpaired["id"]} == {"light", "music", "weather"}
+    train(cfg)
+    shown = capsys.readouterr().out
+    labelled = int(shown.split("The student labels ")[1].split()[0])
+    assert 0 < labelled <= len(rows.unpaired)
+    assert "self_trained: " in shown
+
+
+def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(next_run, capsys) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("teacher.fine_tune.epochs=1", "teacher.fine_tune.lr=1e-7")
+    metrics = train(cfg)
+    assert "no better in 'en' than the student alone" in metrics["advice"]
+    assert "teacher.fine_tune.min_steps=1000" in capsys.readouterr().out
+    other = f"paths.run={Path(cfg.paths.run).parent / 'other'}"
+    assert train(next_run(other, "optimizer.lr=1e-6"))["advice"] == ""  # now it is the student that learns nothing
