@@ -166,6 +166,35 @@ def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         )
 
 
+def _on_policy(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    told, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
+    if not cfg.training.on_policy:
+        return
+    if parts.task.backbone != "encoder-decoder":
+        yield (
+            f"{told}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
+            f"{without}."
+        )
+        return
+    if not parts.objective.compares:
+        yield f"{told}: no term asks the teacher about what the student has written. Choose objective=kd, or {without}."
+    elif parts.source.store:
+        yield (
+            f"{told}: a store has no answers to what the student will write. Choose one teacher with "
+            f"teacher.store=false, so that it reads along."
+        )
+    if aligned := [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]:
+        yield (
+            f"{told}: the teacher reads the student's own pieces, and {', '.join(aligned)} is for other ones. Choose a "
+            f"teacher of the same vocabulary with objective=kd, or {without}."
+        )
+    if "fsdp" in str(cfg.trainer.get("strategy", "auto")):
+        yield (
+            f"{told}: with device=fsdp processes take every step of a decoder together, and their texts end at "
+            f"different ones. Choose device=ddp, or {without}."
+        )
+
+
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     names = sorted(parts.objective.needs.get("vector", ()))
     for name, member in parts.source.members.items() if names else ():
@@ -291,6 +320,7 @@ RULES: tuple[Rule, ...] = (
     _hard_losses,
     _layers,
     _aligned,
+    _on_policy,
     _sentence_vectors,
     _nothing_to_learn,
     _carried_over,

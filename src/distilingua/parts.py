@@ -102,7 +102,8 @@ def assemble(cfg: DictConfig) -> Parts:
         make("objective", cfg.objective, schedules=made.pop("schedules"))
     problems.tell()
     parts = Parts(**made)
-    parts.source.resolve_store(live=needs_live_teacher(parts.objective, parts.augmentations))
+    live = needs_live_teacher(parts.objective, parts.augmentations)
+    parts.source.resolve_store(live=live or cfg.training.on_policy > 0)
     return parts
 
 
@@ -159,6 +160,7 @@ def check_training(cfg: DictConfig) -> None:
         *lengths("training", training),
         whole("training.workers", training.workers, 0),
         share("training.language_alpha", training.language_alpha),
+        share("training.on_policy", training.on_policy),
         one_of("training.select", training.select, ("score", "agreement")),
         whole("seed", cfg.seed, 0),
         positive("optimizer.lr", cfg.optimizer.lr, "1e-3") if cfg.optimizer.lr is not None else None,

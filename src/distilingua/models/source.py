@@ -153,7 +153,7 @@ class TeacherSource:
         """Decides `store` where the user has not.
 
         Args:
-            live: whether a term compares its layers, or an augmentation changes what it has to read.
+            live: whether a term compares its layers, or something changes what it has to read.
         """
         if self.store is None:
             self.store = not live

@@ -18,6 +18,7 @@ from distilingua.distillation.schedules import Progress
 from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
+from distilingua.models.on_policy import OnPolicy
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.task import Task, no_numbers, rows_at
 
@@ -37,6 +38,7 @@ class DistillationModule(LightningModule):
         teacher: answers live; None when batches carry stored soft labels, or when there is no teacher.
         vector_width: of the teacher's sentence vectors, where batches carry these too.
         languages: names of the validation loaders, in order.
+        on_policy: puts the student's own texts in place of some batches' for a live teacher to score; None for never.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class DistillationModule(LightningModule):
         teacher: FrozenTeacher | None = None,
         vector_width: int | None = None,
         languages: Iterable[str] = (),
+        on_policy: OnPolicy | None = None,
     ) -> None:
         super().__init__()
         # transformers loads models in evaluation mode, and Lightning keeps the mode it finds
         self.student, self.task, self.objective = student.train(), task, objective
         self.make_optimizer, self.lr_schedule, self.teacher = optimizer, lr_schedule, teacher
+        self.on_policy = on_policy
         self.read_student = LayerReader(student, objective.needs)
         if teacher is not None:
             objective.connect(student.config, teacher.model.config)
@@ -83,8 +87,14 @@ class DistillationModule(LightningModule):
         found = self.task.signals(cells, soft, batch)
         return replace(found, student_layers=student_layers, teacher_layers=teacher_layers)
 
+    def rewritten(self, batch: Batch) -> Batch:
+        """The batch, or the student's own texts in its place, see `OnPolicy`."""
+        if self.on_policy is None or self.teacher is None:
+            return batch
+        return self.on_policy(batch, self.student, self.teacher.model)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        signals = self.signals(batch)
+        signals = self.signals(self.rewritten(batch))
         loss = self.objective(signals, self.progress)
         self.check_numbers(batch, loss.total)
         self.log_dict({f"train/{k}": v for k, v in loss.logs.items()}, batch_size=signals.rows, sync_dist=True)

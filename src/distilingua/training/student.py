@@ -19,6 +19,7 @@ from distilingua.data.datamodule import MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.models.on_policy import OnPolicy
 from distilingua.models.student import load_student
 from distilingua.models.weight_origins import weight_origins
 from distilingua.training.fitting import fit, forget
@@ -36,7 +37,7 @@ def train_direct(job: Job) -> Predictor:
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
         "rows": rows_fingerprint(train_rows, ["id", *job.task.reads, "label"]),
-        "training": plain(cfg.training),
+        "training": {name: value for name, value in plain(cfg.training).items() if name != "on_policy"},
         "augmentation": plain(cfg.augmentation),
         "lr_schedule": plain(cfg.lr_schedule),
         **training_recipe(job),
@@ -126,7 +127,10 @@ def student_fit(
     lr = lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
     optimizer = instantiate(cfg.optimizer, lr=lr)
     width = outputs.stored.vector_width if outputs.stored is not None else None
-    module = DistillationModule(model, job.task, objective, optimizer, cfg.lr_schedule, teacher, width, data.languages)
+    share = cfg.training.on_policy if teacher is not None else 0
+    own = OnPolicy(share, job.task.max_length) if share else None
+    made = model, job.task, objective, optimizer, cfg.lr_schedule
+    module = DistillationModule(*made, teacher, width, data.languages, own)
     return module, data, make_plan(cfg.training, len(train_rows), cfg.trainer, lr, processes)
 
 
