@@ -80,8 +80,8 @@ class OnPolicy:
             max_new_tokens=self.longest,
         )
         student.train(training)
-        # a torch of before December 2025 uses weights that autocast has cast here where they are to have a gradient, too
-        # (pytorch/pytorch#112583)
+        # a torch of before December 2025 would go on with weights that autocast has cast here, without gradients
+        # (pytorch/pytorch#158232)
         torch.clear_autocast_cache()
         assert isinstance(found, Tensor)
         return found[:, :1], found[:, 1:]
