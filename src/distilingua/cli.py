@@ -14,6 +14,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
   distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
+  distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
@@ -32,7 +33,7 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare", "cache")):
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache")):
         print(USAGE)
     elif command in ("compare", "cache"):
         from distilingua import commands
@@ -42,6 +43,10 @@ def main() -> None:
         from distilingua import commands
 
         run("train", commands.resume(rest))
+    elif command == "evaluate":
+        from distilingua import commands
+
+        run("evaluate", commands.evaluation(rest))
     elif command == "corpus":
         run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):
