@@ -15,6 +15,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
   distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
+  distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
@@ -35,7 +36,7 @@ def main() -> None:
         quit_quietly()
     if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache")):
         print(USAGE)
-    elif command in ("compare", "cache"):
+    elif command in ("compare", "cache", "predict"):
         from distilingua import commands
 
         getattr(commands, command)(rest)

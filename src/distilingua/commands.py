@@ -246,3 +246,15 @@ def cache(arguments: list[str]) -> None:
         list_or_prune(arguments)
     except UserError as error:
         sys.exit(f"distilingua cache: {error}")
+
+
+def predict(arguments: list[str]) -> None:
+    """Answers texts."""
+    from distilingua.delivery.predict import predict as answer
+
+    try:
+        answer(arguments)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except UserError as error:
+        sys.exit("\n".join(f"distilingua predict: {problem}" for problem in str(error).splitlines()))
