@@ -17,6 +17,7 @@ ROOT = Path(distilingua.__file__).parent
 FLOORS = (  # from the top; what stands on one floor may import itself and everything below
     ("cli",),
     ("commands",),
+    ("delivery",),
     ("cache", "checks", "describe", "training"),
     ("parts", "monitoring"),
     ("models", "data"),

@@ -14,6 +14,8 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
   distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
+  distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
+  distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
@@ -32,9 +34,9 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "compare", "cache")):
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache")):
         print(USAGE)
-    elif command in ("compare", "cache"):
+    elif command in ("compare", "cache", "predict"):
         from distilingua import commands
 
         getattr(commands, command)(rest)
@@ -42,6 +44,10 @@ def main() -> None:
         from distilingua import commands
 
         run("train", commands.resume(rest))
+    elif command == "evaluate":
+        from distilingua import commands
+
+        run("evaluate", commands.evaluation(rest))
     elif command == "corpus":
         run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):

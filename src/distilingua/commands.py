@@ -17,17 +17,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
-from yaml import YAMLError
 
 from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
-from distilingua.locations import conf_folder, free_bytes
+from distilingua.locations import conf_folder, free_bytes, overrides_file, typed_for
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -123,6 +121,40 @@ def corpus(cfg: DictConfig) -> None:
         describe(cfg)
 
 
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
+def evaluate(cfg: DictConfig) -> None:
+    """Judges models on the test rows of a configuration; see `evaluation`."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
+        from distilingua.delivery.evaluate import evaluate_models
+
+        typed = HydraConfig.get().overrides.task
+        evaluate_models(cfg, folder, task_typed=any(re.match(r"task[.=]|experiment=", item) for item in typed))
+
+
+def evaluation(arguments: list[str]) -> list[str]:
+    """The overrides for judging models: those of the run that the first one is of, then what was typed.
+
+    Args:
+        arguments: models, and overrides, in any order.
+    """
+    models = [word for word in arguments if not re.match(r"[+~-]|[\w./@]+=", word) or Path(word).exists()]
+    if not models:
+        sys.exit(
+            "distilingua evaluate: no model is named. Name the folder of a run, an exported folder, or a model of the "
+            "hub: distilingua evaluate RUN corpus=massive"
+        )
+    from distilingua.delivery.model import overrides_of
+
+    typed = [word for word in arguments if word not in models]
+    known = overrides_of(models[0])
+    title = re.sub(r"[^A-Za-z0-9.+-]+", "-", "+".join(Path(model).name for model in models))[:LONGEST]
+    place = f"hydra.run.dir=outputs/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}_evaluate-{title}"
+    listed = ",".join(quoted(model) for model in models)
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=none"]  # or `resume` would take it for a run
+    return [*known, *quiet, place, *typed, f"+models=[{listed}]"]
+
+
 @contextmanager
 def readable_errors(unused: Path | None = None, cache: Path | None = None) -> Iterator[None]:
     """A UserError ends the command with its message alone, and so do Ctrl-C, other signals, and a full disk.
@@ -184,21 +216,16 @@ def resume(arguments: list[str]) -> list[str]:
         if not runs:
             sys.exit("distilingua resume: no run under outputs/. Name its folder: distilingua resume RUN.")
         folder = runs[-1].parents[1]
-    # the copy beside the checkpoints is that of the run itself; Hydra's own is that of the last try in this folder
-    kept = folder / "checkpoints" / "overrides.yaml"
-    overrides = kept if kept.is_file() else folder / ".hydra" / "overrides.yaml"
-    if not overrides.is_file():
+    overrides = overrides_file(folder)
+    if overrides is None:
         sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
-    try:
-        typed = yaml.safe_load(overrides.read_text("utf-8"))
-    except (OSError, ValueError, YAMLError):
-        typed = None
-    if not isinstance(typed, list):  # a full disk leaves an empty file, which is not "nothing was typed"
+    typed = typed_for(overrides)
+    if typed is None:
         sys.exit(
             f"distilingua resume: {overrides} is damaged, so what was typed for this run is not known. Type it again: "
             f"distilingua train OVERRIDES hydra.run.dir={shlex.quote(str(folder))}"
         )
-    return [*map(str, typed), f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
+    return [*typed, f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
 
 def compare(arguments: list[str]) -> None:
@@ -219,3 +246,15 @@ def cache(arguments: list[str]) -> None:
         list_or_prune(arguments)
     except UserError as error:
         sys.exit(f"distilingua cache: {error}")
+
+
+def predict(arguments: list[str]) -> None:
+    """Answers texts."""
+    from distilingua.delivery.predict import predict as answer
+
+    try:
+        answer(arguments)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except UserError as error:
+        sys.exit("\n".join(f"distilingua predict: {problem}" for problem in str(error).splitlines()))

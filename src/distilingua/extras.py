@@ -10,6 +10,7 @@ from typing import Any
 from distilingua.errors import UserError
 
 SPEECH = ("espeakng_loader", "jiwer", "soundfile", "soxr")  # what the extra `speech` brings
+ONNX = ("onnx", "onnxruntime", "onnxscript")  # what the extra `onnx` brings
 
 
 class Later:
@@ -39,4 +40,17 @@ def check_speech() -> None:
 def speech_package(name: str) -> ModuleType:
     """A package of the extra `speech`."""
     check_speech()
+    return import_module(name)
+
+
+def check_onnx() -> None:
+    """Raises UserError when the extra `onnx` is not installed. Imports nothing of it."""
+    missing = [name for name in ONNX if find_spec(name) is None]
+    if missing:
+        raise UserError(f"ONNX needs {', '.join(missing)}. Install the extra: pip install 'distilingua[onnx]'.")
+
+
+def onnx_package(name: str) -> ModuleType:
+    """A package of the extra `onnx`."""
+    check_onnx()
     return import_module(name)

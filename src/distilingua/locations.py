@@ -1,10 +1,12 @@
-"""Where things are: `package:NAME/FOLDER`, and `conf/`; and how much room there is."""
+"""Where things are: `package:NAME/FOLDER`, `conf/`, and what was typed for a run; and how much room there is."""
 
 from __future__ import annotations
 
 import importlib.util
 import shutil
 from pathlib import Path
+
+import yaml
 
 from distilingua.errors import UserError
 
@@ -40,3 +42,22 @@ def free_bytes(folder: Path) -> int:
     """Room where a folder is, or will be."""
     there = folder.absolute()
     return shutil.disk_usage(next(place for place in (there, *there.parents) if place.exists())).free
+
+
+def overrides_file(run: Path) -> Path | None:
+    """Where it stands what was typed for a run; None for a folder that is none of a run.
+
+    The copy beside the checkpoints is that of the run itself; Hydra's own is that of the last try in this folder.
+    """
+    files = [run / folder / "overrides.yaml" for folder in ("checkpoints", ".hydra")]
+    return next((file for file in files if file.is_file()), None)
+
+
+def typed_for(overrides: Path) -> list[str] | None:
+    """What was typed for a run; None where the file is damaged: a full disk leaves an empty one, which is not "nothing
+    was typed"."""
+    try:
+        typed = yaml.safe_load(overrides.read_text("utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return [str(item) for item in typed] if isinstance(typed, list) else None

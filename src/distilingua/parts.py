@@ -62,26 +62,17 @@ def assemble(cfg: DictConfig) -> Parts:
             longer to import than the refusal of another part should.
     """
     problems = Problems()
-    made: dict[str, Any] = {}
+    made = _judged(cfg, problems)
 
     def make(name: str, config: Any, **given: Any) -> None:
         with problems:
             made[name] = instantiate(config, **given)
 
-    make("pair", cfg.pair)
-    make("task", cfg.task)
     make("source", cfg.teacher, _convert_="all")
     make("student", cfg.student)
-    make("corpus", cfg.corpus)
     make("schedules", cfg.schedule)
     measured = "task" in made and made["task"].backbone != "speech encoder"  # which counts seconds, not pieces
     max_length = made["task"].max_length if measured else None
-    if "pair" in made and isinstance(made["pair"].targets, str):  # whose letters are no languages to ask for
-        with problems:
-            made.pop("pair").check()
-    if "pair" in made:
-        with problems:
-            made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
     if "source" in made:
         with problems:
             made["source"].check(max_length)
@@ -90,8 +81,6 @@ def assemble(cfg: DictConfig) -> Parts:
             made["student"].check(max_length)
             refuse(no_head("student", made["student"], cfg.task))
     if "corpus" in made and "pair" in made:
-        with problems:
-            made["corpus"].check(made["pair"].languages)
         with problems:
             made["augmentations"] = make_augmentations(cfg.augmentation, made["corpus"], made["pair"].languages)
     with problems:
@@ -105,6 +94,45 @@ def assemble(cfg: DictConfig) -> Parts:
     live = needs_live_teacher(parts.objective, parts.augmentations)
     parts.source.resolve_store(live=live or cfg.training.on_policy > 0)
     return parts
+
+
+@dataclass
+class Judged:
+    """What models are judged on, whoever they are."""
+
+    pair: Pair
+    task: Task
+    corpus: Corpus
+
+
+def assemble_judged(cfg: DictConfig) -> Judged:
+    """The parts that say what is judged; neither teacher nor student is looked at.
+
+    Raises:
+        UserError: all that these parts refuse, a line each.
+    """
+    problems = Problems()
+    made = _judged(cfg, problems)
+    problems.tell()
+    return Judged(**made)
+
+
+def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:
+    """Pair, task and corpus, those that accept their values; what the others refuse is collected."""
+    made: dict[str, Any] = {}
+    for name in ("pair", "task", "corpus"):
+        with problems:
+            made[name] = instantiate(cfg[name])
+    if "pair" in made and isinstance(made["pair"].targets, str):  # whose letters are no languages to ask for
+        with problems:
+            made.pop("pair").check()
+    if "pair" in made:
+        with problems:
+            made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
+    if "corpus" in made and "pair" in made:
+        with problems:
+            made["corpus"].check(made["pair"].languages)
+    return made
 
 
 def read_rows(cfg: DictConfig, parts: Parts) -> Rows:

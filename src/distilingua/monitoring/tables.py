@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -39,27 +40,47 @@ def show_data(rows: Rows) -> None:
 def results_table(metrics: dict[str, Any]) -> Table:
     """Per language and model: scores in percent; for the student retention; per model size and speed."""
     names = {"teacher": "teacher", "direct": "direct transfer", "single": "distilled alone", "student": "distilled"}
-    title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
-    title += metrics["device"]
-    table = plain_table(title, ("lang", "model"), (*metrics["shown"].values(), "kept", "weights", "MB", "ms"))
     models = dict(metrics["models"])
     if "teacher" not in models and models["direct"] == models["student"]:  # nobody was distilled: one model, not two
         names["student"] = names["direct"]
         del models["direct"]
     elif "teacher" not in models:
         names["student"] = "one for all tasks"
-    for lang in models["student"]["languages"]:
+    title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
+    return models_table(
+        title + metrics["device"],
+        {names[name]: model for name, model in models.items()},
+        metrics["shown"],
+        {names["student"]: metrics["retention"].get("languages", {})},
+    )
+
+
+def models_table(
+    title: str,
+    models: Mapping[str, Any],
+    shown: Mapping[str, str],
+    retention: Mapping[str, Mapping[str, float]] | None = None,
+) -> Table:
+    """Per language and model: scores in percent; size and speed.
+
+    Args:
+        models: as `training.evaluate.figures` has them.
+        shown: metric -> heading.
+        retention: per model and language; None leaves the column out.
+    """
+    kept = ("kept",) if retention is not None else ()
+    table = plain_table(title, ("lang", "model"), (*shown.values(), *kept, "weights", "MB", "ms"))
+    for lang in next(iter(models.values()))["languages"]:
         for name, model in models.items():
-            scores = model["languages"][lang]
-            kept = metrics["retention"].get("languages", {}).get(lang) if name == "student" else None
+            scores, share = model["languages"][lang], (retention or {}).get(name, {}).get(lang)
             table.add_row(
                 lang,
-                names[name],
-                *(f"{100 * scores[metric]:.1f}" for metric in metrics["shown"]),
-                f"{100 * kept:.1f}" if kept is not None else "",
+                name,
+                *(f"{100 * scores[metric]:.1f}" for metric in shown),
+                *((f"{100 * share:.1f}" if share is not None else "") for _ in kept),
                 f"{model['parameters'] / 1e6:.2f}M",
                 f"{model['bytes'] / 1e6:.1f}",
                 f"{model['latency_ms']:.1f}",
-                end_section=name == "student",
+                end_section=name == list(models)[-1],
             )
     return table

@@ -89,32 +89,59 @@ def retention(
     }
 
 
+Aligned = Mapping[int, tuple[str, str, float]]
+"""For rows that a teacher reads through aligned source text: number, that text, the answer, its probability."""
+
+
 def predictions(
-    job: Job, models: Mapping[str, AnyPredictor], evaluations: Mapping[str, Mapping[str, Evaluation]]
+    held_out: Mapping[str, Dataset],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    aligned: Mapping[str, Aligned] | None = None,
 ) -> Dataset:
     """Every test row with what every model answers to it, and the probability that the model gives this answer.
 
     A teacher that does not read a language is asked for the aligned source text instead, as in training, where there is
     one: `teacher_text` says what it read. (The results table has its scores on the text itself.)
+
+    Args:
+        evaluations: model -> language -> what it answered.
+        aligned: of the teacher, per language, see `through_aligned`.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "lang", "text", "teacher_text", "truth")}
-    for lang, rows in job.rows.test.items():
+    for lang, rows in held_out.items():
         each = {name: found[lang] for name, found in evaluations.items()}
-        texts, truth = each["student"].texts, each["student"].truth
+        any_of_them = next(iter(each.values()))
+        texts, truth = any_of_them.texts, any_of_them.truth
         own: dict[str, list[Any]] = {"id": rows["id"][:], "lang": [lang] * len(rows), "text": texts, "truth": truth}
         for name, evaluation in each.items():
             own |= {name: list(evaluation.predicted), f"{name}_probability": list(evaluation.probabilities)}
-        own["teacher_text"] = list(texts) if "teacher" in models else [""] * len(rows)
-        if "teacher" in models:
-            for n, (text, answer, probability) in through_aligned(job, models["teacher"], rows).items():
-                own["teacher_text"][n], own["teacher"][n], own["teacher_probability"][n] = text, answer, probability
+        own["teacher_text"] = list(texts) if "teacher" in each else [""] * len(rows)
+        for n, (text, answer, probability) in (aligned or {}).get(lang, {}).items():
+            own["teacher_text"][n], own["teacher"][n], own["teacher_probability"][n] = text, answer, probability
         for name, values in own.items():
             columns.setdefault(name, []).extend(values)
     return Dataset.from_dict(columns)
 
 
-def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> dict[int, tuple[str, str, float]]:
-    """For rows that a teacher reads through aligned source text: number, that text, the answer, its probability."""
+def figures(
+    models: Mapping[str, AnyPredictor],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    milliseconds: Mapping[str, float],
+) -> dict[str, Any]:
+    """Size, speed and scores of models, as files and tables have them."""
+    return {
+        name: {
+            "parameters": model.parameters,
+            "bytes": model.bytes,
+            "latency_ms": milliseconds[name],
+            "languages": {lang: evaluation.scores for lang, evaluation in evaluations[name].items()},
+        }
+        for name, model in models.items()
+    }
+
+
+def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> Aligned:
+    """What a teacher answers to the aligned source text of rows whose language it does not read."""
     task, reads = job.task, job.source.languages
     if reads is None or rows["lang"][0] in reads or task.backbone == "speech encoder":  # a sound aligns with none
         return {}

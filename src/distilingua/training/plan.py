@@ -85,7 +85,7 @@ def learning_rate(model: PreTrainedModel) -> float:
     return float(f"{min(TUNED_RATE * TUNED_WEIGHTS / layers, LARGEST_RATE):.2g}")
 
 
-def processes(cfg: DictConfig) -> int:
+def process_count(cfg: DictConfig) -> int:
     """That train together."""
     devices = cfg.trainer.devices
     here = devices if isinstance(devices, int) else len(devices) if not isinstance(devices, str) else 1

@@ -26,7 +26,7 @@ from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
-from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, processes
+from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, process_count
 
 
 def train_direct(job: Job) -> Predictor:
@@ -56,7 +56,7 @@ def train_direct(job: Job) -> Predictor:
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
-    module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, processes(job.cfg))
+    module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, process_count(job.cfg))
     console.print_whole(weight_origins(module.student))
     recipe = student_recipe(job, rows.train, outputs)
     trainer = fit(job.cfg, "student", module, data, plan, recipe)
@@ -81,7 +81,7 @@ def self_train(
     console.print(f"The student labels {len(sure)} of {len(rows.unpaired)} texts without a partner")
     own = with_labels(rows.unpaired.select(sure), [decoded[n] for n in sure])
     train = concatenate_datasets([rows.train, own.select_columns(rows.train.column_names)])
-    module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, processes(job.cfg))
+    module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, process_count(job.cfg))
     module.load_state_dict(first.state_dict())
     return module, fit(job.cfg, "self_trained", module, data, plan, {**recipe, "own": decoded})
 
@@ -123,8 +123,8 @@ def student_fit(
         augmentations=job.augmentations,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
-    lr = cfg.optimizer.lr or getattr(job.student, "lr", None)
-    lr = lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    usual = getattr(job.student, "lr", None) or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    lr = cfg.optimizer.lr or usual
     optimizer = instantiate(cfg.optimizer, lr=lr)
     width = outputs.stored.vector_width if outputs.stored is not None else None
     share = cfg.training.on_policy if teacher is not None else 0

@@ -20,7 +20,7 @@ from distilingua.data.rows import Rows
 from distilingua.monitoring.results import log_results
 from distilingua.monitoring.tables import results_table, show_data
 from distilingua.tasks.task import Evaluation, Task
-from distilingua.training.evaluate import evaluate, latency, predictions, retention
+from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned
 from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
@@ -115,8 +115,10 @@ def conclude(
         source_dev = {job.pair.source: job.rows.dev[job.pair.source]}
         dev = evaluate(models["student"], source_dev, "student")[job.pair.source]
         milliseconds = latency(models, job.rows.test[job.pair.source])
+        teacher = models.get("teacher")
+        aligned = {lang: through_aligned(job, teacher, rows) for lang, rows in job.rows.test.items() if teacher}
         with whole_file(job.run / "predictions.parquet") as file:
-            predictions(job, models, evaluations).to_parquet(str(file))
+            predictions(job.rows.test, evaluations, aligned).to_parquet(str(file))
     metrics = {
         **summary(job, models, evaluations, milliseconds),
         "soft_labels": read_right(job, outputs),
@@ -168,15 +170,7 @@ def summary(
         "seed": job.cfg.seed,
         "device": str(job.device),
         "shown": dict(job.task.shown),
-        "models": {
-            name: {
-                "parameters": model.parameters,
-                "bytes": model.bytes,
-                "latency_ms": milliseconds[name],
-                "languages": {lang: evaluation.scores for lang, evaluation in evaluations[name].items()},
-            }
-            for name, model in models.items()
-        },
+        "models": figures(models, evaluations, milliseconds),
         "retention": kept,
         "note": job.task.note,
         "advice": advice(job, evaluations),

@@ -1,0 +1,128 @@
+"""`distilingua evaluate`: judges finished models, on any corpus, pair and task, without training."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from distilingua.artifacts import whole_file
+from distilingua.console import console, quieten
+from distilingua.delivery.model import Delivered, find, known_task
+from distilingua.errors import Problems, UserError, listed
+from distilingua.parts import Judged, assemble_judged
+from distilingua.tasks.task import Task
+
+
+def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict[str, Any]:
+    """Judges `cfg.models` on the same test rows; prints a table, and returns what it writes to `evaluation.json`,
+    beside `predictions.parquet`.
+
+    Args:
+        folder: to write to.
+        task_typed: whether the task is that of the configuration, or the one that the first model says it knows.
+
+    Raises:
+        UserError: a model that is not there, or does not know the classes of the corpus; settings that cannot work.
+    """
+    models, judged = prepare(cfg, task_typed)
+    quieten()
+    from distilingua.training.evaluate import evaluate, figures, latency, predictions
+    from distilingua.training.inference import device_of
+
+    rows = test_rows(cfg, judged)
+    prefix, device = cfg.student.get("prefix", ""), device_of(cfg.trainer)
+    predictors = {name: model.predictor(judged.task, device, prefix) for name, model in models.items()}
+    for name, predictor in predictors.items():
+        check_classes(models[name].given, predictor.encoder.task, rows)
+    evaluations = {name: evaluate(predictor, rows, name) for name, predictor in predictors.items()}
+    milliseconds = latency(predictors, next(iter(rows.values())))
+    found = {
+        "task": judged.task.name,
+        "pair": judged.pair.name,
+        "device": str(device),
+        "shown": dict(judged.task.shown),
+        "given": {name: model.given for name, model in models.items()},
+        "models": figures(predictors, evaluations, milliseconds),
+        "note": judged.task.note,
+    }
+    write(folder, found, predictions(rows, evaluations))
+    show(found)
+    console.print(f"Written to {folder / 'evaluation.json'}, every answer to predictions.parquet.", soft_wrap=True)
+    return found
+
+
+def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Judged]:
+    """Models by name, and what they are judged on; whatever can be known to be wrong is told at once."""
+    problems = Problems()
+    found: list[Delivered] = []
+    for given in cfg.models:
+        with problems:
+            found.append(find(str(given)))
+    with problems:
+        judged = assemble_judged(cfg)
+    problems.tell()
+    task = None if task_typed else known_task(found[0].settings, found[0].given)
+    return dict(zip(names_of([model.given for model in found]), found, strict=True)), Judged(
+        judged.pair, task or judged.task, judged.corpus
+    )
+
+
+def names_of(given: Sequence[str]) -> list[str]:
+    """A short name for each model: `student` for a single one, as in the files of a run; else the end of its path, with
+    as many folders as tell it from the others.
+
+    >>> names_of(["outputs/a/student", "outputs/b/student"])
+    ['a/student', 'b/student']
+    """
+    if len(given) == 1:
+        return ["student"]
+    parts = [Path(one).parts for one in given]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-depth:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    twice = Counter(given).most_common(1)[0][0]
+    raise UserError(f"{twice} is named twice. Name every model once.")
+
+
+def test_rows(cfg: DictConfig, judged: Judged) -> Mapping[str, Any]:
+    """Cleaned test rows with their labels, per language."""
+    from distilingua.data.rows import load_rows
+
+    return load_rows(judged.corpus, instantiate(cfg.cleaning), judged.pair, None, [], judged.task).test
+
+
+def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
+    """Raises UserError for labels of the corpus that a model cannot give, as it does not know them."""
+    if not task.labels or task.backbone == "speech encoder":  # its characters are counted, not matched
+        return
+    known = set(task.labels)
+    unknown = sorted({name for part in rows.values() for name in task.classes(part["label"]) if name not in known})
+    if unknown:
+        raise UserError(
+            f"{given}: it does not know {listed(unknown)}, which the corpus has; its classes are "
+            f"{listed(task.labels)}. Name the corpus and the task that it was trained for, or others with the same "
+            f"classes: corpus=… task=…"
+        )
+
+
+def write(folder: Path, found: dict[str, Any], answers: Any) -> None:
+    with whole_file(folder / "predictions.parquet") as file:
+        answers.to_parquet(str(file))
+    with whole_file(folder / "evaluation.json") as file:
+        file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
+
+
+def show(found: dict[str, Any]) -> None:
+    from distilingua.monitoring.tables import models_table
+
+    title = f"{found['task']}, {found['pair']}; ms on {found['device']}"
+    console.print_whole(models_table(title, found["models"], found["shown"]))
+    if found["note"]:
+        console.print(found["note"])

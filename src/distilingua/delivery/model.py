@@ -1,0 +1,274 @@
+"""A finished model, wherever it is: the folder of a run, an exported folder, an ONNX file, or the hub."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from distilingua.errors import UserError, listed, refuse
+from distilingua.locations import overrides_file, typed_for
+from distilingua.models.source import WEIGHTS, check_positions, damaged, readable
+from distilingua.tasks.task import Task, model_class
+
+if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
+    import torch
+    from transformers import PreTrainedModel
+
+    from distilingua.training.inference import Predictor
+
+STUDENTS = ("student", "student_of_all")
+"""Where in its folder a run, or a task of it among several, keeps its student."""
+OWN = "distilingua"
+"""The key of config.json under which an exported model says how it reads."""
+ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "model.onnx")
+PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.model", "onnx/*.onnx", "*.onnx")
+# what a file that others wrote may set: values of these groups, and never a class that would be run
+HARMLESS = re.compile(r"(task|corpus|pair|experiment|cleaning|debug)(\.(?!_)\w+)*=[^{}/\\$]*")
+
+
+@dataclass
+class Delivered:
+    """
+    Args:
+        given: as the user named it.
+        folder: with config.json and the tokenizer.
+        onnx: the file that computes; None for transformers' own.
+        settings: `task`, `cleaning`, `prefix` and `parameters` of the run it comes from, as far as they are known.
+    """
+
+    given: str
+    folder: Path
+    onnx: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return _json(self.folder / "config.json", self.given)
+
+    @property
+    def labels(self) -> list[str]:
+        """Names of the classes in the order of the logits; none where the model does not say."""
+        names = self.config.get("id2label") or {}
+        return [str(names[key]) for key in sorted(names, key=int)]
+
+    def fitted(self, task: Task, tokenizer: Any) -> Task:
+        """The task as this model knows it: its own classes in its own order.
+
+        Raises:
+            UserError: classes that the task cannot have, or has in another order; texts beyond the model's positions.
+        """
+        own = copy.copy(task)
+        classes = self.labels if "id2label" in task.model_options else []
+        names = list(getattr(tokenizer, "labels", classes))
+        own.fit_labels(names, visible=["".join(names[1:])])  # of what hears, the classes are characters
+        if own.labels and own.labels[1:] != names[1:]:
+            raise UserError(
+                f"{self.given}: its classes are {listed(names)} in this order, and task={task.name} reads them as "
+                f"{listed(own.labels)}. Name the task that it was trained for, such as task=sentiment, and its options."
+            )
+        positions, reserved = self.config.get("max_position_embeddings"), 0
+        if task.backbone != "speech encoder":
+            check_positions(task.max_length, positions, reserved, "model")
+        return own
+
+    def predictor(self, task: Task, device: torch.device, prefix: str = "") -> Predictor:
+        """The model with what it needs to read text, in 32 bits.
+
+        Args:
+            task: with its options; the model brings the classes.
+            prefix: goes in front of every text where the model's run is not known.
+        """
+        from distilingua.data.encoder import Encoder
+        from distilingua.training.inference import Predictor
+
+        tokenizer = load_tokenizer(self, hears=task.backbone == "speech encoder")
+        task = self.fitted(task, tokenizer)
+        encoder = Encoder(task, tokenizer, self.settings.get("prefix", prefix))
+        if self.onnx is None:
+            return Predictor(partial(load_weights, self, task, tokenizer), encoder, device, self.folder)
+        from distilingua.delivery.runtime import OnnxPredictor
+
+        return OnnxPredictor.of(self.onnx, encoder, self.settings.get("parameters", 0))
+
+
+def find(given: str) -> Delivered:
+    """Where a model is that the user named; one of the hub is downloaded. Loads no weights.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(given).expanduser()
+    if path.suffix == ".onnx" and path.is_file():
+        folder = path.parent.parent if path.parent.name == "onnx" else path.parent
+        return Delivered(given, folder, path, _exported_settings(folder, given))
+    run = run_of(path)
+    for student in STUDENTS if run else ():
+        if run and (run / student / "config.json").is_file():
+            found = Delivered(given, run / student, None, run_settings(run, given))
+            refuse(damaged(given, found.folder))
+            return found
+    if (path / "config.json").is_file():
+        return _exported(given, path)
+    if overrides_file(path) is not None:
+        raise UserError(
+            f"{given}: this run has no student/ yet. Finish it: distilingua resume {given}. (A run without a teacher "
+            f"keeps its student where it said when it ended: name that folder.)"
+        )
+    if path.exists() or given.startswith(("/", "./", "../", "~")) or given.count("/") > 1:
+        problem = "holds no model (no config.json, no student/ in it)" if path.exists() else "is not there"
+        raise UserError(
+            f"{given} {problem}. Name the folder of a run, an exported folder, or a model of the hub (a/b)."
+        )
+    return _exported(given, _downloaded(given))
+
+
+def overrides_of(given: str) -> list[str]:
+    """What was typed for the run that a model comes from, so that it is judged on the same rows; of a folder that was
+    exported, or came from elsewhere, values alone."""
+    path = Path(given).expanduser()
+    if path.suffix == ".onnx":
+        path = path.parent.parent
+    if (run := run_of(path)) and (overrides := overrides_file(run)):
+        return [item for item in typed_for(overrides) or [] if not item.startswith(("paths.", "hydra."))]
+    if not (path / "config.json").is_file():
+        return []
+    typed = _exported_settings(path, given).get("overrides", [])
+    return [item for item in typed if isinstance(item, str) and HARMLESS.fullmatch(item)]
+
+
+def run_of(path: Path) -> Path | None:
+    """The folder of the run that a path is, or is the student of; None where it is neither."""
+    if path.name in STUDENTS and (path.parent / "metrics.json").is_file():
+        path = path.parent
+    return path if any((path / name).exists() for name in (*STUDENTS, "metrics.json")) else None
+
+
+def run_settings(run: Path, given: str) -> dict[str, Any]:
+    """What a run says of how its student reads.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file, task = run / "checkpoints" / "settings.yaml", ""
+    if not file.is_file():  # one of several tasks
+        file, task = run.parent / "checkpoints" / "settings.yaml", run.name
+    if not file.is_file():
+        return {}
+    try:
+        settings = yaml.safe_load(file.read_text("utf-8"))
+        if settings.get("multitask"):
+            settings |= settings["multitask"]["tasks"][task]
+        return {
+            "task": settings["task"],
+            "cleaning": settings["cleaning"],
+            "prefix": settings["student"].get("prefix", ""),
+            "languages": [settings["pair"]["source"], *settings["pair"]["targets"]],
+        }
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise UserError(
+            f"{given}: {file} is damaged ({type(error).__name__}: {error}). Restore or delete it."
+        ) from None
+
+
+def known_task(settings: Mapping[str, Any], given: str) -> Task | None:
+    """The task that a model says it was trained for; None where it does not.
+
+    Raises:
+        UserError: it names a class that is not one of this package's tasks, which a file of others might; options that
+            the task refuses.
+    """
+    options = dict(settings.get("task") or {})
+    if not options:
+        return None
+    kind = str(options.get("_target_", ""))
+    inside = [key for value in options.values() if isinstance(value, dict) for key in value if key.startswith("_")]
+    if not re.fullmatch(r"distilingua\.tasks(\.\w+)+", kind) or inside:
+        raise UserError(f"{given}: its task is {kind!r}, which is none of src/distilingua/tasks/, and is not run.")
+    from hydra.utils import instantiate
+
+    task: Task = instantiate(options)
+    return task
+
+
+def load_tokenizer(model: Delivered, hears: bool) -> Any:
+    with readable(model.given, model.folder):
+        if hears:
+            from distilingua.models.speech import Listener
+
+            return Listener.load(model.folder)
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
+    if tokenizer.pad_token is None:  # decoders are trained without one
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedModel:
+    """The model with all of its weights, in evaluation mode.
+
+    Raises:
+        UserError: weights are missing, so that answers would be random.
+    """
+    import torch
+
+    import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
+    from distilingua.models.student import load_student
+
+    with readable(model.given, model.folder):
+        if model.config.get("embedding_rank") is not None:
+            return load_student(model.folder, task)
+        loaded, report = model_class(task).from_pretrained(
+            model.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
+        )
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(
+            f"{model.given}: it has no {listed(missing, 3)}, which task={task.name} needs, so its answers would be "
+            f"random. Name a model that was trained for this task, or the task of this one: task=…"
+        )
+    if loaded.config.pad_token_id is None:
+        loaded.config.pad_token_id = tokenizer.pad_token_id
+    task.prepare_model(loaded, tokenizer)
+    return loaded.eval()
+
+
+def _exported(given: str, folder: Path) -> Delivered:
+    refuse(damaged(given, folder))
+    settings = _exported_settings(folder, given)
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return Delivered(given, folder, None, settings)
+    file = next((folder / name for name in ONNX if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{given}: the folder has no weights ({', '.join((*WEIGHTS, *ONNX[:2]))}).")
+    return Delivered(given, folder, file, settings)
+
+
+def _exported_settings(folder: Path, given: str) -> dict[str, Any]:
+    found = _json(folder / "config.json", given).get(OWN, {})
+    return found if isinstance(found, dict) else {}
+
+
+def _json(file: Path, given: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text("utf-8"))
+        if isinstance(found, dict):
+            return found
+        problem = "it is no object"
+    except (OSError, ValueError, RecursionError) as error:
+        problem = str(error)
+    raise UserError(f"{given}: {file.name} is damaged ({problem}). Save or download the model again.")
+
+
+def _downloaded(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    with readable(name, None):
+        return Path(snapshot_download(name, allow_patterns=list(PUBLISHED)))

@@ -1,0 +1,306 @@
+"""`distilingua predict`: a model's answers to any number of texts."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from distilingua.console import quieten
+from distilingua.corpora.schema import COLUMNS
+from distilingua.delivery.model import Delivered, find, known_task
+from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, progress, sink
+from distilingua.errors import NumberError, UserError
+from distilingua.models.source import FROM_PADDING
+from distilingua.tasks.task import Task
+
+if TYPE_CHECKING:  # slow to import, and what cannot be meant is refused before
+    from distilingua.data.cleaning import Cleaning
+
+HEADS = {  # of a model that does not say what it was trained for
+    "ForSequenceClassification": "distilingua.tasks.text_classification.TextClassification",
+    "ForTokenClassification": "distilingua.tasks.token_classification.TokenClassification",
+    "ForQuestionAnswering": "distilingua.tasks.question_answering.QuestionAnswering",
+    "ForCTC": "distilingua.tasks.speech.SpeechRecognition",
+}
+LONGEST = 512  # pieces, where neither the model nor its tokenizer says
+TOLD = 20  # rows without an answer that are named
+
+
+def predict(arguments: Sequence[str]) -> None:
+    """Answers texts that were typed, lines of the standard input, or rows of a file.
+
+    Raises:
+        UserError: a model or a file that cannot be read, columns that are not there, options that do not go together.
+    """
+    options = parse(arguments)
+    model = find(options.model)
+    task = known_task(model.settings, model.given) or task_by_head(model)
+    source = source_of(options, task)
+    columns = columns_of(options, task, source)
+    check_all(options, task)
+    quieten()
+    answering = Answering.of(model, task, columns, options)
+    bad: list[tuple[int, str]] = []
+    rows = 0
+    added = {options.name: "string", "probability": "double", **({"probabilities": "string"} if options.all else {})}
+    bar = progress(bool(options.to) and sys.stderr.isatty())
+    with sink(options.to, source, added) as out, bar as show:
+        for chunk in source.chunks():
+            answers = answering(chunk)
+            out.write(chunk, dict(zip(added, zip(*map(Answer.cells, answers), strict=True), strict=False)))
+            bad += [(rows + n, answer.problem) for n, answer in enumerate(answers, 1) if answer.problem]
+            rows += len(answers)
+            show(chunk.done)
+    report(rows, bad)
+
+
+@dataclass
+class Answer:
+    """
+    Args:
+        text: a label, tags, an answer, a translation, a transcript; "" for a row that cannot be read.
+        probability: what the model gives it, see `Task.probabilities`; None for such a row.
+        all: class -> probability, or one such mapping a word; None where it is not asked for.
+        problem: why the row cannot be read; None where it can.
+    """
+
+    text: str = ""
+    probability: float | None = None
+    all: Any = None
+    problem: str | None = None
+
+    def cells(self) -> tuple[str, float | None, Any]:
+        return self.text, self.probability, self.all
+
+
+@dataclass
+class Answering:
+    """From rows to answers: cleaned as in training, in batches of like length, in the order they came.
+
+    Args:
+        predictor: the model; its encoder knows the task and its classes.
+        cleaning: None reads texts as they are.
+        columns: column of the corpus schema -> column of the rows.
+        every: whether to give the probability of every class.
+        lang: of rows without a column `lang`.
+    """
+
+    predictor: Any
+    cleaning: Cleaning | None
+    columns: Mapping[str, str]
+    every: bool = False
+    lang: str = ""
+
+    @classmethod
+    def of(cls, model: Delivered, task: Task, columns: Mapping[str, str], options: argparse.Namespace) -> Answering:
+        from distilingua.training.inference import device_of
+
+        device = device_of({"accelerator": options.device, "devices": 1})
+        lang = options.lang or next(iter(model.settings.get("languages", [])), "")
+        cleaning = None if options.raw else cleaning_of(model.settings)
+        return cls(model.predictor(task, device), cleaning, columns, options.all, lang)
+
+    def __call__(self, chunk: Chunk) -> list[Answer]:
+        given = zip(chunk.cells, chunk.problems, strict=True)
+        read = [self.row(cells) if problem is None else problem for cells, problem in given]
+        answers = [Answer(problem=one if isinstance(one, str) else None) for one in read]
+        rows = {n: one for n, one in enumerate(read) if not isinstance(one, str)}
+        encoded, refused = self.encoded(rows)
+        for n, problem in refused.items():
+            answers[n] = Answer(problem=problem)
+        while encoded:
+            numbers = list(encoded)
+            try:
+                found = self.predictor.answers(list(encoded.values()), "")
+            except NumberError as error:  # of some rows: the others are answered all the same
+                for place in error.rows:
+                    answers[numbers[place]] = Answer(problem="the model's answer to it is no number.")
+                    del encoded[numbers[place]]
+                continue
+            for n, answer, probability in zip(numbers, found.answers, found.probabilities, strict=True):
+                answers[n] = self.told(answer, probability, rows[n], encoded[n])
+            break
+        return answers
+
+    def row(self, cells: Mapping[str, Any]) -> dict[str, str] | str:
+        """The cells in the schema of a corpus, or what is wrong with them, in a sentence."""
+        task = self.predictor.encoder.task
+        row = {**dict.fromkeys(COLUMNS, ""), "lang": self.lang}
+        for name, column in self.columns.items():
+            value = cells.get(column)
+            if value is None and name == "text_pair" and not task.points_into:
+                continue  # most texts stand alone
+            if value is None or isinstance(value, dict | list | bytes):
+                return f"its {column!r} is {'missing' if value is None else 'no text'}."
+            row[name] = str(value)
+            try:
+                row[name].encode()
+            except UnicodeEncodeError:
+                return f"its {column!r} is no UTF-8."
+            if name in ("text", "text_pair") and self.cleaning and name not in task.points_into:
+                row[name] = self.cleaning.text(row[name])
+            if not row[name].strip() and name != "text_pair":
+                return f"its {column!r} is empty."
+        if "audio" in self.columns:
+            from distilingua.corpora.sound import of_cell
+
+            row["audio"] = of_cell(row["audio"])
+        return task.problem(row) or row
+
+    def encoded(self, rows: Mapping[int, Mapping[str, str]]) -> tuple[dict[int, Any], dict[int, str]]:
+        """Rows as the model reads them, and why some cannot be."""
+        encoder = self.predictor.encoder
+        try:
+            return dict(zip(rows, encoder.changed(list(rows.values())), strict=True)) if rows else {}, {}
+        except UserError as error:  # one of them is at fault, and which one it does not say
+            if len(rows) == 1:
+                return {}, {n: str(error) for n in rows}
+        found: dict[int, Any] = {}
+        refused: dict[int, str] = {}
+        for n, row in rows.items():
+            one, why = self.encoded({n: row})
+            found |= one
+            refused |= why
+        return found, refused
+
+    def told(self, answer: Any, probability: float, row: Mapping[str, str], encoded: Any) -> Answer:
+        task, tokenizer = self.predictor.encoder.task, self.predictor.encoder.tokenizer
+        return Answer(
+            task.decode(answer, row, encoded, tokenizer),
+            probability,
+            every_probability(task, answer) if self.every else None,
+        )
+
+
+def every_probability(task: Task, answer: Any) -> Any:
+    """Class -> probability; of a task with several positions a list of these, one a word.
+
+    Args:
+        answer: logits, (positions, classes).
+    """
+    shares = answer.sigmoid() if decides_each(task) else answer.softmax(-1)
+    each = [dict(zip(task.labels, map(float, row), strict=True)) for row in shares]
+    return each if task.auto == "AutoModelForTokenClassification" else each[0]
+
+
+def decides_each(task: Task) -> bool:
+    """Whether every class is a decision of its own, a sigmoid each."""
+    from distilingua.tasks.multi_label import MultiLabel
+
+    return isinstance(task, MultiLabel)
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("distilingua predict", description="A model's answers to texts.")
+    parser.add_argument("model", help="folder of a run, exported folder, ONNX file, or a model of the hub")
+    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a tab separates the texts of a pair")
+    parser.add_argument("--from", dest="file", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet .txt")
+    parser.add_argument("--to", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet; else the standard output")
+    parser.add_argument("--column", action="append", default=[], metavar="text=NAME", help="where a column stands")
+    parser.add_argument("--name", default="answer", help="of the new column")
+    parser.add_argument("--all", action="store_true", help="the probability of every class, too")
+    parser.add_argument("--raw", action="store_true", help="read texts as they are, not cleaned as in training")
+    parser.add_argument("--lang", default="", help="of the texts, for translators of many languages")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "mps", "auto"))
+    return parser.parse_args(arguments)
+
+
+def source_of(options: argparse.Namespace, task: Task) -> Source:
+    """Where the rows come from; exactly one place.
+
+    Raises:
+        UserError: none, or two.
+    """
+    if options.file and options.texts:
+        raise UserError(f"texts were typed, and --from {options.file} too. Give one of them.")
+    pairs = "text_pair" in task.reads
+    if options.file:
+        return of_file(options.file, pairs)
+    if options.texts:
+        return of_texts(options.texts, pairs)
+    if sys.stdin.isatty():
+        print("Type a text a line; Ctrl-D ends.", file=sys.stderr)
+    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    return of_pipe(sys.stdin, pairs)
+
+
+def columns_of(options: argparse.Namespace, task: Task, source: Source) -> dict[str, str]:
+    """Column of the corpus schema -> column of the rows, of those that the task reads.
+
+    Raises:
+        UserError: a column that is not there, or that the task does not read.
+    """
+    named = dict(item.partition("=")[::2] for item in options.column)
+    reads = [name for name in task.reads if name in ("text", "text_pair", "audio", "lang")]
+    unknown = [name for name in named if name not in reads or not named[name]]
+    if unknown:
+        typed = f"{unknown[0]}={named[unknown[0]]}"
+        raise UserError(f"--column {typed}: this model reads {', '.join(reads)}. Type --column {reads[0]}=NAME.")
+    if not source.kind:  # lines, of which each may be the path of a sound
+        return {name: "text" if name == "audio" else name for name in reads if name != "lang"}
+    there = source.names
+    needed = {name: named.get(name, name) for name in reads if name != "lang" or name in named}
+    optional = [] if "text_pair" in named or task.points_into else ["text_pair"]
+    missing = [needed[name] for name in needed if there is not None and needed[name] not in (*there, *optional)]
+    if missing:
+        raise UserError(
+            f"--from {options.file} has no column {missing[0]!r}; it has {', '.join(there or ())}. Name the right one: "
+            f"--column {next(name for name in needed if needed[name] == missing[0])}=NAME."
+        )
+    return needed
+
+
+def check_all(options: argparse.Namespace, task: Task) -> None:
+    """Raises UserError where no class has a name."""
+    if options.all and ("id2label" not in task.model_options or task.backbone == "speech encoder"):
+        raise UserError(f"--all: answers of task={task.name} are texts, and not one of several classes. Leave it out.")
+
+
+def cleaning_of(settings: Mapping[str, Any]) -> Cleaning | None:
+    """As in training; None where a model does not say how its texts were cleaned."""
+    given = settings.get("cleaning")
+    if not given:
+        return None
+    from distilingua.data.cleaning import Cleaning
+
+    known = {one.name for one in fields(Cleaning)}
+    return Cleaning(**{name: value for name, value in given.items() if name in known})
+
+
+def task_by_head(model: Delivered) -> Task:
+    """What a model does that says so by its head alone.
+
+    Raises:
+        UserError: a head that is not known here, or says too little.
+    """
+    from hydra.utils import get_class
+
+    config = model.config
+    architecture = next(iter(config.get("architectures") or []), "")
+    kind = next((target for head, target in HEADS.items() if architecture.endswith(head)), None)
+    if config.get("problem_type") == "multi_label_classification":
+        kind = "distilingua.tasks.multi_label.MultiLabel"
+    if kind is None:
+        raise UserError(
+            f"{model.given}: its config.json names the architecture {architecture!r}, which does not say what to ask "
+            f"it for. Name a model with one of {', '.join(HEADS)}, or the folder of a run."
+        )
+    positions = config.get("max_position_embeddings") or LONGEST
+    reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
+    longest = min(positions - reserved, LONGEST)
+    task: Task = get_class(kind)(**({} if architecture.endswith("ForCTC") else {"max_length": longest}))
+    return task
+
+
+def report(rows: int, bad: Sequence[tuple[int, str]]) -> None:
+    """Says on the standard error which rows have no answer, and why."""
+    for number, problem in bad[:TOLD]:
+        print(f"row {number}: {problem} Its answer is empty.", file=sys.stderr)
+    if len(bad) > TOLD:
+        print(f"and {len(bad) - TOLD} more rows.", file=sys.stderr)
+    if bad:
+        print(f"{len(bad)} of {rows} rows have no answer.", file=sys.stderr)

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from tests.processes import run
+
+
+def settings(kept: Path) -> list[str]:
+    """A run of a few seconds, on the files corpus."""
+    return [
+        *("corpus=files", f"corpus.path='{kept}/data/{{lang}}/{{split}}.jsonl'", "corpus.columns.group=key"),
+        *("teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "objective=kd"),
+        *("student=nano", "student.layers=1", "student.hidden_size=64", "student.heads=2", "student.vocabulary=200"),
+        *("student.feed_forward=128", "training.epochs=8", "training.batch_size=16", "optimizer.lr=2e-3"),
+        *("teacher.fine_tune.freeze=[]", "teacher.fine_tune.epochs=8", "teacher.fine_tune.lr=2e-3"),
+        "teacher.fine_tune.batch_size=16",
+        *("trainer.precision=32-true", "cleaning.url='<link>'", "~logger", "~callbacks.learning_rate"),
+        f"paths.cache={kept / 'cache'}",
+    ]
+
+
+@pytest.fixture(scope="session")
+def finished_run(kept: Path) -> Path:
+    """The folder of a run that has come to its end; nobody writes to it."""
+    folder = kept / "finished"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "metrics.json").exists():
+            answer = run("train", *settings(kept), f"hydra.run.dir={folder}", folder=kept)
+            assert answer.returncode == 0, answer.stderr
+    return folder

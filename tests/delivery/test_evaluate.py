@@ -1,0 +1,125 @@
+"""`distilingua evaluate`: the figures of a run again, from its files alone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from distilingua.delivery.evaluate import names_of
+from distilingua.delivery.model import OWN, find, known_task, overrides_of
+from distilingua.errors import UserError
+from tests.processes import run
+from tests.test_cli import SLOW, run_several
+
+
+def judged(folder: Path) -> dict[str, Any]:
+    (found,) = folder.glob("outputs/*/*_evaluate-*/evaluation.json")
+    result: dict[str, Any] = json.loads(found.read_text("utf-8"))
+    return {**result, "answers": pd.read_parquet(found.with_name("predictions.parquet"))}
+
+
+def test_a_run_is_judged_as_it_judged_itself(finished_run: Path, tmp_path: Path) -> None:
+    answer = run("evaluate", str(finished_run), folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    found = judged(tmp_path)
+    metrics = json.loads((finished_run / "metrics.json").read_text("utf-8"))
+    assert found["models"]["student"]["languages"] == metrics["models"]["student"]["languages"]
+    assert found["models"]["student"]["bytes"] == metrics["models"]["student"]["bytes"]
+    whole = pd.read_parquet(finished_run / "predictions.parquet")
+    columns = ["id", "lang", "text", "truth", "student", "student_probability"]
+    pd.testing.assert_frame_equal(found["answers"][columns], whole[columns], rtol=1e-4)
+    assert len(whole) > 100
+    assert metrics["models"]["student"]["languages"]["de"]["accuracy"] > 0.6  # or it would be chance alone
+    row = next(line for line in answer.stdout.splitlines() if line.split()[:2] == ["de", "student"])
+    assert f"{100 * metrics['models']['student']['languages']['de']['accuracy']:.1f}" in row.split()
+    assert not list(tmp_path.glob("outputs/*/*/.hydra"))  # or `resume` would take it for a run
+
+
+def test_several_models_are_judged_on_the_same_rows_and_on_another_pair(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "student", tmp_path / "copy")
+    weights = tmp_path / "copy" / "model.safetensors"
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(weights)
+    tensors["classifier.weight"] = -tensors["classifier.weight"]  # the least likely class first
+    save_file(tensors, weights, {"format": "pt"})
+    answer = run("evaluate", str(finished_run), "copy", "pair.targets=[]", "pair.source=de", folder=tmp_path)
+    assert answer.returncode == 1  # a source needs a target
+    answer = run("evaluate", str(finished_run), "copy", "pair.source=de", "pair.targets=[en]", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    found = judged(tmp_path)
+    assert list(found["models"]) == ["finished", "copy"]
+    answers = found["answers"]
+    assert list(answers["lang"].unique()) == ["de", "en"]
+    for name in ("finished", "copy"):
+        for lang, part in answers.groupby("lang"):
+            right = (part[name] == part["truth"]).mean()
+            assert found["models"][name]["languages"][lang]["accuracy"] == pytest.approx(right, abs=1e-4)
+    assert (answers["finished"] != answers["copy"]).mean() > 0.5
+
+
+def test_what_is_no_model_is_refused_at_once(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    shutil.copytree(finished_run / "student", tmp_path / "bare", ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(finished_run / "student", tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-5])
+    (tmp_path / "begun" / ".hydra").mkdir(parents=True)
+    (tmp_path / "begun" / ".hydra" / "overrides.yaml").write_text("[]")
+    told = {
+        (): "no model is named",
+        ("corpus=files",): "no model is named",
+        (f"{tmp_path}/nowhere",): "nowhere is not there. Name the folder of a run",
+        (f"{tmp_path}/empty",): "holds no model (no config.json, no student/ in it)",
+        (f"{tmp_path}/bare",): "the folder has no weights",
+        (f"{tmp_path}/cut",): "model.safetensors is damaged (it has",
+        (f"{tmp_path}/begun",): "this run has no student/ yet. Finish it: distilingua resume",
+        (str(finished_run), str(finished_run)): "is named twice",
+        (str(finished_run), "pair.targets=de"): "Give a list: pair.targets=[de]",
+    }
+    answers = run_several(*(["evaluate", *words] for words in told), folder=tmp_path, modules=SLOW)
+    for (words, message), answer in zip(told.items(), answers, strict=True):
+        assert answer["code"] == 1, words
+        assert message in answer["err"], (words, answer["err"])
+        assert len(answer["err"].strip().splitlines()) == 1, words
+        assert not answer["loaded"], (words, answer["loaded"])
+        assert not answer["left"], words
+
+
+def test_a_corpus_whose_classes_a_model_does_not_know(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run / "student", tmp_path / "alone")
+    answer = run("evaluate", "alone", "corpus=feelings", "task=sentiment", folder=tmp_path)
+    assert answer.returncode == 1
+    assert "alone: it does not know " in answer.stderr
+    assert "its classes are light, music, weather" in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_names_tell_models_apart() -> None:
+    assert names_of(["a/b/c"]) == ["student"]
+    assert names_of(["runs/one", "org/two"]) == ["one", "two"]
+    assert names_of(["x/one/export", "x/two/export"]) == ["one/export", "two/export"]
+
+
+def test_a_file_of_others_sets_values_and_names_no_code(finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "foreign"
+    shutil.copytree(finished_run / "student", folder)
+    harmful = [
+        "task._target_=os.system",
+        "+task={_target_: os.system}",
+        "corpus.path=${oc.env:HOME}",
+        "hydra.run.dir=x",
+    ]
+    harmless = ["pair=en-fr", "task.max_length=32"]
+    config = json.loads((folder / "config.json").read_text())
+    config[OWN] = {"overrides": [*harmful, *harmless, 3], "task": {"_target_": "os.system", "command": "true"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert overrides_of(str(folder)) == harmless
+    with pytest.raises(UserError, match=r"its task is 'os\.system', which is none of"):
+        known_task(find(str(folder)).settings, "foreign")
+    assert known_task({}, "foreign") is None

@@ -1,0 +1,361 @@
+"""`distilingua predict`: what the pipelines of transformers say, of rows in order, without one getting lost."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from transformers import AutoTokenizer, BertForQuestionAnswering, BertForTokenClassification, pipeline
+
+from distilingua.corpora.words import words_of
+from distilingua.data.cleaning import Cleaning
+from distilingua.delivery import streams
+from distilingua.delivery.model import OWN
+from distilingua.delivery.predict import predict
+from distilingua.errors import UserError
+from distilingua.models.vocabulary import train_tokenizer
+from tests.conftest import tiny_bert
+from tests.processes import DISTILINGUA, ENVIRONMENT
+from tests.test_cli import SLOW, run_several
+
+TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"] * 3
+
+
+def answers(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str) -> list[dict[str, Any]]:
+    """Of texts as they are typed, as JSON."""
+    predict([str(model), *arguments, "--all"])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def lines(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str) -> list[list[str]]:
+    predict([str(model), *arguments])
+    return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+
+
+def made(folder: Path, model: Any, task: dict[str, Any], tokenizer: Any = None) -> Path:
+    """A folder as it is exported, with the task it says it was trained for."""
+    model.save_pretrained(folder)
+    (tokenizer or train_tokenizer(TEXTS, 100)).save_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    config[OWN] = {"task": task, "cleaning": {"url": "<link>"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+# --- the same answers as the pipelines --------------------------------------------------------------------------------
+
+
+def test_a_class_and_its_probability(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = answers(capsys, finished_run, *TEXTS)
+    asked = pipeline("text-classification", str(finished_run / "student"), top_k=None)(TEXTS)
+    assert len({one["answer"] for one in found}) > 1
+    for own, theirs in zip(found, asked, strict=True):
+        assert own["answer"] == theirs[0]["label"]
+        assert own["probability"] == pytest.approx(theirs[0]["score"], abs=1e-5)
+        assert own["probabilities"] == pytest.approx({one["label"]: one["score"] for one in theirs}, abs=1e-5)
+
+
+def test_texts_are_cleaned_as_in_training(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where the pipeline reads what was typed; training has read what is left of it, a URL of its own included."""
+    dirty = "<b>the&nbsp;light</b> in\u3000room 4 https://example.com/a?b=rain"
+    clean = Cleaning(url="<link>").text(dirty)
+    assert clean == "the light in room 4 <link>"
+    own, again, raw = (answers(capsys, finished_run, *a)[0] for a in ([dirty], [clean, "--raw"], [dirty, "--raw"]))
+    assert own["probability"] == again["probability"]
+    assert raw["probability"] == pytest.approx(
+        pipeline("text-classification", str(finished_run / "student"))(dirty)[0]["score"], abs=1e-5
+    )
+    assert raw["probability"] != own["probability"]
+
+
+def test_any_number_of_classes(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import BertForSequenceClassification
+
+    model = BertForSequenceClassification.from_pretrained(kept / "teacher")
+    task = {"_target_": "distilingua.tasks.multi_label.MultiLabel"}
+    folder = made(tmp_path / "m", model, task, AutoTokenizer.from_pretrained(kept / "teacher"))
+    asked = pipeline("text-classification", str(folder), top_k=None, function_to_apply="sigmoid")(TEXTS)
+    for own, theirs in zip(answers(capsys, folder, *TEXTS), asked, strict=True):
+        shares = {one["label"]: one["score"] for one in theirs}
+        assert own["probabilities"] == pytest.approx(shares, abs=1e-5)
+        assert json.loads(own["answer"]) == [name for name in sorted(shares) if shares[name] > 0.5]
+
+
+def test_a_tag_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, 100)
+    tags = ["O", "B-thing", "I-thing", "B-number", "I-number"]
+    model = BertForTokenClassification(tiny_bert(len(tokenizer), id2label=dict(enumerate(tags))))
+    task = {"_target_": "distilingua.tasks.token_classification.TokenClassification"}
+    folder = made(tmp_path / "m", model, task)
+    asked = pipeline("token-classification", str(folder), ignore_labels=[])(TEXTS)
+    found = answers(capsys, folder, *TEXTS)
+    for text, own, theirs in zip(TEXTS, found, asked, strict=True):
+        words = words_of(text)
+        first = [next(p for p in theirs if p["end"] > start) for start, _ in words]  # a word is its first piece
+        assert own["answer"].split() == [piece["entity"] for piece in first]
+        assert own["probability"] == pytest.approx(np.prod([piece["score"] for piece in first]), rel=1e-3)
+        assert [max(one, key=one.get) for one in own["probabilities"]] == own["answer"].split()
+    assert len({tag for one in found for tag in one["answer"].split()}) > 1
+
+
+def test_an_answer_in_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, 100)
+    model = BertForQuestionAnswering(tiny_bert(len(tokenizer)))
+    task = {"_target_": "distilingua.tasks.question_answering.QuestionAnswering", "max_answer": 15}
+    folder = made(tmp_path / "m", model, task)
+    pairs = [("light", "the light in room 4"), ("song", "please check the song of floor 99 &amp; rain")]
+    found = lines(capsys, folder, *map("\t".join, pairs))
+    for (question, context), (answer, *_) in zip(pairs, found, strict=True):
+        read = tokenizer(question, context, return_tensors="pt", return_offsets_mapping=True)
+        offsets, parts = read.pop("offset_mapping")[0].tolist(), read.sequence_ids(0)
+        with torch.inference_mode():
+            output = model.eval()(**read)
+        starts, ends = output.start_logits[0], output.end_logits[0]
+        pieces = tokenizer.convert_ids_to_tokens(read["input_ids"][0])
+        inside = [n for n, part in enumerate(parts) if part == 1 and pieces[n] != "▁"]  # a space begins no answer
+        spans = {(i, j): float(starts[i] + ends[j]) for i in inside for j in inside if i <= j}
+        spans = {at: score for at, score in spans.items() if offsets[at[1]][1] - offsets[at[0]][0] <= 15}
+        first, last = max(spans, key=lambda at: spans[at])
+        nothing = spans[first, last] <= float(starts[0] + ends[0])
+        assert answer == ("" if nothing else context[offsets[first][0] : offsets[last][1]].strip())
+    assert any(answer for answer, *_ in found)
+    assert "&amp;" in pairs[1][1]  # it is not cleaned, as answers point into it letter for letter
+
+
+def test_a_translation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from transformers import BartConfig, BartForConditionalGeneration
+
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, 100)
+    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    ids |= {"bos_token_id": tokenizer.bos_token_id, "decoder_start_token_id": tokenizer.bos_token_id}
+    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
+    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "forced_eos_token_id": None}
+    model = BartForConditionalGeneration(BartConfig(vocab_size=len(tokenizer), **size, **heads, **ids)).eval()
+    task = {"_target_": "distilingua.tasks.translation.Translation", "beams": 2, "max_length": 12}
+    folder = made(tmp_path / "m", model, task)
+    read = tokenizer(TEXTS[:4], return_tensors="pt", padding=True)
+    written = model.generate(read["input_ids"], attention_mask=read["attention_mask"], num_beams=2, max_new_tokens=12)
+    theirs = [tokenizer.decode(one, skip_special_tokens=True).strip() for one in written]
+    assert any(theirs)
+    assert [one[0] for one in lines(capsys, folder, *TEXTS[:4])] == theirs
+    with pytest.raises(UserError, match="--all: answers of task=translation are texts"):
+        predict([str(folder), "x", "--all"])
+
+
+def test_a_transcript(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("soundfile")
+    from transformers import AutoModelForCTC, AutoProcessor
+
+    from distilingua.corpora.schema import dataset_from_rows
+    from distilingua.models.speech import SpeechScratch
+    from distilingua.tasks.speech import SpeechRecognition
+
+    torch.manual_seed(0)
+    shape = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward": 16}
+    student = SpeechScratch(**shape, sound="waveform", frame_ms=20, alphabet=" abc")
+    listener = student.tokenizer(dataset_from_rows([{"label": "a b c"}]), tmp_path)
+    task = SpeechRecognition(alphabet=" abc")
+    model = student.model(task, listener).eval()
+    options = {"_target_": "distilingua.tasks.speech.SpeechRecognition", "alphabet": " abc"}
+    folder = made(tmp_path / "m", model, options, listener)
+    sound = (np.sin(np.arange(16000) * np.linspace(0.05, 0.5, 16000)) * 8000).astype(np.int16)
+    with wave.open(str(tmp_path / "a.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, len(sound), "NONE", ""))
+        file.writeframes(sound.tobytes())
+    processor = AutoProcessor.from_pretrained(folder)
+    heard = processor(sound / 2**15, sampling_rate=16000, return_tensors="pt")
+    with torch.inference_mode():
+        path = AutoModelForCTC.from_pretrained(folder)(**heard).logits.argmax(-1)
+    theirs = processor.batch_decode(path)[0].lower().strip()
+    found = lines(capsys, folder, str(tmp_path / "a.wav"), str(tmp_path / "none.wav"))
+    assert found[0][0] == theirs
+    assert theirs
+    assert found[1][:2] == ["", ""]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+ROWS = [
+    {"id": "1", "text": "the light in room 4"},
+    {"id": "2", "text": ""},
+    {"id": "3", "text": 'a "quoted", song\nof two lines'},
+    {"id": "4", "text": "rain number 7 now"},
+]
+
+
+def write(file: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
+    if file.suffix == ".parquet":
+        pd.DataFrame(rows).to_parquet(file)
+    elif file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        with file.open("w", newline="") as content:
+            writer = csv.DictWriter(content, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return file
+
+
+def read(file: Path) -> list[dict[str, Any]]:
+    if file.suffix == ".parquet":
+        found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
+        return found
+    if file.suffix == ".jsonl":
+        return [json.loads(line) for line in file.read_text().splitlines()]
+    with file.open(newline="") as content:
+        return [{**row, "probability": float(row["probability"] or "nan")} for row in csv.DictReader(content)]
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        *((kind, kind) for kind in (".csv", ".jsonl", ".parquet")),
+        *((".csv", ".parquet"), (".parquet", ".csv"), (".csv", ".jsonl")),
+    ],
+)
+def test_files_come_out_as_they_went_in_with_answers(
+    given: str, wanted: str, finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"out{wanted}"
+    predict([str(finished_run), "--from", str(write(tmp_path / f"in{given}")), "--to", str(out)])
+    told = capsys.readouterr().err
+    assert told == "row 2: its 'text' is empty. Its answer is empty.\n1 of 4 rows have no answer.\n"
+    found = read(out)
+    assert [(row["id"], row["text"]) for row in found] == [(row["id"], row["text"]) for row in ROWS]
+    one_by_one = [one for row in ROWS for one in answers(capsys, finished_run, row["text"] or "\x00")]
+    for own, alone in zip(found, one_by_one, strict=True):
+        assert own["answer"] == alone["answer"]
+        if alone["answer"]:
+            assert own["probability"] == pytest.approx(alone["probability"], abs=1e-5)
+        else:
+            assert own["probability"] is None or own["probability"] != own["probability"]
+    assert sum(row["answer"] == "" for row in found) == 1
+
+
+def test_parquet_keeps_its_types(finished_run: Path, tmp_path: Path) -> None:
+    table = pa.table(
+        {"when": pa.array([1, 2], pa.timestamp("ms")), "text": ["light", "song"], "n": pa.array([1, 2], pa.int8())}
+    )
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict([str(finished_run), "--from", str(tmp_path / "in.parquet"), "--to", str(tmp_path / "out.parquet")])
+    out = pq.read_table(tmp_path / "out.parquet")
+    assert out.select(table.column_names).equals(table)
+    assert out.schema.field("answer").type == pa.string()
+    assert out.schema.field("probability").type == pa.float64()
+
+
+def test_order_is_kept_over_chunks_of_texts_of_any_length(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "CHUNK", 7)
+    rows = [{"n": n, "text": f"the {'very ' * (n * 7 % 23)}light in room {n}"} for n in range(40)]
+    predict([str(finished_run), "--from", str(write(tmp_path / "in.jsonl", rows)), "--to", str(tmp_path / "out.jsonl")])
+    found = read(tmp_path / "out.jsonl")
+    assert [{"n": row["n"], "text": row["text"]} for row in found] == rows
+    theirs = pipeline("text-classification", str(finished_run / "student"), max_length=64, truncation=True)(
+        [row["text"] for row in rows]
+    )
+    assert [row["answer"] for row in found] == [one["label"] for one in theirs]
+    assert [row["probability"] for row in found] == pytest.approx([one["score"] for one in theirs], abs=1e-5)
+
+
+def test_bad_rows_are_named_by_number_and_kept(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        '{"text": "light"}',
+        "no json",
+        '{"text": null}',
+        '{"other": 1}',
+        '{"text": ["a"]}',
+        '{"text": "\\ud800"}',
+        "[]",
+    ]
+    given += ['{"text": 5}', '{"text": "song"}']
+    (tmp_path / "in.jsonl").write_text("\n".join(given))
+    predict([str(finished_run), "--from", str(tmp_path / "in.jsonl"), "--to", str(tmp_path / "out.jsonl")])
+    told = capsys.readouterr().err.splitlines()
+    found = read(tmp_path / "out.jsonl")
+    assert [bool(row["answer"]) for row in found] == [True, *[False] * 6, True, True]
+    assert [line.split(":")[0] for line in told[:-1]] == [f"row {n}" for n in range(2, 8)]
+    assert told[-1] == "6 of 9 rows have no answer."
+    (tmp_path / "in.csv").write_bytes(b"text,n\nlight,1\nsong,2,3\n\xff\xfe,4\nrain,5\n")
+    predict([str(finished_run), "--from", str(tmp_path / "in.csv"), "--to", str(tmp_path / "out.csv")])
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "row 2: it has 3 cells, and the header names 2 columns. Its answer is empty."
+    assert told[1] == "row 3: its 'text' is no UTF-8. Its answer is empty."
+    assert b"\xff\xfe,4,," in (tmp_path / "out.csv").read_bytes()
+
+
+def test_the_first_answers_come_before_the_last_texts_are_there(finished_run: Path, tmp_path: Path) -> None:
+    command = [DISTILINGUA, "predict", str(finished_run)]
+    with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdin=-1, stdout=-1, text=True) as job:
+        assert job.stdin is not None
+        assert job.stdout is not None
+        job.stdin.write("the light in room 4\n" * streams.FROM_PIPE)
+        job.stdin.flush()
+        first = [job.stdout.readline() for _ in range(streams.FROM_PIPE)]  # while the pipe stays open
+        job.stdin.write("rain\n")
+        job.stdin.close()
+        rest = job.stdout.readlines()
+    assert all(line.endswith("\tthe light in room 4\n") for line in first)
+    assert [line.split("\t")[2] for line in rest] == ["rain\n"]
+
+
+def test_half_a_file_never_has_the_name_of_a_whole_one(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("in the middle")
+
+    monkeypatch.setattr("distilingua.delivery.predict.Answering.told", broken)
+    with pytest.raises(RuntimeError):
+        predict([str(finished_run), "--from", str(write(tmp_path / "in.csv")), "--to", str(tmp_path / "out.csv")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]
+
+
+def test_what_cannot_be_meant_is_refused_at_once(finished_run: Path, tmp_path: Path) -> None:
+    write(tmp_path / "in.csv")
+    write(tmp_path / "in.jsonl")
+    write(tmp_path / "twice.csv", [{"text": "a", "answer": "b"}])
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "in.xlsx").write_text("")
+    own = str(finished_run)
+    told = {
+        ("nowhere/at/all", "x"): "nowhere/at/all is not there. Name the folder of a run",
+        (own, "x", "--from", f"{tmp_path}/in.csv"): "texts were typed, and --from",
+        (own, "--from", "none.csv"): "--from none.csv: no such file",
+        (own, "--from", f"{tmp_path}/in.xlsx"): "expected a file that ends in .csv, .tsv, .jsonl, .parquet, .txt",
+        (own, "--from", f"{tmp_path}/empty.csv"): "it has no header",
+        (own, "--from", f"{tmp_path}/in.csv", "--column", "text=words"): "has no column 'words'; it has id, text.",
+        (own, "--from", f"{tmp_path}/in.csv", "--column", "label=text"): "this model reads text, text_pair",
+    }
+    answers = run_several(*(["predict", *words] for words in told), folder=tmp_path, modules=SLOW)
+    for (words, message), answer in zip(told.items(), answers, strict=True):
+        assert answer["code"] == 1, words
+        assert message in answer["err"], (words, answer["err"])
+        assert len(answer["err"].strip().splitlines()) == 1, words
+        assert not answer["loaded"], (words, answer["loaded"])
+        assert not answer["left"], words
+    for arguments, message in {
+        ("--from", f"{tmp_path}/twice.csv", "--to", f"{tmp_path}/out.csv"): "has a column 'answer' already",
+        ("--from", f"{tmp_path}/in.jsonl", "--to", f"{tmp_path}/out.csv"): "Write them to a .jsonl",
+        ("--from", f"{tmp_path}/in.csv", "--to", f"{tmp_path}/out.xml"): "expected a file that ends in",
+        ("--from", f"{tmp_path}/in.csv", "--to", f"{tmp_path}/no/out.csv"): "Make it first",
+    }.items():
+        with pytest.raises(UserError, match=message):
+            predict([own, *arguments])
