@@ -118,6 +118,16 @@ def _ensembles(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield (f"teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher{other}.")
 
 
+def _top_k(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    for name, member in parts.source.members.items() if parts.task.distributed != -1 else ():
+        key = "teacher.store_top_k" if name == "teacher" else f"teacher.teachers.{name}.store_top_k"
+        if member.store_top_k is not None:
+            yield (
+                f"{key}={member.store_top_k}: it keeps the likeliest classes of every position, and "
+                f"task={parts.task.name} does not choose one class there. Set {key}=null."
+            )
+
+
 def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     from distilingua.distillation.losses.term import Term
 
@@ -317,6 +327,7 @@ RULES: tuple[Rule, ...] = (
     _protocol,
     _blocks,
     _ensembles,
+    _top_k,
     _hard_losses,
     _layers,
     _aligned,

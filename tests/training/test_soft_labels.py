@@ -203,6 +203,21 @@ def test_means_of_probabilities_by_hand() -> None:
     assert np.exp(mean_logits([a, b], [3.0, 1.0]))[0].tolist() == pytest.approx([0.8, 0.2], abs=1e-6)
 
 
+def test_means_of_decisions_by_hand() -> None:
+    """Of 0.9 and 0.5 it is 0.7, whatever the other classes are; a softmax would say no to all of them."""
+    a, b = np.log(np.array([[0.9 / 0.1, 0.2 / 0.8]], dtype=np.float32)), np.zeros((1, 2), dtype=np.float32)
+    found = mean_logits([a, b], [1.0, 1.0], axis=None)
+    assert (1 / (1 + np.exp(-found)))[0].tolist() == pytest.approx([0.7, 0.35], abs=1e-6)
+    assert mean_logits([a + 200, a + 200], [1.0, 2.0], axis=None) == pytest.approx(a + 200, abs=1e-3)
+
+
+def test_means_of_places_by_hand() -> None:
+    """Starts are one distribution and ends another, over the characters."""
+    a, b = (np.log(np.array(x, dtype=np.float32)) for x in ([[0.9, 0.2], [0.1, 0.8]], [[0.5, 0.4], [0.5, 0.6]]))
+    found = np.exp(mean_logits([a + 3, b], [1.0, 1.0], axis=0))
+    assert found == pytest.approx(np.array([[0.7, 0.3], [0.3, 0.7]]), abs=1e-6)
+
+
 def test_a_panel_asks_those_that_have_an_answer(tmp_path: Path) -> None:
     def store(name: str, probabilities: dict[str, list[float]]) -> Store:
         folder = tmp_path / name

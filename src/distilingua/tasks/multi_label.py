@@ -32,6 +32,7 @@ class MultiLabel(TextClassification):
     """
 
     auto = "AutoModelForSequenceClassification"
+    distributed: ClassVar[None] = None
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "micro_f1": "µF1", "exact": "exact"}
 
     @staticmethod
@@ -76,10 +77,6 @@ class MultiLabel(TextClassification):
 
     def agree(self, answer: Tensor, other: Tensor) -> Tensor:
         return ((answer > 0) == (other > 0)).all(-1)  # logits, or 0 and 1
-
-    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
-        """Every class is a decision of its own."""
-        return [float(cells.abs().sigmoid().prod()) for cells in answers]
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes])

@@ -52,6 +52,7 @@ class QuestionAnswering(WithoutClasses):
     """
 
     auto = "AutoModelForQuestionAnswering"
+    distributed = 0
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "EM"}
     points_into = ("text_pair",)
 
@@ -247,10 +248,6 @@ class QuestionAnswering(WithoutClasses):
     def agree(self, answer: Tensor, other: Tensor) -> Tensor:
         """Of batches, see `signals`; or a row's cells, (characters, 2), against its start and end."""
         return super().agree(answer if other.ndim == answer.ndim else answer.T, other)
-
-    def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
-        """Of the likeliest start times that of the likeliest end."""
-        return super().probabilities([cells.T for cells in answers], model, inputs)
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         """The answer's text, of the two pieces whose logits have the highest sum; "" where "no answer" has a higher."""

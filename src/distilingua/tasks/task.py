@@ -76,6 +76,8 @@ class Task(ABC):
     """Pieces a model reads at most."""
     auto: ClassVar[str]
     """The AutoModel of transformers whose head this task needs."""
+    distributed: ClassVar[int | None] = -1
+    """The axis of `cells` over which probabilities sum to 1; None where every class is yes or no by itself."""
     backbone: ClassVar[str] = "encoder"
     """What that head sits on: an encoder (of text), an encoder-decoder, or a speech encoder."""
     shown: ClassVar[Mapping[str, str]]
@@ -245,14 +247,17 @@ class Task(ABC):
         """An answer as a label, spelt as a corpus spells it."""
 
     def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
-        """What the model gives each of its answers: the product over a row's positions of the likeliest class, as
-        positions are independent given the text.
+        """What the model gives each of its answers: the product over a row's positions, which are independent given the
+        text, of the likeliest class, or of every decision.
 
         Args:
             answers: of a batch, see `answer`.
             model, inputs: what gave them; for answers that do not carry their own distribution.
         """
-        return [float(cells.log_softmax(-1).amax(-1).nan_to_num().sum().exp()) for cells in answers]
+        if self.distributed is None:
+            return [float(cells.abs().sigmoid().nan_to_num(1.0).prod()) for cells in answers]
+        logs = [cells.log_softmax(self.distributed).amax(self.distributed) for cells in answers]
+        return [float(each.nan_to_num().sum().exp()) for each in logs]
 
     def evaluate(
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from datasets import Dataset
 from rich.progress import track
@@ -244,8 +245,9 @@ class EnsemblePredictor:
         chosen = reading or list(range(len(self.members)))  # nobody reads it: what they make of it all the same
         weights = [self.weights[n] for n in chosen]
         each = [self.members[n][0].predict(rows, title) for n in chosen]
+        axis = self.encoder.task.distributed
         means = [
-            torch.from_numpy(mean_logits([cells.numpy() for cells in row], weights))
+            torch.from_numpy(mean_logits([cells.numpy() for cells in row], weights, axis))
             for row in zip(*(one.answers for one in each), strict=True)
         ]
         return Predictions(means, self.encoder.task.probabilities(means, None, {}), each[0].encoded)
@@ -262,12 +264,15 @@ class EnsemblePredictor:
         self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
     ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
         """Of members that all read alike, see `Predictor.cells`; sentence vectors are averaged too."""
-        titles = [title, *([""] * (len(self.members) - 1))]
+        task, titles = self.encoder.task, [title, *([""] * (len(self.members) - 1))]
         each = [
             member.cells(encoded, name, start, pooling) for (member, _), name in zip(self.members, titles, strict=True)
         ]
         for found in zip(*each, strict=True):
-            cells = torch.from_numpy(mean_logits([cells.numpy() for _, cells, _ in found], self.weights))
+            counts = [task.positions(encoded[n]) for n in found[0][0]]
+            rows = zip(*(cells.split(counts) for _, cells, _ in found), strict=True)
+            means = [mean_logits([cells.numpy() for cells in row], self.weights, task.distributed) for row in rows]
+            cells = torch.from_numpy(np.concatenate(means))
             vectors = [vectors for *_, vectors in found if vectors is not None]
             yield found[0][0], cells, torch.stack(vectors).mean(0) if vectors else None
 

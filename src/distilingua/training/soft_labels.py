@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from datasets import Dataset
 from numpy.lib.format import open_memmap
 from rich.filesize import decimal
@@ -111,7 +112,9 @@ class StoredSoftLabels:
         alone = len(self.stores) == 1
         members = [(0 if alone else n, i) for n, i in enumerate(ids) if i]
         answers = [self._answer(n, i, row) for n, i in members]
-        return answers[0] if len(answers) == 1 else mean_logits(answers, [self.weights[n] for n, _ in members])
+        if len(answers) == 1:
+            return answers[0]
+        return mean_logits(answers, [self.weights[n] for n, _ in members], self.task.distributed)
 
     def _answer(self, teacher: int, read: str, row: Example) -> np.ndarray:
         cells = self.stores[teacher](read)
@@ -119,11 +122,22 @@ class StoredSoftLabels:
         return cells if same else self.task.project(cells, self.texts[read], row)
 
 
-def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
-    """Logarithm of the weighted mean of the probabilities; (positions, classes) from several of them."""
-    shares = torch.tensor(weights)
-    stacked = torch.from_numpy(np.stack(logits)).log_softmax(-1)
-    return torch.logsumexp(stacked + (shares / shares.sum()).log()[:, None, None], dim=0).numpy()
+def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float], axis: int | None = -1) -> np.ndarray:
+    """Logits of the weighted mean of the probabilities; (positions, classes) from several of them.
+
+    Args:
+        logits: (positions, classes) each.
+        weights: of each, above 0.
+        axis: over which probabilities sum to 1, and what comes back are logarithms of their mean; None where every
+            class is yes or no by itself, and what comes back are logits of that, above 0 for yes.
+    """
+    stacked, shares = torch.from_numpy(np.stack(logits)), torch.tensor(weights)
+    logs = (shares / shares.sum()).log()[:, None, None]
+    if axis is not None:
+        each = stacked.log_softmax(axis if axis < 0 else axis + 1)  # of the stack
+        return torch.logsumexp(each + logs, dim=0).numpy()
+    yes, no = (torch.logsumexp(F.logsigmoid(sign * stacked) + logs, dim=0) for sign in (1, -1))
+    return (yes - no).numpy()
 
 
 def dense(logits: np.ndarray, classes: np.ndarray, rest: np.ndarray, width: int) -> np.ndarray:
