@@ -10,16 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from transformers import BertForQuestionAnswering, PreTrainedTokenizerBase
 
 from distilingua.checks import check
+from distilingua.data.encoder import Encoder
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.distillation.losses.kl import KL
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
 from tests.conftest import ONE_LAYER, tiny_bert
@@ -313,3 +315,23 @@ def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose
     check(cfg)
     with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):
         dry_run(prepare(cfg))
+
+
+def test_several_teachers_answer_over_the_text_of_each_row(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    """Starts are one distribution over a row and ends another, whatever stands in the batch beside it."""
+    torch.manual_seed(0)
+    models = [BertForQuestionAnswering(tiny_bert(300, initializer_range=1.0)).eval() for _ in range(2)]
+    encoder = Encoder(QuestionAnswering(), tokenizers[0])
+    members: list[tuple[Predictor, list[str] | None]] = [(Predictor(lambda m=m: m, encoder), None) for m in models]  # type: ignore[misc]
+    several = EnsemblePredictor(members, [3.0, 1.0])
+    rows = Dataset.from_dict({**columns(CONTEXT), "id": ["0"], "lang": ["en"]})
+    long = Dataset.from_dict({**columns(CONTEXT[:30]), "id": ["1"], "lang": ["en"]})
+    both = concatenate_datasets([rows, long])
+    encoded = encoder(both, None)
+    ((numbers, cells, _),) = several.cells(encoded, "x")
+    parts = cells.split([encoder.task.positions(encoded[n]) for n in numbers])
+    found = dict(zip(numbers, parts, strict=True))
+    for n, row in enumerate((rows, long)):
+        a, b = (member.predict(row, "x").answers[0].softmax(0) for member, _ in members)
+        assert found[n].exp().numpy() == pytest.approx((0.75 * a + 0.25 * b).numpy(), abs=1e-5)
+        assert several.predict(row, "x").answers[0].numpy() == pytest.approx(found[n].numpy(), abs=1e-3)
