@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from distilingua.data.pairing import Readings
 from distilingua.tasks.task import Evaluation
-from distilingua.training.inference import AnyPredictor
+from distilingua.training.inference import AnyPredictor, Predictions
 from distilingua.training.job import Job, with_ids
 
 
@@ -22,18 +22,23 @@ def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str
     Args:
         name: of the model, for the progress bar.
     """
-    evaluations, task = {}, predictor.encoder.task
-    for lang, rows in held_out.items():
-        found = predictor.predict(rows, f"Judging {name} on {lang}")
-        scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
-        evaluations[lang] = Evaluation(
-            {metric: round(value, 4) for metric, value in scores.items()},
-            [title(row) for row in rows.select_columns(["text", "text_pair"])],
-            [task.show(label) for label in rows["label"]],
-            predicted,
-            found.probabilities,
-        )
-    return evaluations
+    return {
+        lang: evaluated(predictor, rows, predictor.predict(rows, f"Judging {name} on {lang}"))
+        for lang, rows in held_out.items()
+    }
+
+
+def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Evaluation:
+    """What a model's answers to rows are worth."""
+    task = predictor.encoder.task
+    scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
+    return Evaluation(
+        {metric: round(value, 4) for metric, value in scores.items()},
+        [title(row) for row in rows.select_columns(["text", "text_pair"])],
+        [task.show(label) for label in rows["label"]],
+        predicted,
+        found.probabilities,
+    )
 
 
 def title(row: Mapping[str, str]) -> str:
