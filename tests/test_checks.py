@@ -25,7 +25,7 @@ WRITES = ("corpus=translations", "pair=en-fr", "teacher=seq2seq_scratch", "stude
         (["task=translation"], "needs an AutoModelForSeq2SeqLM.*student=seq2seq_tiny teacher=seq2seq_scratch"),
         (["task=translation", "student=seq2seq_tiny"], "teacher: task=translation needs"),
         (["student=hub", "student.path=./missing"], r"student\.path=\./missing: no such folder"),
-        (["teacher=ensemble", "student=layers"], "student=layers copies the teacher, and there are several"),
+        (["teacher=ensemble", "student=layers"], "student: its first weights are the teacher's, and there are several"),
         (["task=speech"], "student=speech_tiny teacher=speech_scratch objective=kd_ctc"),
     ],
 )

@@ -28,7 +28,7 @@ def check(cfg: DictConfig) -> None:
         return
     copies = "path" in cfg.student and OmegaConf.is_interpolation(cfg.student, "path")
     if cfg.teacher._target_.endswith(".Ensemble") and copies:
-        raise UserError("student=layers copies the teacher, and there are several. Name one: student.path=FOLDER.")
+        raise UserError("student: its first weights are the teacher's, and there are several. Set student.path=FOLDER.")
     parts = assemble(cfg)
     refuse(*(problem for rule in RULES for problem in rule(cfg, parts)))
 
@@ -141,8 +141,13 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
         )
     live = {kind: terms for kind, terms in needs.items() if kind != "vector"}
+    names = ", ".join(sorted({name for terms in live.values() for name in terms}))
+    if live and not getattr(parts.student, "layered", True):
+        yield (
+            f"objective: {names} compare layers, and this student has none. Choose what compares sentences "
+            f"(objective=kd_embedding), or a student with layers (student=nano)."
+        )
     if live and parts.source.store:
-        names = ", ".join(sorted({name for terms in live.values() for name in terms}))
         yield (
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(live))}), and a store holds logits "
             f"and sentence vectors alone. Choose one teacher with teacher.store=false, so that it reads along."

@@ -147,11 +147,11 @@ def no_head(role: str, model: Any, task: DictConfig) -> str | None:
     """What to say of a model that cannot have the head of the task; None of one that can.
 
     Args:
-        model: with `backbones`.
+        model: with `backbones`, and `autos` where it can have some heads alone.
         task: of the configuration, whose options may still be wrong.
     """
     kind: Any = get_class(task._target_)
-    if kind.backbone in model.backbones:
+    if kind.backbone in model.backbones and kind.auto in getattr(model, "autos", (kind.auto,)):
         return None
     return (
         f"{role}: task={task.name} needs an {kind.auto}, and this one cannot be any. Choose another task, or what "

@@ -18,7 +18,11 @@ def test_the_same_words_sound_the_same_whatever_was_spoken_before() -> None:
     first = speak("turn on the lights", "en+f2", 180, 60)
     speak("mach das Licht im Flur aus", "de+m3", 140, 20)
     speak("kitchen", "en+klatt4")
-    assert np.array_equal(first, speak("turn on the lights", "en+f2", 180, 60))
+    again = speak("turn on the lights", "en+f2", 180, 60)
+    assert len(again) == len(first)
+    # eSpeak rounds a sample otherwise once in a great while; its phases, which it would keep, move thousands of them
+    assert np.count_nonzero(again != first) < 10
+    assert np.abs(again.astype(int) - first).max() <= 1
 
 
 def test_the_same_words_sound_the_same_in_another_process() -> None:

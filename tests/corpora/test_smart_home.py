@@ -17,7 +17,15 @@ from hassil.util import CJK_WHITESPACE, normalize_for_matching
 from home_assistant_intents import get_intents, get_languages
 
 from distilingua.corpora.schema import COLUMNS, SPLITS
-from distilingua.corpora.smart_home import ALL_INTENTS, Sampler, SmartHome, Template, _glossary, split_templates
+from distilingua.corpora.smart_home import (
+    ALL_INTENTS,
+    Sampler,
+    SmartHome,
+    Template,
+    _glossary,
+    split_sentences,
+    split_templates,
+)
 from distilingua.data.cleaning import Cleaning
 from distilingua.errors import UserError
 
@@ -112,10 +120,11 @@ def test_rows_follow_the_schema() -> None:
 # --- split ------------------------------------------------------------------------------------------------------------
 
 
-def test_no_template_has_sentences_in_two_splits() -> None:
+def test_no_template_is_trained_on_and_judged() -> None:
     splits: dict[str, set[str]] = defaultdict(set)
-    for row_id, split in zip(three_languages()["id"][:], three_languages()["split"][:], strict=True):
-        splits[template_of(row_id)].add(split)
+    found = SmartHome(sentences=4, eval_sentences=2).load(["en", "de", "nl"])
+    for row_id, split in zip(found["id"][:], found["split"][:], strict=True):
+        splits[template_of(row_id)].add("train" if split == "parallel" else split)
     known = {template_id for lang in ("en", "de", "nl") for template_id in templates(lang)}
     assert set(splits) == known
     assert [template_id for template_id, found in splits.items() if len(found) > 1] == []
@@ -135,6 +144,39 @@ def test_training_knows_every_block_that_parallel_text_is_from(lang: str) -> Non
         blocks[split].add(templates(lang)[template_id].block)
     assert len(blocks["parallel"]) > 20
     assert blocks["parallel"] <= blocks["train"]
+
+
+@pytest.mark.parametrize("lang", ["en", "de", "ru"])
+def test_small_blocks_share_sentences_and_these_speak_of_other_values(lang: str) -> None:
+    groups: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    texts: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    blocks: dict[str, set[str]] = defaultdict(set)
+    for row in SmartHome(sentences=8, eval_sentences=1).load([lang]):
+        if row["split"] in ("train", "parallel"):
+            template = template_of(row["id"])
+            blocks[row["block"]].add(template)
+            groups[template][row["split"]].add(row["group"])
+            texts[template][row["split"]].add(row["text"])
+    shared = {template for template, splits in groups.items() if len(splits) == 2}
+    assert len(shared) > 20
+    assert shared <= {template for members in blocks.values() if len(members) <= 2 for template in members}
+    for template in shared:
+        assert not texts[template]["train"] & texts[template]["parallel"]
+        everything = groups[template]["train"] | groups[template]["parallel"]
+        assert len(everything) == 1 or not groups[template]["train"] & groups[template]["parallel"]
+    # what cannot be shared, as it can be said in one way only, is taught
+    alone = {template for members in blocks.values() if len(members) <= 2 for template in members} - shared
+    assert all(set(texts[template]) == {"train"} and len(texts[template]["train"]) == 1 for template in alone)
+
+
+def test_sentences_are_shared_by_group_and_by_wording_where_there_is_one_group() -> None:
+    drawn = [(f"g{n % 4}", f"text {n}") for n in range(12)]
+    found = split_sentences(drawn, 0.5)
+    assert {len({found[one] for one in drawn if one[0] == f"g{n}"}) for n in range(4)} == {1}
+    assert sorted(found.values()) == ["parallel"] * 6 + ["train"] * 6
+    same = split_sentences([("g", f"text {n}") for n in range(4)], 0.5)
+    assert sorted(same.values()) == ["parallel"] * 2 + ["train"] * 2
+    assert split_sentences([("g", "one way")], 0.5) == {("g", "one way"): "train"}
 
 
 def test_shares_of_the_split_are_near_what_was_asked() -> None:

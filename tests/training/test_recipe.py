@@ -88,7 +88,7 @@ def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(ne
     [
         (["teacher.seeds=2", "teacher.fine_tune=null"], "what knows the task already is not fine-tuned"),
         (["teacher.seeds=2", "teacher.store=false"], "several teachers answer from stores"),
-        (["teacher=ensemble"], "Type objective=kd"),
+        (["teacher=ensemble", "objective=kd_embedding"], "Type objective=kd"),
     ],
 )
 def test_what_goes_with_no_vectors_or_seeds_is_refused(compose_run, overrides: list[str], words: str) -> None:  # type: ignore[no-untyped-def]

@@ -220,6 +220,7 @@ def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedMode
     """
     import torch
 
+    import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
     from distilingua.models.student import load_student
 
     with readable(model.given, model.folder):

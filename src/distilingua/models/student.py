@@ -27,7 +27,8 @@ class Student(Protocol):
 
     @property
     def backbones(self) -> Sequence[str]:
-        """What it can be, as far as is known before weights load; see `Task.backbone`."""
+        """What it can be, as far as is known before weights load; see `Task.backbone`. One that can have some heads of
+        its kind alone names them in `autos`, see `Task.auto`; one without layers to compare says `layered = False`."""
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
         """
@@ -49,8 +50,38 @@ class Student(Protocol):
         """The untrained student with the task's head. Random weights come from torch's generator: seed it before."""
 
 
+class OwnVocabulary:
+    """A student whose tokenizer is trained on the pair's own text: `vocabulary` pieces at most."""
+
+    vocabulary: int
+    lowercase: bool
+    spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
+    """Columns that its tokenizer learns from."""
+
+    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+        from transformers import AutoTokenizer
+
+        recipe = {
+            "kind": self.train_tokenizer.__qualname__,
+            "texts": rows_fingerprint(rows, self.spells),
+            "size": self.vocabulary,
+            "lowercase": self.lowercase,
+        }
+
+        def build(folder: Path) -> None:
+            texts = (text for column in self.spells for text in rows[column] if text)
+            self.train_tokenizer(texts).save_pretrained(folder)
+
+        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+
+    def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
+        from distilingua.models.vocabulary import train_tokenizer
+
+        return train_tokenizer(texts, self.vocabulary, self.lowercase)
+
+
 @dataclass
-class Scratch:
+class Scratch(OwnVocabulary):
     """A small transformer with random weights and a tokenizer trained on the pair's own text.
 
     Args:
@@ -74,8 +105,6 @@ class Scratch:
     architecture: str = "bert"
     prefix: str = ""
     backbones: ClassVar[Sequence[str]] = ("encoder",)
-    spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
-    """Columns that its tokenizer learns from."""
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
         check_sizes(self, role, layers=1, feed_forward=1, positions=1, vocabulary=32)  # letters alone are as many
@@ -89,27 +118,6 @@ class Scratch:
 
     def origin(self) -> Any:
         return None
-
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
-        from transformers import AutoTokenizer
-
-        recipe = {
-            "kind": self.train_tokenizer.__qualname__,
-            "texts": rows_fingerprint(rows, self.spells),
-            "size": self.vocabulary,
-            "lowercase": self.lowercase,
-        }
-
-        def build(folder: Path) -> None:
-            texts = (text for column in self.spells for text in rows[column] if text)
-            self.train_tokenizer(texts).save_pretrained(folder)
-
-        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
-
-    def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
-        from distilingua.models.vocabulary import train_tokenizer
-
-        return train_tokenizer(texts, self.vocabulary, self.lowercase)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         self.check(task.max_length)
@@ -201,11 +209,7 @@ class Pretrained:
         return [kind for kind in self._source.backbones if kind != "speech encoder"]
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
-        try:
-            self._source.check(max_length, role)  # the same rules as for a teacher
-            folder = self._source.local
-        except UserError as error:  # one of them does not know who asks
-            raise UserError(str(error).replace("teacher.path", f"{role}.path")) from None
+        folder = checked_folder(self._source, max_length, role)
         if folder is None:
             chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
             return
@@ -308,11 +312,25 @@ class Pretrained:
         return tokenizer
 
 
+def checked_folder(source: TeacherSource, max_length: int | None, role: str) -> Path | None:
+    """Where a student's first weights are, after the rules that a teacher has to keep; None on the hub.
+
+    Raises:
+        UserError: what the source refuses, under the name `role`.
+    """
+    try:
+        source.check(max_length, role)
+        return source.local
+    except UserError as error:  # one of these rules does not know who asks
+        raise UserError(str(error).replace("teacher.path", f"{role}.path")) from None
+
+
 def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
     """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
     from safetensors.torch import load_file
     from transformers import AutoConfig
 
+    import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
     from distilingua.models.factorise import FactorisedEmbedding
 
     config = AutoConfig.from_pretrained(folder)

@@ -16,7 +16,7 @@ from distilingua.models.depth import layer_list
 def weight_origins(model: PreTrainedModel) -> Table:
     """Per part of the student: its first weights' origin, how many, how large; and what every cut has saved.
 
-    Reads what `Pretrained.model` has noted in the configuration. A student without such a note is random.
+    Reads what `Pretrained.model` or `Static.model` has noted in the configuration. A student without a note is random.
     """
     note: dict[str, Any] = getattr(model.config, "first_weights", None) or {}
     copied = f", copied from {note['path']}" if note else ", all random"
@@ -57,6 +57,8 @@ def _origin(part: str, note: dict[str, Any], model: PreTrainedModel) -> str:
         return f"copied from layer {note['layers'][int(part.removeprefix('layer '))]}"
     if part != "pieces":
         return "copied"
+    if "pieces" in note:
+        return str(note["pieces"])
     rank, kept, total = getattr(model.config, "embedding_rank", None), model.config.vocab_size, note["of_pieces"]
     rows = f"{kept:,} of {total:,} rows"
     return f"SVD of {rows}, rank {rank}" if rank else f"copied, {rows}"

@@ -40,8 +40,8 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         "align": cfg.pair.align,
         "temperature": cfg.objective.temperature,
         "alpha": cfg.objective.get("alpha", 0.0),
-        "lr": cfg.optimizer.lr,
+        "lr": cfg.optimizer.lr or "by size",
         "batch_size": cfg.training.batch_size,
-        "epochs": cfg.training.epochs,
+        "epochs": cfg.training.epochs or "by rows",
         "seed": cfg.seed,
     }

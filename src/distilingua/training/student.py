@@ -122,7 +122,8 @@ def student_fit(
         augmentations=job.augmentations,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
-    lr = cfg.optimizer.lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    own = getattr(job.student, "lr", None) or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    lr = cfg.optimizer.lr or own
     optimizer = instantiate(cfg.optimizer, lr=lr)
     width = outputs.stored.vector_width if outputs.stored is not None else None
     module = DistillationModule(model, job.task, objective, optimizer, cfg.lr_schedule, teacher, width, data.languages)
