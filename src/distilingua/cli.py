@@ -36,9 +36,7 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (
-        asks and command in ("resume", "evaluate", "export", "compare", "cache")
-    ):
+    if command in ("-h", "--help", "help") or (asks and command in USAGE_ONLY):
         print(USAGE)
     elif command in ("compare", "cache", "predict"):
         from distilingua import commands
