@@ -23,7 +23,7 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("models", "data"),
     ("tasks",),
     ("corpora",),
-    ("distillation",),
+    ("distillation", "statistics"),
     ("extras", "artifacts", "console", "locations"),
     ("errors",),
 )

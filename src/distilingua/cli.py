@@ -15,6 +15,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
   distilingua resume [RUN]               go on with an interrupted run (default: the latest)
   distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
+  distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
   distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
@@ -26,6 +27,7 @@ Overrides choose and change settings, from left to right, the last one wins:
 `distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
 """
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
+USAGE_ONLY = ("resume", "evaluate", "export", "compare", "cache")  # have no --help of their own
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache")):
+    if command in ("-h", "--help", "help") or (asks and command in USAGE_ONLY):
         print(USAGE)
     elif command in ("compare", "cache", "predict"):
         from distilingua import commands
@@ -48,6 +50,10 @@ def main() -> None:
         from distilingua import commands
 
         run("evaluate", commands.evaluation(rest))
+    elif command == "export":
+        from distilingua import commands
+
+        run("export", commands.exporting(rest))
     elif command == "corpus":
         run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):

@@ -128,31 +128,61 @@ def evaluate(cfg: DictConfig) -> None:
     with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
         from distilingua.delivery.evaluate import evaluate_models
 
-        typed = HydraConfig.get().overrides.task
-        evaluate_models(cfg, folder, task_typed=any(re.match(r"task[.=]|experiment=", item) for item in typed))
+        evaluate_models(cfg, folder, task_typed=task_typed())
 
 
-def evaluation(arguments: list[str]) -> list[str]:
-    """The overrides for judging models: those of the run that the first one is of, then what was typed.
+@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
+def export(cfg: DictConfig) -> None:
+    """Writes a model in other formats; see `exporting`."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    there = any(folder.iterdir())  # an earlier export, which a refusal leaves alone
+    with readable_errors(unused=None if there else folder), console.logged(folder / "export.log"):
+        from distilingua.delivery.export import export_model
+
+        export_model(cfg, folder, task_typed=task_typed())
+
+
+def task_typed() -> bool:
+    """Whether the task is named by what was typed, or by the run that a model is of."""
+    return any(re.match(r"task[.=]|experiment=", item) for item in HydraConfig.get().overrides.task)
+
+
+def models_and_overrides(command: str, arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Models, and the overrides for them: those of the run that the first one is of, then what was typed.
 
     Args:
-        arguments: models, and overrides, in any order.
+        arguments: both, in any order.
     """
     models = [word for word in arguments if not re.match(r"[+~-]|[\w./@]+=", word) or Path(word).exists()]
     if not models:
         sys.exit(
-            "distilingua evaluate: no model is named. Name the folder of a run, an exported folder, or a model of the "
-            "hub: distilingua evaluate RUN corpus=massive"
+            f"distilingua {command}: no model is named. Name the folder of a run, an exported folder, or a model of "
+            f"the hub: distilingua {command} RUN"
         )
     from distilingua.delivery.model import overrides_of
 
-    typed = [word for word in arguments if word not in models]
-    known = overrides_of(models[0])
+    return models, [*overrides_of(models[0]), *(word for word in arguments if word not in models)]
+
+
+def exporting(arguments: list[str]) -> list[str]:
+    """The overrides for exporting a model, to `export/` in the folder of its run."""
+    models, typed = models_and_overrides("export", arguments)
+    if len(models) > 1:
+        sys.exit(f"distilingua export: several models are named ({', '.join(models)}). Export one at a time.")
+    path = Path(models[0]).expanduser()
+    place = path / "export" if path.is_dir() else Path("export") / path.name
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=none", f"hydra.run.dir={quoted(place)}"]
+    return [*quiet, *typed, f"model={quoted(models[0])}"]
+
+
+def evaluation(arguments: list[str]) -> list[str]:
+    """The overrides for judging models, in a folder of its own under `outputs/`."""
+    models, typed = models_and_overrides("evaluate", arguments)
     title = re.sub(r"[^A-Za-z0-9.+-]+", "-", "+".join(Path(model).name for model in models))[:LONGEST]
     place = f"hydra.run.dir=outputs/${{now:%Y-%m-%d}}/${{now:%H-%M-%S}}_evaluate-{title}"
     listed = ",".join(quoted(model) for model in models)
     quiet = ["hydra.output_subdir=null", "hydra/job_logging=none"]  # or `resume` would take it for a run
-    return [*known, *quiet, place, *typed, f"+models=[{listed}]"]
+    return [*quiet, place, *typed, f"+models=[{listed}]"]
 
 
 @contextmanager

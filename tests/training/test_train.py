@@ -57,7 +57,7 @@ def test_metrics_file_has_the_promised_shape(finished) -> None:  # type: ignore[
     )
     assert set(metrics["models"]) == {"teacher", "direct", "student"}
     for model in metrics["models"].values():
-        assert set(model) == {"parameters", "bytes", "latency_ms", "languages"}
+        assert set(model) == {"parameters", "bytes", "latency_ms", "languages", "reliability"}
         assert model["parameters"] * 4 <= model["bytes"] < model["parameters"] * 4 + 20_000  # fp32 and a header
         assert model["latency_ms"] > 0
         for scores in model["languages"].values():
@@ -167,7 +167,10 @@ def test_every_run_keeps_its_predictions(finished) -> None:  # type: ignore[no-u
     told = pd.read_parquet(Path(cfg.paths.run) / "predictions.parquet")
     models = ("teacher", "direct", "student")
     assert list(told.columns[:5]) == ["id", "lang", "text", "teacher_text", "truth"]
-    assert set(told.columns[5:]) == {*models, *(f"{name}_probability" for name in models)}
+    assert set(told.columns[5:]) == {
+        "cluster",
+        *(name + end for name in models for end in ("", "_probability", "_counts")),
+    }
     assert told["id"].is_unique
     assert told.groupby("lang").size().to_dict() == {"en": 59, "de": 59}  # of 60, one is a duplicate
     for lang in ("en", "de"):

@@ -4,6 +4,9 @@ A corpus is any object with these two methods, named by `_target_` in a YAML und
 
     check(languages)   raises UserError within a second when the corpus cannot serve them; imports nothing heavy
     load(languages)    returns the rows as a `datasets.Dataset` with the columns below
+
+and, where rows are not independent of one another, `cluster(row)`, which names what a row was made of (a template, a
+context, a speaker); without it every row stands for itself.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     """
     models, judged = prepare(cfg, task_typed)
     quieten()
-    from distilingua.training.evaluate import evaluate, figures, latency, predictions
+    from distilingua.training.evaluate import evaluate, figures, latency, predictions, trust
     from distilingua.training.inference import device_of
 
     rows = test_rows(cfg, judged)
@@ -42,16 +42,19 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         check_classes(models[name].given, predictor.encoder.task, rows)
     evaluations = {name: evaluate(predictor, rows, name) for name, predictor in predictors.items()}
     milliseconds = latency(predictors, next(iter(rows.values())))
+    first, *others = predictors
+    trusted = trust(predictors, evaluations, rows, judged.corpus, {}, predictors, [(first, name) for name in others])
     found = {
         "task": judged.task.name,
         "pair": judged.pair.name,
         "device": str(device),
         "shown": dict(judged.task.shown),
         "given": {name: model.given for name, model in models.items()},
-        "models": figures(predictors, evaluations, milliseconds),
+        "models": figures(predictors, evaluations, milliseconds, trusted),
+        "differences": trusted.differences,
         "note": judged.task.note,
     }
-    write(folder, found, predictions(rows, evaluations))
+    write(folder, found, predictions(rows, evaluations, trusted=trusted))
     show(found)
     console.print(f"Written to {folder / 'evaluation.json'}, every answer to predictions.parquet.", soft_wrap=True)
     return found
@@ -120,9 +123,13 @@ def write(folder: Path, found: dict[str, Any], answers: Any) -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    from distilingua.monitoring.tables import models_table
+    from distilingua.monitoring.tables import differences_told, models_table, trust_table
 
     title = f"{found['task']}, {found['pair']}; ms on {found['device']}"
     console.print_whole(models_table(title, found["models"], found["shown"]))
+    if table := trust_table(found["models"]):
+        console.print_whole(table)
+    for told in differences_told(found["differences"]):
+        console.print(told)
     if found["note"]:
         console.print(found["note"])

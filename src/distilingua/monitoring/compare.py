@@ -8,16 +8,21 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 from rich.console import Group
 
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
+from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, resampled
 
 
 def compare(folders: list[Path]) -> Group:
     """A table per setting, a row per language: the main score in percent as mean ± standard deviation over seeds.
 
+    `95 %` is the student's interval over groups of test rows and seeds, `gain` what it is better than direct transfer
+    on the same rows and seeds, with its interval; a star says that chance alone would not do it, by Holm's correction
+    over languages.
     `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class.
 
     Args:
@@ -26,7 +31,7 @@ def compare(folders: list[Path]) -> Group:
     Raises:
         UserError: no finished run in them; files of a run that are damaged, a line each.
     """
-    found: dict[str, dict[Any, tuple[float, dict[str, Any]]]] = defaultdict(dict)
+    found: dict[str, dict[Any, tuple[float, dict[str, Any], Path]]] = defaultdict(dict)
     again: Counter[str] = Counter()
     damaged: list[str] = []
     for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
@@ -38,9 +43,10 @@ def compare(folders: list[Path]) -> Group:
             continue
         again[setting] += seed in found[setting]
         if seed not in found[setting] or written > found[setting][seed][0]:  # a copy, or a run that was repeated
-            found[setting][seed] = written, metrics
+            found[setting][seed] = written, metrics, file
     refuse(*damaged)
-    runs = {setting: [metrics for _, metrics in seeds.values()] for setting, seeds in found.items()}
+    runs = {setting: [metrics for _, metrics, _ in seeds.values()] for setting, seeds in found.items()}
+    files = {setting: [file for *_, file in seeds.values()] for setting, seeds in found.items()}
     if not runs:
         raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
@@ -52,10 +58,11 @@ def compare(folders: list[Path]) -> Group:
             f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}"
             + (f" (again: {again[setting]})" if again[setting] else ""),
             ("lang",),
-            (*names, "kept", "read right", "sec"),
+            (*names, "95 %", "gain", "kept", "read right", "sec"),
         )
         for column in table.columns:
             column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
+        sure, gains = _sure(files[setting])
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
@@ -64,12 +71,60 @@ def compare(folders: list[Path]) -> Group:
             table.add_row(
                 lang,
                 *(_spread(values) for values in scores.values()),
+                sure.get(lang, ""),
+                gains.get(lang, ""),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
                 f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
             )
         tables.append(table)
     return Group(*tables)
+
+
+def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
+    """Per language, the student's interval and its gain over direct transfer, both in words; nothing for runs whose
+    predictions do not say what their scores are made of, or that were judged on other rows than each other."""
+    read = [_counts(file.with_name("predictions.parquet")) for file in files]
+    sure, gaps = {}, {}
+    for lang in read[0] if read else ():
+        if any(one.get(lang) is None or one[lang]["id"] != read[0][lang]["id"] for one in read):
+            continue
+        clusters = read[0][lang]["cluster"]
+        sums = {
+            name: np.stack([group_sums(np.array(one[lang][name], dtype=float), clusters) for one in read])
+            for name in ("student_counts", "direct_counts")
+            if all(name in one[lang] for one in read)
+        }
+        if "student_counts" in sums:
+            low, high = interval(resampled(sums["student_counts"]))
+            sure[lang] = f"{100 * max(low, 0):.1f}–{100 * high:.1f}"
+        if len(sums) == 2:
+            gaps[lang] = difference(sums["student_counts"], sums["direct_counts"])
+    corrected = holm({lang: gap.p for lang, gap in gaps.items()})
+    return sure, {
+        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}){'*' * (corrected[lang] < 0.05)}"
+        for lang, gap in gaps.items()
+    }
+
+
+def _counts(file: Path) -> dict[str, dict[str, Any]]:
+    """Per language, the columns of a run's predictions that say what its scores are made of."""
+    import pyarrow as pa
+    import pyarrow.compute
+    import pyarrow.parquet as pq
+
+    wanted = ["id", "lang", "cluster", "student_counts", "direct_counts"]
+    try:
+        names = set(pq.read_schema(file).names)
+        if not {"id", "lang", "cluster"} <= names:
+            return {}
+        table = pq.read_table(file, columns=[name for name in wanted if name in names])
+    except (OSError, pa.ArrowException):  # of an older run, or moved away
+        return {}
+    return {
+        lang: table.filter(pa.compute.equal(table["lang"], lang)).to_pydict()
+        for lang in pa.compute.unique(table["lang"]).to_pylist()
+    }
 
 
 def _metrics(file: Path) -> dict[str, Any]:

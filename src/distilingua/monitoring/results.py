@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
@@ -13,7 +14,7 @@ from distilingua.tasks.task import Evaluation, Task
 
 
 def log_results(
-    cfg: DictConfig, task: Task, metrics: dict[str, Any], evaluations: dict[str, dict[str, Evaluation]]
+    cfg: DictConfig, task: Task, metrics: dict[str, Any], evaluations: Mapping[str, Mapping[str, Evaluation]]
 ) -> None:
     """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements."""
     logger = instantiate(cfg.logger, version="student") if cfg.get("logger") else None

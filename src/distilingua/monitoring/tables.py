@@ -69,14 +69,19 @@ def models_table(
         retention: per model and language; None leaves the column out.
     """
     kept = ("kept",) if retention is not None else ()
-    table = plain_table(title, ("lang", "model"), (*shown.values(), *kept, "weights", "MB", "ms"))
+    first, *rest = shown.values()
+    sure = ("95 %",) if any(model.get("reliability") for model in models.values()) else ()
+    table = plain_table(title, ("lang", "model"), (first, *sure, *rest, *kept, "weights", "MB", "ms"))
     for lang in next(iter(models.values()))["languages"]:
         for name, model in models.items():
             scores, share = model["languages"][lang], (retention or {}).get(name, {}).get(lang)
+            cells = [f"{100 * scores[metric]:.1f}" for metric in shown]
             table.add_row(
                 lang,
                 name,
-                *(f"{100 * scores[metric]:.1f}" for metric in shown),
+                *cells[:1],
+                *(spread(model, lang) for _ in sure),
+                *cells[1:],
                 *((f"{100 * share:.1f}" if share is not None else "") for _ in kept),
                 f"{model['parameters'] / 1e6:.2f}M",
                 f"{model['bytes'] / 1e6:.1f}",
@@ -84,3 +89,53 @@ def models_table(
                 end_section=name == list(models)[-1],
             )
     return table
+
+
+def spread(model: Mapping[str, Any], lang: str) -> str:
+    """The 95 % interval of a model's main score, in percent; "" where there is none."""
+    low, high = model.get("reliability", {}).get(lang, {}).get("interval", (None, None))
+    return "" if low is None else f"{100 * low:.1f}–{100 * high:.1f}"
+
+
+DISTURBED = {"typos": "typos", "upper_case": "UPPER", "no_punctuation": "no ,.!"}
+
+
+def trust_table(models: Mapping[str, Any]) -> Table | None:
+    """Per language and model, in percent: the worst class and its recall, calibration error before and after one
+    temperature, the share of rows that could be left to it at 95 % precision, and scores on disturbed copies of the
+    test set; None where nothing of it is known.
+
+    Args:
+        models: name -> with `reliability`, see `training.reliability`.
+    """
+    known = {name: model["reliability"] for name, model in models.items() if any(model.get("reliability", {}).values())}
+    if not known:
+        return None
+    heads = ("recall", "calib. error", "scaled", "alone at 95 %", *DISTURBED.values())
+    table = plain_table("How far to trust them, in percent", ("lang", "model", "worst class"), heads)
+    for lang in next(iter(known.values())):
+        for name, each in known.items():
+            told = each[lang]
+            worst = told.get("worst_class") or {}
+            numbers = [
+                told.get(key) for key in ("calibration_error", "calibration_error_scaled", "coverage_95", *DISTURBED)
+            ]
+            table.add_row(
+                lang,
+                name,
+                str(worst.get("name", "")),
+                *("" if value is None else f"{100 * value:.1f}" for value in (worst.get("recall"), *numbers)),
+                end_section=name == list(known)[-1],
+            )
+    return table
+
+
+def differences_told(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Paired differences in sentences, a line each."""
+    return [
+        f"{lang}: {pair.replace('-', ' − ', 1)} is {100 * gap['value']:+.1f} points ({100 * gap['low']:+.1f} to "
+        f"{100 * gap['high']:+.1f}, p {gap['p_holm']:.3f} by Holm); this test set shows differences from "
+        f"{100 * gap['detectable']:.1f} on"
+        for pair, each in differences.items()
+        for lang, gap in each.items()
+    ]

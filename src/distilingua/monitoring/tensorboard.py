@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -54,8 +54,8 @@ def as_it_is(text: str) -> str:
 def log_evaluations(
     logger: TensorBoardLogger,
     labels: Sequence[str],
-    student: dict[str, Evaluation],
-    teacher: dict[str, Evaluation] | None,
+    student: Mapping[str, Evaluation],
+    teacher: Mapping[str, Evaluation] | None,
 ) -> None:
     """Per language: the student's confusion matrix where labels are classes, and where it and the teacher disagree."""
     for lang, evaluation in student.items():

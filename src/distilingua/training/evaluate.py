@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,28 +13,54 @@ from datasets import Dataset
 
 from distilingua.data.pairing import Readings
 from distilingua.tasks.task import Evaluation
-from distilingua.training.inference import AnyPredictor
+from distilingua.training.inference import AnyPredictor, Predictions
 from distilingua.training.job import Job, with_ids
+from distilingua.training.reliability import (
+    Tally,
+    differences,
+    disturbances,
+    disturbed,
+    groups_of,
+    reliability,
+    tally,
+    temperature_of,
+)
 
 
-def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Evaluation]:
+@dataclass
+class Judged(Evaluation):
+    """
+    Args:
+        found: what the model itself answered.
+    """
+
+    found: Predictions = field(default_factory=lambda: Predictions([], [], []))
+
+
+def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Judged]:
     """Scores and predictions per language.
 
     Args:
         name: of the model, for the progress bar.
     """
-    evaluations, task = {}, predictor.encoder.task
-    for lang, rows in held_out.items():
-        found = predictor.predict(rows, f"Judging {name} on {lang}")
-        scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
-        evaluations[lang] = Evaluation(
-            {metric: round(value, 4) for metric, value in scores.items()},
-            [title(row) for row in rows.select_columns(["text", "text_pair"])],
-            [task.show(label) for label in rows["label"]],
-            predicted,
-            found.probabilities,
-        )
-    return evaluations
+    return {
+        lang: evaluated(predictor, rows, predictor.predict(rows, f"Judging {name} on {lang}"))
+        for lang, rows in held_out.items()
+    }
+
+
+def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Judged:
+    """What a model's answers to rows are worth."""
+    task = predictor.encoder.task
+    scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
+    return Judged(
+        {metric: round(value, 4) for metric, value in scores.items()},
+        [title(row) for row in rows.select_columns(["text", "text_pair"])],
+        [task.show(label) for label in rows["label"]],
+        predicted,
+        found.probabilities,
+        found,
+    )
 
 
 def title(row: Mapping[str, str]) -> str:
@@ -97,6 +124,7 @@ def predictions(
     held_out: Mapping[str, Dataset],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     aligned: Mapping[str, Aligned] | None = None,
+    trusted: Reliability | None = None,
 ) -> Dataset:
     """Every test row with what every model answers to it, and the probability that the model gives this answer.
 
@@ -106,6 +134,8 @@ def predictions(
     Args:
         evaluations: model -> language -> what it answered.
         aligned: of the teacher, per language, see `through_aligned`.
+        trusted: adds `cluster`, the group of rows that a row stands and falls with, and per model what its main score
+            is made of (`student_counts`), where that is a ratio.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "lang", "text", "teacher_text", "truth")}
     for lang, rows in held_out.items():
@@ -115,6 +145,10 @@ def predictions(
         own: dict[str, list[Any]] = {"id": rows["id"][:], "lang": [lang] * len(rows), "text": texts, "truth": truth}
         for name, evaluation in each.items():
             own |= {name: list(evaluation.predicted), f"{name}_probability": list(evaluation.probabilities)}
+        if trusted is not None:
+            own["cluster"] = trusted.groups[lang]
+            made = {name: trusted.tallies[name].get(lang) for name in each}
+            own |= {f"{n}_counts": one.counts.tolist() for n, one in made.items() if one and one.counts.shape[1] == 2}
         own["teacher_text"] = list(texts) if "teacher" in each else [""] * len(rows)
         for n, (text, answer, probability) in (aligned or {}).get(lang, {}).items():
             own["teacher_text"][n], own["teacher"][n], own["teacher_probability"][n] = text, answer, probability
@@ -123,18 +157,77 @@ def predictions(
     return Dataset.from_dict(columns)
 
 
+@dataclass
+class Reliability:
+    """How far to trust models, and what they say of one another.
+
+    Args:
+        models: model -> language -> see `reliability.reliability`.
+        differences: `one-other` -> language -> see `reliability.differences`.
+        groups: language -> which group each test row is of.
+        tallies: model -> language -> what the main score is made of.
+        temperatures: model -> that of its probabilities, fitted on dev, where one was asked for.
+    """
+
+    models: dict[str, dict[str, Any]]
+    differences: dict[str, dict[str, Any]]
+    groups: dict[str, list[str]]
+    tallies: dict[str, dict[str, Tally]]
+    temperatures: dict[str, float]
+
+
+def trust(
+    models: Mapping[str, AnyPredictor],
+    evaluations: Mapping[str, Mapping[str, Judged]],
+    held_out: Mapping[str, Dataset],
+    corpus: Any,
+    dev: Mapping[str, tuple[Dataset, Judged]],
+    disturb: Collection[str],
+    pairs: Sequence[tuple[str, str]],
+) -> Reliability:
+    """
+    Args:
+        dev: model -> rows of the source's dev split with what it answers there, for its temperature.
+        disturb: models that read copies of the test rows with typing errors, in upper case, without punctuation.
+        pairs: models that are compared.
+    """
+    tasks = {name: model.encoder.task for name, model in models.items()}
+    groups = {lang: groups_of(corpus, next(iter(tasks.values())), rows) for lang, rows in held_out.items()}
+    temperatures = {name: temperature_of(tasks[name], *given) for name, given in dev.items()}
+    found: dict[str, dict[str, Any]] = {}
+    tallies: dict[str, dict[str, Tally]] = {}
+    for name, each in evaluations.items():
+        task = tasks[name]
+        found[name] = {
+            lang: reliability(task, held_out[lang], one, groups[lang], temperatures.get(name))
+            for lang, one in each.items()
+        }
+        made = {lang: tally(task, one.predicted, held_out[lang]) for lang, one in each.items()}
+        tallies[name] = {lang: one for lang, one in made.items() if one is not None}
+        score = next(iter(task.shown))
+        for kind, change in disturbances(task).items() if name in disturb else ():
+            copies = {lang: disturbed(rows, change) for lang, rows in held_out.items()}
+            for lang, one in evaluate(models[name], copies, f"{name} under {kind}").items():
+                found[name][lang][kind] = one.scores[score]
+    known = [pair for pair in pairs if all(len(tallies.get(name, {})) == len(held_out) for name in pair)]
+    fitted = {name: value for name, value in temperatures.items() if value is not None}
+    return Reliability(found, differences(tallies, groups, known), groups, tallies, fitted)
+
+
 def figures(
     models: Mapping[str, AnyPredictor],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     milliseconds: Mapping[str, float],
+    trusted: Reliability,
 ) -> dict[str, Any]:
-    """Size, speed and scores of models, as files and tables have them."""
+    """Size, speed, scores and how sure these are, as files and tables have them."""
     return {
         name: {
             "parameters": model.parameters,
             "bytes": model.bytes,
             "latency_ms": milliseconds[name],
             "languages": {lang: evaluation.scores for lang, evaluation in evaluations[name].items()},
+            "reliability": trusted.models[name],
         }
         for name, model in models.items()
     }

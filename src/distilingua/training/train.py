@@ -18,9 +18,9 @@ from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.monitoring.results import log_results
-from distilingua.monitoring.tables import results_table, show_data
+from distilingua.monitoring.tables import differences_told, results_table, show_data, trust_table
 from distilingua.tasks.task import Evaluation, Task
-from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned
+from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
 from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
@@ -115,12 +115,23 @@ def conclude(
         source_dev = {job.pair.source: job.rows.dev[job.pair.source]}
         dev = evaluate(models["student"], source_dev, "student")[job.pair.source]
         milliseconds = latency(models, job.rows.test[job.pair.source])
+        trusted = trust(
+            models,
+            evaluations,
+            job.rows.test,
+            job.corpus,
+            {"student": (source_dev[job.pair.source], dev)},
+            ["student"],
+            [("student", name) for name in models if name != "student"],
+        )
         teacher = models.get("teacher")
         aligned = {lang: through_aligned(job, teacher, rows) for lang, rows in job.rows.test.items() if teacher}
         with whole_file(job.run / "predictions.parquet") as file:
-            predictions(job.rows.test, evaluations, aligned).to_parquet(str(file))
+            predictions(job.rows.test, evaluations, aligned, trusted).to_parquet(str(file))
     metrics = {
-        **summary(job, models, evaluations, milliseconds),
+        **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
+        "differences": trusted.differences,
+        "temperature": trusted.temperatures.get("student"),
         "soft_labels": read_right(job, outputs),
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
@@ -129,6 +140,10 @@ def conclude(
     with whole_file(job.run / "metrics.json") as file:
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     console.print_whole(results_table(metrics))
+    if table := trust_table(metrics["models"]):
+        console.print_whole(table)
+    for told in differences_told(metrics["differences"]):
+        console.print(told)
     log_results(job.cfg, job.task, metrics, evaluations)
     for told in (job.task.note, metrics["advice"]):
         if told:
@@ -154,8 +169,8 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
 def summary(
     job: Job,
     models: Mapping[str, AnyPredictor],
-    evaluations: dict[str, dict[str, Evaluation]],
-    milliseconds: dict[str, float],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    found: dict[str, Any],
 ) -> dict[str, Any]:
     """The part of `metrics.json` that compares the models."""
     kept = {}
@@ -170,7 +185,7 @@ def summary(
         "seed": job.cfg.seed,
         "device": str(job.device),
         "shown": dict(job.task.shown),
-        "models": figures(models, evaluations, milliseconds),
+        "models": found,
         "retention": kept,
         "note": job.task.note,
         "advice": advice(job, evaluations),

@@ -1,0 +1,239 @@
+"""`distilingua export`: a student in the formats that others load, each judged by itself, with a model card."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from distilingua.artifacts import whole_file
+from distilingua.console import console, quieten
+from distilingua.delivery.card import write_card
+from distilingua.delivery.evaluate import check_classes, test_rows
+from distilingua.delivery.formats import Format, Student, plain, sample_inputs, written
+from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, known_task, load_weights, overrides_of, run_of
+from distilingua.errors import Problems, UserError, refuse, whole
+from distilingua.parts import Judged, assemble_judged
+
+if TYPE_CHECKING:
+    from distilingua.delivery.judge import Loader
+    from distilingua.training.inference import AnyPredictor
+
+
+def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict[str, Any]:
+    """Writes `cfg.model` to a folder in every format of `cfg.format`; returns what it writes to `export.json` there.
+
+    Args:
+        task_typed: whether the task is that of the configuration, or the one that the model says it knows.
+
+    Raises:
+        UserError: a model that is not there or cannot be written so; no token to push with.
+    """
+    model, judged, formats = prepare(cfg, task_typed)
+    quieten()
+    rows = test_rows(cfg, judged)
+    student = student_of(cfg, model, judged, rows)
+    describe(model, student, folder)
+    made = {name: write(name, one, student, folder) for name, one in formats.items()}
+    found = {**about(cfg, judged, student), "models": judged_models(cfg, model, judged, student, made, formats, rows)}
+    finish(cfg, model, found, folder)
+    return found
+
+
+def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[str, Format]]:
+    """The model, what it is judged on, and the formats; whatever can be known to be wrong is told at once."""
+    problems = Problems()
+    with problems:
+        model = find(str(cfg.model))
+        if model.onnx is not None:
+            raise UserError(f"{model.given} is an ONNX file already. Name the run, or the folder of transformers.")
+    with problems:
+        judged = assemble_judged(cfg)
+    with problems:
+        refuse(
+            whole("sentences", cfg.sentences, 1),
+            "format=[] names none. Type format=[hub], or [hub,onnx,onnx_int8]." if not cfg.get("format") else None,
+        )
+    if cfg.push:
+        with problems:
+            check_push(cfg.push)
+    problems.tell()
+    if not task_typed:
+        judged = Judged(judged.pair, known_task(model.settings, model.given) or judged.task, judged.corpus)
+    formats = written({name: instantiate(one) for name, one in cfg.format.items()})
+    refuse(*(one.check(judged.task) for one in formats.values()))
+    return model, judged, formats
+
+
+def check_push(name: str) -> None:
+    """Raises UserError for what is no name of a repository, and without a token."""
+    from huggingface_hub import get_token
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"push={name}: {str(error).splitlines()[0]} Name it push=ORGANISATION/NAME.") from None
+    if "/" not in name or not get_token():
+        problem = "names no organisation. Type push=ORGANISATION/NAME" if "/" not in name else "there is no token"
+        raise UserError(f"push={name}: {problem}. Log in with `hf auth login`, or set HF_TOKEN.")
+
+
+def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Mapping[str, Any]) -> Student:
+    """The model as formats take it."""
+    from distilingua.training.inference import CPU
+
+    predictor = model.predictor(judged.task, CPU, cfg.student.get("prefix", ""))
+    encoder = predictor.encoder
+    check_classes(model.given, encoder.task, rows)
+    inputs = sample_inputs(encoder, next(iter(rows.values())))
+    load = partial(load_weights, model, encoder.task, encoder.tokenizer)
+    return Student(load, encoder, inputs, predictor.parameters)
+
+
+def describe(model: Delivered, student: Student, folder: Path) -> None:
+    """Writes what all formats share: config.json with how the model reads, and a tokenizer that cuts long texts."""
+    task, tokenizer = student.encoder.task, student.encoder.tokenizer
+    config = plain(student.load()).config
+    if task.auto == "AutoModelForSequenceClassification":
+        each = type(task).__name__ == "MultiLabel"
+        config.problem_type = "multi_label_classification" if each else "single_label_classification"
+    own = {"prefix": student.encoder.prefix, **model.settings, "parameters": student.parameters}
+    typed = [item for item in overrides_of(model.given) if HARMLESS.fullmatch(item)]
+    setattr(config, OWN, {**own, "overrides": own.get("overrides", typed)})
+    if hasattr(config, "first_weights"):  # where its training began; a path of this machine
+        del config.first_weights
+    config.save_pretrained(folder)
+    if task.backbone != "speech encoder":  # or a pipeline with truncation=True would not know where to cut
+        tokenizer.model_max_length = task.max_length
+    tokenizer.save_pretrained(folder)
+
+
+def write(name: str, form: Format, student: Student, folder: Path) -> Path:
+    console.print(f"Writing {name}")
+    shared = (folder / "config.json").read_bytes()
+    made = form.write(student, folder)
+    (folder / "config.json").write_bytes(shared)  # which a format may have written anew, without what we say there
+    return made
+
+
+def about(cfg: DictConfig, judged: Judged, student: Student) -> dict[str, Any]:
+    return {
+        "task": judged.task.name,
+        "pair": judged.pair.name,
+        "languages": judged.pair.languages,
+        "labels": student.encoder.task.labels,
+        "shown": dict(judged.task.shown),
+        "machine": f"{platform.machine()} {platform.system()}",
+        "corpus": OmegaConf.to_container(cfg.corpus, resolve=True),
+    }
+
+
+def judged_models(
+    cfg: DictConfig,
+    model: Delivered,
+    judged: Judged,
+    student: Student,
+    made: Mapping[str, Path],
+    formats: Mapping[str, Format],
+    rows: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Teacher, student and every artefact, side by side."""
+    from distilingua.delivery.judge import all_threads, changed, clock, judge, parity
+
+    loaders: dict[str, Loader] = {name: partial(_load, formats[name], made[name], student) for name in made}
+    loaders = {"student": lambda _: model.predictor(judged.task, _cpu(), student.encoder.prefix), **loaders}
+    predictors: dict[str, AnyPredictor] = {name: load(1) for name, load in loaders.items()}
+    judgements = {name: judge(one, rows, name) for name, one in predictors.items()}
+    found: dict[str, Any] = {
+        name: {
+            "bytes": predictors[name].bytes,
+            "parameters": student.parameters,
+            "languages": judgement.scores,
+            "parity": None if name == "student" else parity(judgement, judgements["student"]),
+            "changed": None if name == "student" else changed(judgement, judgements["student"]),
+        }
+        for name, judgement in judgements.items()
+    }
+    teacher = teacher_of(cfg, model)
+    if teacher is not None:
+        figures, load = teacher
+        found = {"teacher": {**figures, "parity": None, "changed": None}, **found}
+        loaders = {"teacher": load, **loaders}
+    sample = next(iter(rows.values()))
+    for threads in sorted({1, all_threads()}):
+        speeds = clock(loaders, sample, cfg.sentences, threads)
+        for name, speed in speeds.items():
+            found[name].setdefault("speed", {})[str(threads)] = asdict(speed)
+    return found
+
+
+def _load(form: Format, made: Path, student: Student, threads: int) -> AnyPredictor:
+    return form.predictor(made, student, threads)
+
+
+def _cpu() -> Any:
+    from distilingua.training.inference import CPU
+
+    return CPU
+
+
+def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
+    """What the run measured of its teacher, and a model of its shape for the clock, as weights do not change how long a
+    model takes; None where there is no run, or it has none."""
+    run = run_of(Path(model.given).expanduser())
+    if run is None or not (run / "metrics.json").is_file():
+        return None
+    figures = json.loads((run / "metrics.json").read_text("utf-8"))["models"].get("teacher")
+    if figures is None:
+        return None
+    from distilingua.parts import assemble, read_rows
+    from distilingua.training.inference import EnsemblePredictor, Predictor
+    from distilingua.training.job import teacher_encoder
+
+    parts = assemble(cfg)
+    rows = read_rows(cfg, parts)
+    parts.task.fit_labels(rows.labels, (label for label in rows.train["label"] if label))
+
+    def load(threads: int) -> AnyPredictor:
+        members = []
+        for source in parts.source.members.values():
+            encoder = teacher_encoder(parts, source, rows.train, Path(cfg.paths.cache))
+            shape = partial(_shape, source, parts.task, encoder.tokenizer)
+            members += [Predictor(shape, encoder, _cpu(), precision=str(source.precision))] * source.seeds
+        return members[0] if len(members) == 1 else EnsemblePredictor([(one, None) for one in members], [])
+
+    return {name: figures[name] for name in ("bytes", "parameters", "languages")}, load
+
+
+def _shape(source: Any, task: Any, tokenizer: Any) -> Any:
+    from distilingua.models.teacher import load_model
+
+    if source.scratch:
+        return source.scratch.model(task, tokenizer)
+    return load_model(source.location, task, tokenizer, source.revision)
+
+
+def finish(cfg: DictConfig, model: Delivered, found: dict[str, Any], folder: Path) -> None:
+    """The table, the card, and the way to the hub."""
+    from distilingua.delivery.judge import artefacts_table
+
+    with whole_file(folder / "export.json") as file:
+        file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
+    write_card(cfg, model.settings, found, folder)
+    console.print_whole(artefacts_table(found))
+    console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
+    if cfg.push:
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        api.create_repo(cfg.push, exist_ok=True)
+        api.upload_folder(repo_id=cfg.push, folder_path=folder, ignore_patterns=["*.log"])
+        console.print(f"Uploaded to https://huggingface.co/{cfg.push}")

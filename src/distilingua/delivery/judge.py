@@ -1,0 +1,192 @@
+"""Every artefact judged by itself: what it answers, what changed, how large and how fast it is."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from rich.table import Table
+from torch import Tensor
+
+from distilingua.console import plain_table
+from distilingua.data.encoder import Encoder
+from distilingua.training.evaluate import evaluated
+from distilingua.training.inference import AnyPredictor, Predictor
+
+BATCH = 32
+WARM = 2  # calls in every turn before the clock counts
+TURN = 10  # sentences, or batches, that a model reads before the next one does
+ROUNDS = 20  # batches that are timed
+SECONDS = 30.0  # for the sentences of all models together, and for their batches
+
+Loader = Callable[[int], AnyPredictor]
+"""Gives a model that computes with so many threads."""
+
+
+@dataclass
+class Judgement:
+    """What a model answers to the test rows of every language.
+
+    Args:
+        scores: language -> metric -> value.
+        told: language -> answers as text.
+        answers: language -> answers as the model gives them, see `Task.answer`.
+    """
+
+    scores: dict[str, dict[str, float]]
+    told: dict[str, list[str]]
+    answers: dict[str, list[Tensor]]
+
+
+def judge(model: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> Judgement:
+    """Its answers to all rows."""
+    scores, told, answers = {}, {}, {}
+    for lang, rows in held_out.items():
+        found = model.predict(rows, f"Judging {name} on {lang}")
+        evaluation = evaluated(model, rows, found)
+        scores[lang], told[lang], answers[lang] = evaluation.scores, evaluation.predicted, found.answers
+    return Judgement(scores, told, answers)
+
+
+def parity(own: Judgement, reference: Judgement) -> float | None:
+    """The largest difference between a logit and the reference's; None where answers are no logits."""
+    pairs = [
+        (a, b)
+        for lang in own.answers
+        for a, b in zip(own.answers[lang], reference.answers[lang], strict=True)
+        if a.is_floating_point()
+    ]
+    return max((float((a - b).nan_to_num().abs().max()) for a, b in pairs if a.numel()), default=None)
+
+
+def changed(own: Judgement, reference: Judgement) -> float:
+    """Share of rows that are answered otherwise than by the reference."""
+    pairs = [pair for lang in own.told for pair in zip(own.told[lang], reference.told[lang], strict=True)]
+    return sum(a != b for a, b in pairs) / len(pairs)
+
+
+@dataclass
+class Speed:
+    """
+    Args:
+        median, p95: milliseconds for one sentence, everything included.
+        per_second: sentences, in batches of 32.
+    """
+
+    median: float
+    p95: float
+    per_second: float
+
+
+def clock(loaders: Mapping[str, Loader], rows: Dataset, sentences: int, threads: int) -> dict[str, Speed]:
+    """How fast models are side by side, see `turns`.
+
+    Args:
+        rows: sentences of one language.
+        sentences: how many of them are timed one by one.
+        threads: that a model may use.
+    """
+    with limited(threads), torch.inference_mode():
+        models = {name: load(threads) for name, load in loaders.items()}
+        sample = rows.select(range(min(sentences, len(rows))))
+        singles = turns(models, [sample[n : n + 1] for n in range(len(sample))])
+        size = min(BATCH, len(rows))
+        starts = [n * size % (len(rows) - size + 1) for n in range(ROUNDS)]
+        batches = turns(models, [rows[n : n + size] for n in starts])
+    return {
+        name: Speed(
+            round(1000 * statistics.median(singles[name]), 3),
+            round(1000 * float(np.percentile(singles[name], 95)), 3),
+            round(size / statistics.median(batches[name]), 1),
+        )
+        for name in models
+    }
+
+
+def turns(
+    models: Mapping[str, AnyPredictor], parts: Sequence[Mapping[str, Any]], most: float = SECONDS
+) -> dict[str, list[float]]:
+    """Seconds that each model takes for each part, tokenising included.
+
+    They take turns every few parts, so that whatever else the machine is doing hits them alike, and warm up in each
+    turn, so that each finds its own weights in the caches, as where it works alone.
+
+    Args:
+        most: seconds after which the clock stops, whatever is left; two turns are always taken.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    began = time.perf_counter()
+    for first in range(0, len(parts), TURN):
+        if first > TURN and time.perf_counter() - began > most:
+            break
+        turn = parts[first : first + TURN]
+        for name, model in models.items():
+            for n in range(-WARM, len(turn)):
+                start = time.perf_counter()
+                for one in model.alone:
+                    read(one, one.encoder, turn[max(n, 0)])
+                if n >= 0:
+                    seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def read(model: Predictor, encoder: Encoder, rows: Mapping[str, Any]) -> None:
+    """One call of the model, from text to answers."""
+    encoded = encoder.task.encode(rows, encoder.tokenizer, encoder.prefix)
+    inputs, at = encoder.collate(encoded)
+    encoder.task.answer(model.model, inputs, at)
+
+
+@contextmanager
+def limited(threads: int) -> Iterator[None]:
+    """Torch with so many threads; ONNX Runtime is told when a file is opened."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def all_threads() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def artefacts_table(found: Mapping[str, Any]) -> Table:
+    """A line a model: its score per language, what changed against the student, bytes and speed.
+
+    Args:
+        found: what `export` writes to export.json.
+    """
+    score, heading = next(iter(found["shown"].items()))
+    languages = list(next(iter(found["models"].values()))["languages"])
+    threads = list(next(iter(found["models"].values()))["speed"])
+    clocks = [
+        *(f"ms, {n} thread{'s' * (n != '1')}" for n in threads),
+        *(f"p95, {n}" for n in threads),
+        *(f"{BATCH}: per s, {n}" for n in threads),
+    ]
+    numbers = (*(f"{heading} {lang}" for lang in languages), "Δ logit", "changed", "MB", *clocks)
+    table = plain_table(f"{found['task']}, {found['pair']}, on {found['machine']}", ("model",), numbers)
+    for name, model in found["models"].items():
+        speeds = [model["speed"].get(n) for n in threads]
+        table.add_row(
+            name,
+            *(f"{100 * model['languages'][lang][score]:.1f}" for lang in languages),
+            "" if model["parity"] is None else f"{model['parity']:.1g}",
+            "" if model["changed"] is None else f"{100 * model['changed']:.2f} %",
+            f"{model['bytes'] / 1e6:.1f}",
+            *(f"{speed['median']:.2f}" if speed else "" for speed in speeds),
+            *(f"{speed['p95']:.2f}" if speed else "" for speed in speeds),
+            *(f"{speed['per_second']:.0f}" if speed else "" for speed in speeds),
+        )
+    return table

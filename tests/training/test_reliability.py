@@ -1,0 +1,193 @@
+"""What is said of how sure scores are, against the scores themselves."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from datasets import Dataset
+
+from distilingua.corpora.questions import Questions
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.corpora.smart_home import SmartHome
+from distilingua.tasks.multi_label import MultiLabel
+from distilingua.tasks.question_answering import QuestionAnswering
+from distilingua.tasks.speech import SpeechRecognition
+from distilingua.tasks.task import Task
+from distilingua.tasks.text_classification import TextClassification
+from distilingua.tasks.token_classification import TokenClassification
+from distilingua.tasks.translation import Translation
+from distilingua.training.reliability import disturbances, disturbed, groups_of, reliability, tally, worst_class
+
+
+def rows_of(labels: list[str], **more: list[str]) -> Dataset:
+    rows = [{"id": str(n), "lang": "en", "text": f"text {n}", "label": label} for n, label in enumerate(labels)]
+    for name, values in more.items():
+        rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)]
+    return dataset_from_rows(rows)
+
+
+def logits(task: Task, shape: tuple[int, ...]) -> torch.Tensor:
+    return torch.randn(*shape, len(task.labels), generator=torch.Generator().manual_seed(0))
+
+
+def classes() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
+    task = TextClassification().fit_labels(["a", "b", "c"])
+    return task, list(logits(task, (60, 1))), rows_of(["a", "b", "c"] * 20), [{"input_ids": [1]}] * 60
+
+
+def several() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
+    task = MultiLabel().fit_labels(["a", "b", "c", "never"])
+    labels = ['["a","b"]', "[]", '["c"]', "a"] * 15
+    return task, list(logits(task, (60, 1))), rows_of(labels), [{"input_ids": [1]}] * 60
+
+
+def tags() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
+    task = TokenClassification().fit_labels(["O", "B-a", "I-a", "B-b", "I-b"])
+    labels = ["B-a I-a O", "O O O", "B-b O B-a"] * 20
+    return task, list(logits(task, (60, 3))), rows_of(labels), [{"input_ids": [1], "at": [0, 1, 2]}] * 60
+
+
+@pytest.mark.parametrize("made", [classes, several, tags])
+def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
+    task, answers, rows, encoded = made()
+    scores, told = task.evaluate(answers, rows, encoded, None)
+    found = tally(task, told, rows)
+    assert found is not None
+    main = next(iter(task.shown))
+    assert 0.05 < scores[main] < 0.95
+    assert float(found.score(found.counts.sum(0))) == pytest.approx(scores[main], abs=1e-6)
+    exact = [task.targets(rows_of([one]), encoded[:1])[0] for one in told]
+    truth = [task.targets(rows_of([one]), encoded[:1])[0] for one in rows["label"]]
+    assert found.right.tolist() == [torch.equal(a, b) for a, b in zip(exact, truth, strict=True)] or made is tags
+
+
+def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> None:
+    said = ["in the hall", "", "seven lamps"]
+    labels = [json.dumps([{"text": text, "start": 0}] if text else []) for text in ("the hall", "", "six lamps")]
+    found = tally(QuestionAnswering(), said, rows_of(labels))
+    assert found is not None
+    assert found.counts[:, 0].tolist() == pytest.approx([2 / 3, 1, 0.5])
+    assert found.right.tolist() == [False, True, False]
+
+    pytest.importorskip("sacrebleu")
+    task = Translation()
+    rows = rows_of(["the light in the hall is on now", "turn off the lamp in the kitchen please", "what time is it"])
+    said = ["the light in the hall was on", "turn off the lamp in the kitchen", "what time is it"]
+    whole = dict(task._scorers())["bleu"].corpus_score(said, [rows["label"][:]]).score / 100
+    translated = tally(task, said, rows)
+    assert translated is not None
+    assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
+    both = translated.score(np.stack([translated.counts.sum(0), translated.counts[2]]))
+    assert both.tolist() == pytest.approx([whole, 1.0])
+
+    pytest.importorskip("jiwer")
+    from distilingua.tasks.transcripts import errors
+
+    heard, true = ["lights on", "open the door", "a b c d"], ["lights on", "open a door please", "x"]
+    spoken = tally(SpeechRecognition(alphabet=" abc"), heard, rows_of(true))
+    assert spoken is not None
+    assert float(spoken.score(spoken.counts.sum(0))) == pytest.approx(errors(true, heard)["wacc"])
+    assert spoken.right.tolist() == [True, False, False]
+
+
+class Foreign(TextClassification):
+    """A task of somebody's own that is like one here has its intervals."""
+
+
+def test_a_task_of_ones_own() -> None:
+    found = tally(Foreign().fit_labels(["a", "b"]), ["a", "b"], rows_of(["a", "a"]))
+    assert found is not None
+    assert found.counts.tolist() == [[1, 1], [0, 1]]
+
+
+def test_the_worst_class_has_rows_enough_to_say_so() -> None:
+    task = TextClassification().fit_labels(["a", "b", "c"])
+    labels, told = ["a"] * 6 + ["b"] * 10 + ["c"] * 4, ["a"] * 5 + ["b"] + ["b"] * 7 + ["a"] * 3 + ["a"] * 4
+    assert worst_class(task, told, rows_of(labels)) == {"name": "b", "recall": 0.7, "rows": 10}
+    assert worst_class(task, ["a"], rows_of(["a"])) is None
+
+
+def test_groups_are_what_the_corpus_says() -> None:
+    corpus = SmartHome(sentences=4, eval_sentences=4)
+    rows = corpus.load(["zh-CN"])
+    rows = rows.select(range(0, len(rows), max(len(rows) // 200, 1)))
+    groups = groups_of(corpus, TextClassification(), rows)
+    assert all(row_id.startswith(f"{group}-") for row_id, group in zip(rows["id"], groups, strict=True))
+    assert all(len({rows["label"][i] for i in range(len(rows)) if groups[i] == group}) == 1 for group in groups[:5])
+    asked = Questions(corpus).load(["en"])
+    found = groups_of(Questions(corpus), QuestionAnswering(), asked)
+    assert len(set(found)) < len(set(asked["id"]))
+    contexts = rows_of(["x"] * 3, text_pair=["one", "one", "two"])
+    assert groups_of(object(), QuestionAnswering(), contexts) == ["one", "one", "two"]
+    assert groups_of(object(), TextClassification(), contexts) == ["0", "1", "2"]
+
+
+def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:
+    changes = disturbances(TextClassification())
+    assert set(changes) == {"typos", "upper_case", "no_punctuation"}
+    texts = ["Schalte bitte das Licht im Wohnzimmer ein!", "Wie spät ist es, bitte?", "?!"]
+    rows = rows_of(["a"] * 3, text=texts)
+    found = {kind: disturbed(rows, change) for kind, change in changes.items()}
+    assert found["upper_case"]["text"][:] == [text.upper() for text in texts]
+    assert found["no_punctuation"]["text"][:] == [
+        "Schalte bitte das Licht im Wohnzimmer ein",
+        "Wie spät ist es bitte",
+        "?!",
+    ]
+    again = disturbed(rows.select([0]), changes["typos"])
+    assert again["text"][0] == found["typos"]["text"][0]
+    many = [changes["typos"](texts[0], Random(n)) for n in range(20)]
+    assert sum(text != texts[0] for text in many) > 10
+    assert all(part["label"][:] == ["a"] * 3 for part in found.values())
+    assert disturbances(TokenClassification()) == {}  # whose labels point into the text
+
+
+def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
+    from tests.delivery.conftest import settings
+    from tests.processes import run
+
+    for seed in (1, 2):
+        options = [f"seed={seed}", f"hydra.run.dir={tmp_path}/runs/{seed}"]
+        answer = run("train", *settings(kept), *options, folder=tmp_path)
+        assert answer.returncode == 0, answer.stderr
+    assert "How far to trust them" in answer.stdout
+    assert "student − direct is" in answer.stdout
+    metrics = json.loads((tmp_path / "runs/1/metrics.json").read_text("utf-8"))
+    for model in metrics["models"].values():
+        for lang, told in model["reliability"].items():
+            low, high = told["interval"]
+            assert low <= model["languages"][lang]["accuracy"] <= high
+            assert 0 < high - low < 0.5
+    student = metrics["models"]["student"]["reliability"]["de"]
+    assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error_scaled"} <= set(student)
+    assert metrics["temperature"] > 0
+    gap = metrics["differences"]["student-direct"]["de"]
+    scores = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
+    assert gap["value"] == pytest.approx(scores["student"] - scores["direct"], abs=2e-4)
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert gap["p"] <= gap["p_holm"] <= 1
+    answers = pd.read_parquet(tmp_path / "runs/1/predictions.parquet")
+    assert {"cluster", "student_counts", "direct_counts", "teacher_counts"} <= set(answers.columns)
+    own = answers[answers["lang"] == "de"]
+    right, all_of_them = np.stack(own["student_counts"].to_list()).sum(0)
+    assert right / all_of_them == pytest.approx(scores["student"], abs=1e-4)
+
+    compared = run("compare", "runs", folder=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
+    assert "–" in line
+    assert " to " in line
+
+
+def test_what_is_not_known_is_left_out() -> None:
+    class Odd:
+        """No task of this package."""
+
+    assert reliability(Odd(), None, type("E", (), {"predicted": []})(), []) == {}  # type: ignore[arg-type]
