@@ -10,15 +10,18 @@ from typing import Any
 
 import yaml
 from rich.console import Group
+from rich.text import Text
 
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
+from distilingua.monitoring.sweep import failures
 
 
 def compare(folders: list[Path]) -> Group:
     """A table per setting, a row per language: the main score in percent as mean ± standard deviation over seeds.
 
-    `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class.
+    `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class. Below
+    are the jobs that failed, and why.
 
     Args:
         folders: searched for `metrics.json` at any depth.
@@ -41,8 +44,13 @@ def compare(folders: list[Path]) -> Group:
             found[setting][seed] = written, metrics
     refuse(*damaged)
     runs = {setting: [metrics for _, metrics in seeds.values()] for setting, seeds in found.items()}
+    failed = [f"{job.name} {why}" for job, why in failures(*folders).items()]
     if not runs:
-        raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
+        raise UserError(
+            "\n".join(
+                [f"no metrics.json under {', '.join(map(str, folders))}. Name a folder of finished runs.", *failed]
+            )
+        )
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
     tables = []
     for setting, seeds in runs.items():
@@ -69,7 +77,7 @@ def compare(folders: list[Path]) -> Group:
                 f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
             )
         tables.append(table)
-    return Group(*tables)
+    return Group(*tables, *(Text(told) for told in failed))
 
 
 def _metrics(file: Path) -> dict[str, Any]:
