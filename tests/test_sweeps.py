@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import re
+import shlex
 import shutil
 import time
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distilingua.monitoring.leaderboard import front_of
 from tests.processes import HANGS, run, start
 
 SMALL = [
@@ -25,12 +32,29 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Pa
     assert swept.returncode == 1
     assert "heads-3 failed: student.hidden_size=32 is no multiple of student.heads=3" in swept.stderr
     assert "1 of 2 jobs failed" in swept.stderr
-    assert sorted(path.name for path in (tmp_path / "sweep").iterdir() if path.is_dir()) == ["heads-2", "heads-3"]
+    assert sorted(path.name for path in (tmp_path / "sweep").glob("heads-*")) == ["heads-2", "heads-3"]
     assert (tmp_path / "sweep/heads-2/metrics.json").exists()
     first, *rest = (tmp_path / "sweep/heads-3/failed.txt").read_text().splitlines()
     assert first.startswith("failed 2")
     assert "is no multiple" in first
     assert any("Traceback" in line for line in rest)
+
+    told = swept.stdout[swept.stdout.index("best first, by score") :]
+    rows = list(csv.DictReader((tmp_path / "sweep/sweep.csv").read_text().splitlines()))
+    assert [row["status"].partition(" ")[0] for row in rows] == ["finished", "failed"]
+    metrics = json.loads((tmp_path / "sweep/heads-2/metrics.json").read_text())
+    student = metrics["models"]["student"]
+    assert float(rows[0]["score"]) == metrics["dev"]["score"]
+    assert float(rows[0]["test/de/accuracy"]) == student["languages"]["de"]["accuracy"]
+    assert float(rows[0]["bytes"]) == student["bytes"]
+    assert (tmp_path / "sweep/pareto.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(tmp_path / "sweep/summary")).Reload()
+    assert events.Tags()["images"] == ["sweep/pareto"]
+    best = re.search(r"The best: distilingua (.*)", told)
+    assert best is not None
+    again = run(*shlex.split(best[1]), "hydra.run.dir=again", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["dev"] == metrics["dev"]
 
     compared = run("compare", "sweep", folder=tmp_path)
     assert compared.returncode == 0
@@ -71,3 +95,8 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     assert resumed.stdout.count("Going on from") == 1
     assert len(list(sweep.glob("*/metrics.json"))) == 4
     assert not list(sweep.glob("*/failed.txt"))
+
+
+def test_the_front_holds_what_nothing_beats_in_both() -> None:
+    points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.5), (2.0, 0.8), (4.0, 0.9), (5.0, 0.95)]
+    assert front_of(points) == [1, 3, 0, 5]

@@ -12,10 +12,9 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,7 +26,8 @@ from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
 from distilingua.locations import conf_folder, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, told_of, varying
+from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, objective, told_of, varying
+from distilingua.parts import objectives
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -99,13 +99,13 @@ OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replac
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
-def train(cfg: DictConfig) -> float:
+def train(cfg: DictConfig) -> float | list[float]:
     """One run, or every job of a sweep; what launchers send to other processes is `job`, by its name."""
     return job(cfg)
 
 
-def job(cfg: DictConfig) -> float:
-    """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml.
+def job(cfg: DictConfig) -> float | list[float]:
+    """One run; returns what a sweeper compares: numbers that no target label goes into, see `training.select`.
 
     A job of a sweep that fails says why in its folder. The sweeper of Hydra itself would end at the first one, so it
     gets NaN; others are told by the error, and know what to do.
@@ -129,7 +129,7 @@ def job(cfg: DictConfig) -> float:
         return math.nan
 
 
-def one_run(cfg: DictConfig) -> float:
+def one_run(cfg: DictConfig) -> float | list[float]:
     """What `job` returns, or raises what is to be told."""
     run = Path(HydraConfig.get().runtime.output_dir)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes of a job, which all print the same
@@ -148,19 +148,8 @@ def one_run(cfg: DictConfig) -> float:
             from distilingua.training.train import train as train_job
 
             found = [one] if (one := train_job(cfg)) else []  # only the first process of a job has a result
-        return min((selected(one["dev"], cfg.training.select) for one in found), default=0.0)
-
-
-def selected(dev: Mapping[str, Any], by: str) -> float:
-    """What a sweeper compares: one kind of number, never another in its place."""
-    if by == "score":
-        return dev["score"]
-    if not dev["agreement"]:
-        raise UserError(
-            "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
-            "select by. Set training.select=score."
-        )
-    return min(dev["agreement"].values())
+        values = [objective(found, by) for by in objectives(cfg.training.select)]
+        return values[0] if len(values) == 1 else values
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")

@@ -6,7 +6,7 @@ import shlex
 import sys
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
+from distilingua.errors import UserError
+from distilingua.parts import OBJECTIVES, objectives
 
 SWEEP = "sweep.yaml"
 """In a sweep's folder: what was typed for it (`hydra`, `task`) and the keys that vary. Hydra's multirun.yaml is written
@@ -37,7 +39,10 @@ class Sweep(Callback):
             file.write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), "utf-8")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
+
         folder = Path(config.hydra.sweep.dir)
+        conclude(folder, objectives(config.training.select))
         if failed := failures(folder):
             jobs = len(list(folder.glob("*/.hydra")))
             sys.exit(
@@ -70,6 +75,32 @@ def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies; all where nothing does, or nobody knows."""
     told = told_of(sweep)
     return [item for item in overrides if told and key_of(item) in told["varied"]] or list(overrides)
+
+
+def objective(found: Sequence[Mapping[str, Any]], by: str) -> float:
+    """What a sweeper compares: one kind of number, never another in its place, and none that a target label went into.
+    Of several tasks it is the worst.
+
+    Args:
+        found: what a run wrote to its `metrics.json`, or one for every task.
+        by: one of `parts.OBJECTIVES`.
+    """
+    worst = min if OBJECTIVES[by] == "maximize" else max
+    return worst((_of_one(metrics, by) for metrics in found), default=0.0)
+
+
+def _of_one(metrics: Mapping[str, Any], by: str) -> float:
+    dev = metrics["dev"]
+    if by == "score":
+        return float(dev["score"])
+    if by != "agreement":
+        return float(metrics["models"]["student"][by])
+    if not dev["agreement"]:
+        raise UserError(
+            "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
+            "select by. Set training.select=score."
+        )
+    return float(min(dev["agreement"].values()))
 
 
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
