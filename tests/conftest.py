@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS says to those that ask
 
-LONG = ("notebooks", "cli", "faults", "full_disk", "multitask", "train", "configs", "teachers", "question_answering")
+LONG = (
+    *("notebooks", "cli", "sweeps", "faults", "full_disk", "multitask", "train", "configs", "teachers"),
+    "question_answering",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

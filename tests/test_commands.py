@@ -15,12 +15,14 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from distilingua.commands import quoted, resume, run_name
+from distilingua.commands import job_name, quoted, resume, run_name
 from distilingua.console import Printer, console
 from distilingua.corpora import smart_home
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
+from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
+from distilingua.monitoring.sweep import SWEEP, varied_in
 from distilingua.monitoring.tables import results_table
 from tests.processes import DISTILINGUA, HANGS, launch, run
 
@@ -59,8 +61,25 @@ def test_names_can_be_pasted_and_other_settings_have_other_names() -> None:
         assert override.value() == folder
 
 
-def test_what_is_left_out_of_names() -> None:
-    assert run_name(["corpus=files", "pair=en-de"], ["corpus"]) == "pair-en-de"
+def test_numbers_have_three_digits_and_still_names_of_their_own() -> None:
+    near = [run_name([f"optimizer.lr={lr}", "seed=12345"]) for lr in ("0.00023487234", "0.00023491", "2.35e-4")]
+    assert [re.sub(r"-[0-9a-f]{8}$", "", name) for name in near[:2]] == ["lr-0.000235_seed-12345"] * 2
+    assert near[2] == "lr-2.35e-4_seed-12345"
+    assert len(set(near)) == 3
+
+
+def test_a_job_is_named_after_what_varies(tmp_path: Path) -> None:
+    told = {"hydra": [], "task": [], "varied": varied_in(["pair=en-de,en-fr", "seed=1,2", "seed=1", "student=nano"])}
+    (tmp_path / SWEEP).write_text(yaml.safe_dump(told))
+    overrides = ["student=nano", "seed=1", "pair=en-fr"]
+    assert job_name(str(tmp_path), overrides) == "pair-en-fr"
+    assert job_name(str(tmp_path / "unknown"), overrides) == run_name(overrides)
+
+
+def test_two_folders_of_one_second(tmp_path: Path) -> None:
+    found = [new_folder(str(tmp_path / "a" / "b")) for _ in range(3)]
+    assert [Path(path).name for path in found] == ["b", "b-2", "b-3"]
+    assert all(Path(path).is_dir() for path in found)
 
 
 @pytest.mark.parametrize("value", ["plain", "a b (v2)", "it's", "a=b,c", "сообщение", "50%", "a'b'c"])

@@ -16,9 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from distilingua.commands import resume, selected
+from distilingua.commands import resume
 from distilingua.console import console
 from distilingua.errors import UserError
+from distilingua.monitoring.sweep import objective
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
 from tests.conftest import passes
@@ -197,11 +198,13 @@ def test_results_are_the_same_after_a_kill_and_for_a_finished_run(
     assert not list(tmp_path.glob("*/checkpoints/**/*.ckpt"))
 
 
-def test_a_sweep_never_compares_one_number_in_place_of_another(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    assert selected({"score": 0.9, "agreement": {"en": 0.8, "de": 0.5}}, "agreement") == 0.5
-    assert selected({"score": 0.9, "agreement": {}}, "score") == 0.9
-    with pytest.raises(UserError, match=r"training\.select=agreement: no dev row"):
-        selected({"score": 0.9, "agreement": {}}, "agreement")
+def test_a_sweep_never_compares_one_number_in_place_of_another() -> None:
+    found, none = ({"dev": {"score": 0.9, "agreement": one}} for one in ({"en": 0.8, "de": 0.5}, {}))
+    assert objective([found], "agreement") == 0.5
+    assert objective([none], "score") == 0.9
+    assert objective([found, {"dev": {"score": 0.7, "agreement": {}}}], "score") == 0.7  # the worst of two tasks
+    with pytest.raises(UserError, match="there is no agreement"):
+        objective([none], "agreement")
 
 
 # --- files that were cut ----------------------------------------------------------------------------------------------

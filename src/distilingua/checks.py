@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble, TeacherSource
-from distilingua.parts import Parts, assemble, no_head, tasks_of
+from distilingua.parts import OBJECTIVES, Parts, assemble, no_head, objectives, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
@@ -63,10 +63,18 @@ def _heads(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _select(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    if cfg.training.select == "agreement" and not parts.objective.compares:
+    select = objectives(cfg.training.select)
+    if "agreement" in select and not parts.objective.compares:
         yield (
             "training.select=agreement: no term of this objective compares with a teacher, so there is no agreement. "
             "Set training.select=score."
+        )
+    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
+    wanted, given = [OBJECTIVES[by] for by in select], objectives(sweeper.get("direction") or [])
+    if given and wanted != given:
+        yield (
+            f"training.select={','.join(select)} is to {' and '.join(wanted)}, and hydra.sweeper.direction says "
+            f"{','.join(given)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
         )
 
 

@@ -13,7 +13,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
 
   distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
   distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
-  distilingua resume [RUN]               go on with an interrupted run (default: the latest)
+  distilingua resume [RUN]               go on with an interrupted run or sweep (default: the latest)
   distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
   distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
   distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE

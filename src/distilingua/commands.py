@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -11,10 +12,9 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -25,7 +25,9 @@ from rich.filesize import decimal
 from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
-from distilingua.locations import conf_folder, free_bytes, overrides_file, typed_for
+from distilingua.locations import conf_folder, free_bytes, new_folder, overrides_file, typed_for
+from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, objective, told_of, varying
+from distilingua.parts import objectives
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -35,19 +37,18 @@ PLUMBING = ("hydra", "paths", "logger", "callbacks")  # says nothing about a run
 LONGEST = 100  # characters of a folder's name
 
 
-def run_name(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
+def run_name(overrides: Sequence[str]) -> str:
     """A name for the folder of a run, of what was typed for it.
 
     It has letters, digits and `.`, `_`, `-`, `+` alone, so that it can be pasted into a shell, and into an override.
-    What cannot be spelt so, or is too long, leaves a hash, so that other settings have another name.
+    What cannot be spelt so, is rounded, or is too long, leaves a hash, so that other settings have another name.
 
     Args:
         overrides: as typed.
-        left_out: keys that do not matter.
     """
     typed = dict.fromkeys(overrides)
     keys = {item: item.lstrip("+~").partition("=")[0] for item in typed}
-    kept = [item for item, key in keys.items() if re.split(r"[./]", key)[0] not in PLUMBING and key not in left_out]
+    kept = [item for item, key in keys.items() if re.split(r"[./]", key)[0] not in PLUMBING]
     last = Counter(re.split(r"[./]", keys[item])[-1] for item in kept)
     order = {key: n for n, key in enumerate(TELLING)}
     parts, lost = [], []
@@ -55,14 +56,35 @@ def run_name(overrides: Sequence[str], left_out: Sequence[str] = ()) -> str:
         short = re.split(r"[./]", keys[item])[-1]
         key = short if last[short] == 1 else keys[item].replace("/", ".")
         value = "no" if item.startswith("~") else item.partition("=")[2]
+        exact, value = value, rounded(value)
         plain = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
         parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', plain)}".rstrip("-"))
-        if re.search(r"[^A-Za-z0-9.,+\[\]-]", value):
+        if re.search(r"[^A-Za-z0-9.,+\[\]-]", value) or value != exact:
             lost.append(item)
     name = "_".join(parts) or "default"
     if len(name) > LONGEST or lost:
         name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(kept))[:8]}"
     return name
+
+
+def rounded(value: str) -> str:
+    """A number with three digits, where it has more; whole numbers and all that is no number as they are."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    short = f"{number:.3g}"
+    return value if value.lstrip("+-").isdigit() or math.isnan(number) or float(short) == number else short
+
+
+def job_name(sweep: str, overrides: Sequence[str]) -> str:
+    """A name for the folder of a job, of what varies in its sweep.
+
+    Args:
+        sweep: the folder of the sweep.
+        overrides: of the job.
+    """
+    return run_name(varying(Path(sweep), overrides))
 
 
 def quoted(value: object) -> str:
@@ -72,11 +94,43 @@ def quoted(value: object) -> str:
 
 OmegaConf.register_new_resolver("one_minus", lambda share: 1 - share, replace=True)
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("job_name", job_name, replace=True)
+OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
-def train(cfg: DictConfig) -> float:
-    """One run; returns what a sweeper may maximise: a dev score that no target label goes into, see conf/train.yaml."""
+def train(cfg: DictConfig) -> float | list[float]:
+    """One run, or every job of a sweep; what launchers send to other processes is `job`, by its name."""
+    return job(cfg)
+
+
+def job(cfg: DictConfig) -> float | list[float]:
+    """One run; returns what a sweeper compares: numbers that no target label goes into, see `training.select`.
+
+    A job of a sweep that fails says why in its folder. The sweeper of Hydra itself would end at the first one, so it
+    gets NaN; others are told by the error, and know what to do.
+    """
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
+        return one_run(cfg)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        found = one_run(cfg)
+        (folder / FAILED).unlink(missing_ok=True)
+        return found
+    except Stopped:
+        told = f"The whole sweep goes on with: distilingua resume {shlex.quote(HydraConfig.get().sweep.dir)}"
+        print(told, file=sys.stderr)
+        raise
+    except Exception as raised:
+        note_failure(folder / FAILED, raised)
+        if not HydraConfig.get().sweeper._target_.endswith("BasicSweeper"):
+            raise
+        print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
+        return math.nan
+
+
+def one_run(cfg: DictConfig) -> float | list[float]:
+    """What `job` returns, or raises what is to be told."""
     run = Path(HydraConfig.get().runtime.output_dir)
     first = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes of a job, which all print the same
     with (
@@ -94,19 +148,8 @@ def train(cfg: DictConfig) -> float:
             from distilingua.training.train import train as train_job
 
             found = [one] if (one := train_job(cfg)) else []  # only the first process of a job has a result
-        return min((selected(one["dev"], cfg.training.select) for one in found), default=0.0)
-
-
-def selected(dev: Mapping[str, Any], by: str) -> float:
-    """What a sweeper compares: one kind of number, never another in its place."""
-    if by == "score":
-        return dev["score"]
-    if not dev["agreement"]:
-        raise UserError(
-            "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
-            "select by. Set training.select=score."
-        )
-    return min(dev["agreement"].values())
+        values = [objective(found, by) for by in objectives(cfg.training.select)]
+        return values[0] if len(values) == 1 else values
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
@@ -213,10 +256,10 @@ def readable_errors(unused: Path | None = None, cache: Path | None = None) -> It
             error = no_room(full, [folder for folder in (unused, cache) if folder], unused)
         if error is None:
             raise
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise error from None  # it is told beside the other jobs
         if unused and not began:
             shutil.rmtree(unused)
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise error from None  # the launcher reports it beside the other jobs
         sys.exit("\n".join(f"distilingua: {problem}" for problem in str(error).splitlines()))
 
 
@@ -238,17 +281,24 @@ def no_room(full: OSError, folders: Sequence[Path], run: Path | None) -> UserErr
 
 
 def resume(arguments: list[str]) -> list[str]:
-    """The overrides of a run, in its own folder, where its checkpoints are."""
+    """The overrides of a run, or of a sweep, in its own folder, where its checkpoints are. Without a folder, of the
+    latest."""
     if arguments:
         folder = Path(arguments[0])
     else:
-        runs = sorted(Path("outputs").glob("*/*/.hydra/overrides.yaml"))
+        runs = [file.parents[1] for file in Path("outputs").glob("*/*/.hydra/overrides.yaml")]
+        runs += [file.parent for file in Path("multirun").glob(f"*/*/{SWEEP}")]
         if not runs:
-            sys.exit("distilingua resume: no run under outputs/. Name its folder: distilingua resume RUN.")
-        folder = runs[-1].parents[1]
+            sys.exit("distilingua resume: no run under outputs/ or multirun/. Name its folder: distilingua resume RUN.")
+        folder = max(runs, key=lambda run: run.parts[-2:])  # their names begin with date and time
+    if told := told_of(folder):
+        hydra_own = [item for item in told["hydra"] if not item.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+        return ["-m", *hydra_own, *told["task"], f"hydra.sweep.dir={quoted(folder)}", *arguments[1:]]
     overrides = overrides_file(folder)
     if overrides is None:
-        sys.exit(f"distilingua resume: {folder} is not the folder of a run (no .hydra/overrides.yaml in it).")
+        sys.exit(
+            f"distilingua resume: {folder} is not the folder of a run or a sweep (no .hydra/overrides.yaml or {SWEEP})."
+        )
     typed = typed_for(overrides)
     if typed is None:
         sys.exit(

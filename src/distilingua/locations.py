@@ -1,8 +1,9 @@
-"""Where things are: `package:NAME/FOLDER`, `conf/`, and what was typed for a run; and how much room there is."""
+"""Where things are: `package:NAME/FOLDER`, `conf/`, what was typed for a run, how much room there is; a new folder."""
 
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import shutil
 from pathlib import Path
 
@@ -61,3 +62,17 @@ def typed_for(overrides: Path) -> list[str] | None:
     except (OSError, ValueError, yaml.YAMLError):
         return None
     return [str(item) for item in typed] if isinstance(typed, list) else None
+
+
+def new_folder(path: str) -> str:
+    """This folder, or path-2, path-3 and so on where it is there already: made here, so that of two commands that start
+    in the same second each has its own."""
+    for n in itertools.count(1):
+        folder = Path(path if n == 1 else f"{path}-{n}")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+            return str(folder)
+        except FileExistsError:
+            continue
+    raise AssertionError  # there is always another number

@@ -34,6 +34,19 @@ LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than w
 )
 
 
+OBJECTIVES = {  # what a sweeper may compare, and which way is better
+    "score": "maximize",  # the main one, on the source's dev split
+    "agreement": "maximize",  # with the teacher on dev, in the worst language
+    "bytes": "minimize",  # of the student's weights
+    "latency_ms": "minimize",  # for one sentence
+}
+
+
+def objectives(select: Any) -> list[str]:
+    """`training.select` as a list: one name, or several."""
+    return [str(by) for by in select] if OmegaConf.is_list(select) or isinstance(select, list) else [str(select)]
+
+
 GOES_WITH = {  # choices for every backbone, for messages
     "encoder": "student=tiny teacher=minilm_en",
     "encoder-decoder": "student=seq2seq_tiny teacher=seq2seq_scratch",
@@ -189,7 +202,8 @@ def check_training(cfg: DictConfig) -> None:
         whole("training.workers", training.workers, 0),
         share("training.language_alpha", training.language_alpha),
         share("training.on_policy", training.on_policy),
-        one_of("training.select", training.select, ("score", "agreement")),
+        *(one_of("training.select", by, OBJECTIVES) for by in objectives(training.select)),
+        "training.select=[] names nothing. Set training.select=score." if not objectives(training.select) else None,
         whole("seed", cfg.seed, 0),
         positive("optimizer.lr", cfg.optimizer.lr, "1e-3") if cfg.optimizer.lr is not None else None,
         share("lr_schedule.warmup", cfg.lr_schedule.warmup),

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Group
+from rich.text import Text
 
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
+from distilingua.monitoring.sweep import failures
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, resampled
 
 
@@ -23,7 +25,8 @@ def compare(folders: list[Path]) -> Group:
     `95 %` is the student's interval over groups of test rows and seeds, `gain` what it is better than direct transfer
     on the same rows and seeds, with its interval; a star says that chance alone would not do it, by Holm's correction
     over languages.
-    `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class.
+    `kept` is student / teacher, `read right` the share of training rows whose soft label names the true class. Below
+    are the jobs that failed, and why.
 
     Args:
         folders: searched for `metrics.json` at any depth.
@@ -47,8 +50,13 @@ def compare(folders: list[Path]) -> Group:
     refuse(*damaged)
     runs = {setting: [metrics for _, metrics, _ in seeds.values()] for setting, seeds in found.items()}
     files = {setting: [file for *_, file in seeds.values()] for setting, seeds in found.items()}
+    failed = [f"{job.name} {why}" for job, why in failures(*folders).items()]
     if not runs:
-        raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
+        raise UserError(
+            "\n".join(
+                [f"no metrics.json under {', '.join(map(str, folders))}. Name a folder of finished runs.", *failed]
+            )
+        )
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
     tables = []
     for setting, seeds in runs.items():
@@ -78,7 +86,7 @@ def compare(folders: list[Path]) -> Group:
                 f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
             )
         tables.append(table)
-    return Group(*tables)
+    return Group(*tables, *(Text(told) for told in failed))
 
 
 def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:

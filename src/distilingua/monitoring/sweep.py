@@ -1,0 +1,124 @@
+"""A sweep as a whole: what was typed for it, what varies in it, which of its jobs failed, and how its jobs compare."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+from distilingua.artifacts import whole_file
+from distilingua.errors import UserError
+from distilingua.parts import OBJECTIVES, objectives
+
+SWEEP = "sweep.yaml"
+"""In a sweep's folder: what was typed for it (`hydra`, `task`) and the keys that vary. Hydra's multirun.yaml is written
+by some sweepers only."""
+FAILED = "failed.txt"
+"""In a job's folder: why it failed. The try that succeeds takes it away."""
+
+
+class Sweep(Callback):
+    """Hydra calls this before the first job of a multirun and after the last one, on the machine that started it."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        folder = Path(config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        with whole_file(folder / SWEEP) as file:
+            told = {**typed, "varied": varied_in([*params, *typed["task"]])}
+            file.write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), "utf-8")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
+
+        folder = Path(config.hydra.sweep.dir)
+        conclude(folder, objectives(config.training.select))
+        if failed := failures(folder):
+            jobs = len(list(folder.glob("*/.hydra")))
+            sys.exit(
+                f"distilingua: {len(failed)} of {jobs} jobs failed, see {FAILED} in their folders. To try them again: "
+                f"distilingua resume {shlex.quote(str(folder))}"
+            )
+
+
+def varied_in(overrides: Sequence[str]) -> list[str]:
+    """Keys with several values, in the order they were typed; of a key that is typed twice, the last one counts."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    last = {one.get_key_element(): one for one in parsed}
+    return [key for key, one in last.items() if one.is_sweep_override()]
+
+
+def told_of(sweep: Path) -> dict[str, list[str]] | None:
+    """What stands in SWEEP; None where there is none, or a damaged one."""
+    try:
+        told = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
+        return {kind: [str(item) for item in told[kind]] for kind in ("hydra", "task", "varied")}
+    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
+        return None
+
+
+def key_of(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
+    """Those of a job's overrides that its sweep varies; all where nothing does, or nobody knows."""
+    told = told_of(sweep)
+    return [item for item in overrides if told and key_of(item) in told["varied"]] or list(overrides)
+
+
+def objective(found: Sequence[Mapping[str, Any]], by: str) -> float:
+    """What a sweeper compares: one kind of number, never another in its place, and none that a target label went into.
+    Of several tasks it is the worst.
+
+    Args:
+        found: what a run wrote to its `metrics.json`, or one for every task.
+        by: one of `parts.OBJECTIVES`.
+    """
+    worst = min if OBJECTIVES[by] == "maximize" else max
+    return worst((_of_one(metrics, by) for metrics in found), default=0.0)
+
+
+def _of_one(metrics: Mapping[str, Any], by: str) -> float:
+    dev = metrics["dev"]
+    if by == "score":
+        return float(dev["score"])
+    if by != "agreement":
+        return float(metrics["models"]["student"][by])
+    if not dev["agreement"]:
+        raise UserError(
+            "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
+            "select by. Set training.select=score."
+        )
+    return float(min(dev["agreement"].values()))
+
+
+# --- jobs that fail ---------------------------------------------------------------------------------------------------
+
+
+def note_failure(file: Path, raised: BaseException) -> None:
+    """Leaves the status of a job that failed beside it: when and why in the first line, then the traceback."""
+    when = time.strftime("%Y-%m-%d %H:%M:%S")
+    lines = [f"failed {when}: {str(raised) or type(raised).__name__}", "", *traceback.format_exception(raised)]
+    with whole_file(file) as unfinished:
+        unfinished.write_text("\n".join(lines), "utf-8")
+
+
+def failures(*folders: Path) -> dict[Path, str]:
+    """Job -> why it failed, in a line, at any depth of these folders."""
+    found = sorted({file.resolve() for folder in folders for file in folder.rglob(FAILED)})
+    return {file.parent: first_line(file) for file in found}
+
+
+def first_line(file: Path) -> str:
+    return next(iter(file.read_text("utf-8", "replace").splitlines()), "failed")

@@ -1,0 +1,102 @@
+"""Sweeps: jobs that fail, sweeps that are killed and go on, and what is told at their end."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import shutil
+import time
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from distilingua.monitoring.leaderboard import front_of
+from tests.processes import HANGS, run, start
+
+SMALL = [
+    *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
+    *("student.hidden_size=32", "student.heads=2", "student.vocabulary=100"),
+    *("training.epochs=3", "training.batch_size=8", "trainer.precision=32-true", "~callbacks.progress_bar"),
+]
+
+
+def of(data: Path) -> str:
+    return f"corpus.path={data}"
+
+
+def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Path) -> None:
+    typed = [*SMALL, of(kept / "data"), f"paths.cache={kept / 'cache'}", "student.heads=3,2", "hydra.sweep.dir=sweep"]
+    swept = run("train", "-m", *typed, folder=tmp_path)
+    assert swept.returncode == 1
+    assert "heads-3 failed: student.hidden_size=32 is no multiple of student.heads=3" in swept.stderr
+    assert "1 of 2 jobs failed" in swept.stderr
+    assert sorted(path.name for path in (tmp_path / "sweep").glob("heads-*")) == ["heads-2", "heads-3"]
+    assert (tmp_path / "sweep/heads-2/metrics.json").exists()
+    first, *rest = (tmp_path / "sweep/heads-3/failed.txt").read_text().splitlines()
+    assert first.startswith("failed 2")
+    assert "is no multiple" in first
+    assert any("Traceback" in line for line in rest)
+
+    told = swept.stdout[swept.stdout.index("best first, by score") :]
+    rows = list(csv.DictReader((tmp_path / "sweep/sweep.csv").read_text().splitlines()))
+    assert [row["status"].partition(" ")[0] for row in rows] == ["finished", "failed"]
+    metrics = json.loads((tmp_path / "sweep/heads-2/metrics.json").read_text())
+    student = metrics["models"]["student"]
+    assert float(rows[0]["score"]) == metrics["dev"]["score"]
+    assert float(rows[0]["test/de/accuracy"]) == student["languages"]["de"]["accuracy"]
+    assert float(rows[0]["bytes"]) == student["bytes"]
+    assert (tmp_path / "sweep/pareto.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(tmp_path / "sweep/summary")).Reload()
+    assert events.Tags()["images"] == ["sweep/pareto"]
+    best = re.search(r"The best: distilingua (.*)", told)
+    assert best is not None
+    again = run(*shlex.split(best[1]), "hydra.run.dir=again", folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert json.loads((tmp_path / "again/metrics.json").read_text())["dev"] == metrics["dev"]
+
+    compared = run("compare", "sweep", folder=tmp_path)
+    assert compared.returncode == 0
+    assert "heads-3 failed 2" in compared.stdout
+    again = run("resume", "sweep", folder=tmp_path)
+    assert again.returncode == 1
+    assert "was finished on" in again.stdout
+
+
+def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
+    """Killed in its third job of four: the first failed, and is tried again; the second has its result; the third goes
+    on from its checkpoint; the fourth is new."""
+    missing = tmp_path / "missing"
+    typed = [*SMALL, f"{of(missing)},{kept / 'data'}", "seed=1,2", f"paths.cache={tmp_path / 'cache'}"]
+    shutil.copytree(kept / "data", missing)
+    rows = (missing / "en/train.jsonl").read_text().splitlines()
+    (missing / "en/train.jsonl").write_text("\n".join(rows[:100]))  # other rows, or jobs would share their models
+    (missing / "de/dev.jsonl").rename(tmp_path / "dev.jsonl")
+    job = start("train", "-m", *typed, "training.epochs=20", folder=tmp_path)
+    deadline = time.monotonic() + HANGS  # not to hang for ever
+    while job.poll() is None and time.monotonic() < deadline:
+        checkpoints = list(tmp_path.glob("multirun/*/*/*data_seed-1*/checkpoints/direct/last.ckpt"))
+        if checkpoints and not list(tmp_path.glob("multirun/*/*/*data_seed-1*/metrics.json")):
+            break
+        time.sleep(0.02)
+    job.send_signal(9)
+    job.communicate(timeout=HANGS)
+    (sweep,) = tmp_path.glob("multirun/*/*")
+    assert len(list(sweep.glob("*/failed.txt"))) == 2
+    assert not list(sweep.glob("*/metrics.json"))
+
+    (tmp_path / "dev.jsonl").rename(missing / "de/dev.jsonl")
+    older = tmp_path / "outputs/2000-01-01/00-00-00_default/.hydra"
+    older.mkdir(parents=True)
+    (older / "overrides.yaml").write_text("[]")
+    resumed = run("resume", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Going on from") == 1
+    assert len(list(sweep.glob("*/metrics.json"))) == 4
+    assert not list(sweep.glob("*/failed.txt"))
+
+
+def test_the_front_holds_what_nothing_beats_in_both() -> None:
+    points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.5), (2.0, 0.8), (4.0, 0.9), (5.0, 0.95)]
+    assert front_of(points) == [1, 3, 0, 5]
