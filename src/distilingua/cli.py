@@ -18,6 +18,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+  distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
 
 Overrides choose and change settings, from left to right, the last one wins:
@@ -34,9 +35,9 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache")):
+    if command in ("-h", "--help", "help") or (asks and command in ("resume", "evaluate", "compare", "cache", "init")):
         print(USAGE)
-    elif command in ("compare", "cache", "predict"):
+    elif command in ("compare", "cache", "predict", "init"):
         from distilingua import commands
 
         getattr(commands, command)(rest)
