@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ RUN = (
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository with every file that the page shows."""
     folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(ROOT / "pyproject.toml", folder)
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name, text in FILE.findall(PAGE):
@@ -58,6 +60,6 @@ def test_what_a_recipe_adds_is_in_the_house_style(copy: Path) -> None:
     """As it would be after the fork's own `make lint`."""
     written = [name for name, _ in FILE.findall(PAGE) if name.endswith(".py")]
     for check in (["check"], ["format", "--check"]):
-        command = ["ruff", *check, "--config", str(ROOT / "pyproject.toml"), *written]
+        command = [sys.executable, "-m", "ruff", *check, *written]
         told = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=ENVIRONMENT)
         assert told.returncode == 0, told.stdout
