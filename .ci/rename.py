@@ -13,6 +13,7 @@ STUB = """\
 # {name}
 
 What it is for, for whom, and how good it is, goes here. Made from the template distilingua, whose front page follows.
+
 """
 
 
@@ -31,7 +32,9 @@ def main(name: str = "") -> None:
         if OLD in text:
             path.write_text(text.replace(OLD, name), "utf-8")
     readme = Path("README.md")
-    readme.write_text(re.sub(r"\A# .+\n", STUB.format(name=name), readme.read_text("utf-8")), "utf-8")
+    readme.write_text(
+        re.sub(r"\A.+?(?=```bash)", STUB.format(name=name), readme.read_text("utf-8"), flags=re.S), "utf-8"
+    )
     Path(f"src/{OLD}").rename(f"src/{name}")
     print(f"src/{name}, the command {name}, conf/ and docs/ are called so now. Go on with `make test`, then README.md.")
 
