@@ -1,9 +1,10 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
+# make rename NAME=myproject: a clone becomes a project of your own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint rename clean
 
 setup: $(VENV)/.installed
 
@@ -23,6 +24,10 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+rename: setup
+	$(BIN)/python .ci/rename.py $(NAME)
+	$(BIN)/ruff check --quiet --select I --fix && $(BIN)/ruff format --quiet
 
 clean:
 	rm -rf $(VENV) .cache outputs multirun

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import distilingua
 from distilingua.cli import USAGE
 from distilingua.locations import conf_folder
 
@@ -31,7 +32,14 @@ def typed(text: str) -> set[str]:
     return {*fenced, *re.findall(r"`([^`\n]+)`", prose(text))}
 
 
-COMMANDS = sorted({line for text in PAGES.values() for line in typed(text) if re.match(r"distilingua train\b", line)})
+COMMANDS = sorted(
+    {
+        line
+        for text in PAGES.values()
+        for line in typed(text)
+        if re.match(r"distilingua train\b", line) and "corpus=cafe" not in line  # which test_recipes.py makes, and runs
+    }
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -98,8 +106,8 @@ def test_every_group_and_choice_is_listed(group: str) -> None:
 
 
 def test_the_readme_is_a_front_page() -> None:
-    size = (ROOT / "README.md").stat().st_size
-    assert size <= 9500, f"README.md has {size} bytes, 9500 at most: move what is not for everyone to a page of docs/"
+    size = len(README.replace(distilingua.__name__, "").encode())  # which may be a longer one in a fork
+    assert size <= 9300, f"README.md has {size} bytes, 9300 at most: move what is not for everyone to a page of docs/"
     for page in PAGES:
         assert page == "README.md" or f"]({page})" in README, f"README.md does not link to {page}"
 

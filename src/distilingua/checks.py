@@ -137,11 +137,14 @@ def _top_k(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    from distilingua.distillation.losses.term import Term
+    from distilingua.distillation.losses.bce import BinaryCrossEntropy
+    from distilingua.distillation.losses.ce import CrossEntropy
+    from distilingua.distillation.losses.ctc import CTC
 
     hard = type(parts.task.hard())
+    others = {CrossEntropy, BinaryCrossEntropy, CTC} - {hard}  # whom one of somebody's own serves is for them to know
     for name, term in parts.objective.terms.items():
-        if isinstance(term, Term) and not term.soft and type(term) is not hard:
+        if type(term) in others:
             own = hard.__module__.rpartition(".")[2]
             soft = "binary_kl" if own == "bce" else "kl"
             yield (

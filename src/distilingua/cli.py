@@ -19,6 +19,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+  distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
 
 Overrides choose and change settings, from left to right, the last one wins:
@@ -27,7 +28,7 @@ Overrides choose and change settings, from left to right, the last one wins:
 `distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
 """
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
-USAGE_ONLY = ("resume", "evaluate", "export", "compare", "cache")  # have no --help of their own
+USAGE_ONLY = ("resume", "evaluate", "export", "compare", "cache", "init")  # have no --help of their own
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
@@ -38,7 +39,7 @@ def main() -> None:
         quit_quietly()
     if command in ("-h", "--help", "help") or (asks and command in USAGE_ONLY):
         print(USAGE)
-    elif command in ("compare", "cache", "predict"):
+    elif command in ("compare", "cache", "predict", "init"):
         from distilingua import commands
 
         getattr(commands, command)(rest)

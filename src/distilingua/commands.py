@@ -328,6 +328,20 @@ def cache(arguments: list[str]) -> None:
         sys.exit(f"distilingua cache: {error}")
 
 
+def init(arguments: list[str]) -> None:
+    """Writes the smallest project that lives outside of a checkout of this one."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.exit("distilingua init: name a folder that is empty or not there yet, such as `distilingua init mine`.")
+    folder = Path(arguments[0])
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        sys.exit(f"distilingua init: {folder} is there, and not empty. Name another folder.")
+    try:
+        shutil.copytree(Path(__file__).parent / "starter", folder, dirs_exist_ok=True)
+    except OSError as error:
+        sys.exit(f"distilingua init: {folder} cannot be written ({error}). Name another folder.")
+    print(f"Go on with `cd {shlex.quote(str(folder))}` and its README.md.")
+
+
 def predict(arguments: list[str]) -> None:
     """Answers texts."""
     from distilingua.delivery.predict import predict as answer

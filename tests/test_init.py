@@ -1,0 +1,71 @@
+"""A project outside of a checkout, with the package as `pip install` leaves it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ENVIRONMENT, run, start
+
+ROOT = Path(__file__).parents[1]
+RUN = "import sys; sys.path.insert(0, {!r}); from distilingua.cli import main; main()"  # this copy, no checkout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Code that runs a wheel that has been installed."""
+    folder = tmp_path_factory.mktemp("installed")
+    wheels, site = folder / "wheels", folder / "site"
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(wheels), str(ROOT)]
+    subprocess.run(build, check=True, env=ENVIRONMENT)
+    (wheel,) = wheels.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, env=ENVIRONMENT)
+    return RUN.format(str(site))
+
+
+def test_the_project_that_init_writes_trains_from_an_installed_wheel(installed: str, tmp_path: Path) -> None:
+    """Every command of its README, the last one at a size for trying it."""
+    with start("init", "ours", folder=tmp_path, code=installed) as job:
+        assert "cd ours" in job.communicate(timeout=600)[0]
+    project = tmp_path / "ours"
+    readme = (project / "README.md").read_text("utf-8")
+    commands = [line.split("#")[0] for line in re.findall(r"^distilingua (.+)$", readme, re.M)]
+    assert [command.split()[0] for command in commands] == ["corpus", "train", "train"]
+    for command in commands[:2]:
+        with start(*shlex.split(command), folder=project, code=installed, OMP_NUM_THREADS="1") as job:
+            out, err = job.communicate(timeout=600)
+        assert job.returncode == 0, err
+    (metrics,) = project.glob("outputs/*/*/metrics.json")
+    found = json.loads(metrics.read_text("utf-8"))
+    assert set(found["models"]["student"]["languages"]) == {"en", "de"}
+    assert "distilled" in out
+
+
+def test_a_choice_of_ones_own_stands_beside_those_of_the_package(installed: str, tmp_path: Path) -> None:
+    own = tmp_path / "mine/pair/x.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [base]\nsource: en\ntargets: [nl, sv]\n", "utf-8")
+    options = ["--config-dir", "mine", "pair=x", "--cfg", "job", "--package", "pair"]
+    with start("train", *options, folder=tmp_path, code=installed) as job:
+        out, err = job.communicate(timeout=600)
+    assert "- sv" in out, err
+    assert "protocol: zero_shot" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["--force"], ["a", "b"], ["full"], ["full/file"], ["full/file/inside"]])
+def test_init_writes_over_nothing(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("mine", "utf-8")
+    told = run("init", *arguments, folder=tmp_path)
+    assert told.returncode == 1
+    assert len(told.stderr.strip().splitlines()) == 1
+    assert "folder" in told.stderr.lower()
+    assert (tmp_path / "full/file").read_text("utf-8") == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["full"]

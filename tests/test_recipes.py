@@ -1,0 +1,65 @@
+"""What docs/recipes.md tells to write and to type, done so in a copy of the repository."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.processes import ENVIRONMENT, start
+
+ROOT = Path(__file__).parents[1]
+PAGE = (ROOT / "docs/recipes.md").read_text("utf-8")
+FILE = re.compile(r"^```\w+\n# ((?:src|conf)/\S+)\n(.*?)^```$", re.M | re.S)
+COMMANDS = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
+SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
+RECIPES = [title for title, body in SECTIONS.items() if FILE.search(body)]
+RUN = (
+    "import sys; sys.path.insert(0, {!r}); from distilingua.cli import main; main()"  # this copy, not what is installed
+)
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The repository with every file that the page shows."""
+    folder = tmp_path_factory.mktemp("copy")
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    for name in ("src", "conf"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in FILE.findall(PAGE):
+        path = folder / name
+        assert not path.exists(), f"{name} is there already"
+        path.write_text(text, "utf-8")
+    return folder
+
+
+def test_what_can_be_added_has_a_recipe() -> None:
+    wanted = {"corpus", "pair", "teacher", "student", "term", "schedule", "augmentation", "task"}
+    assert {title.split()[-1] for title in RECIPES} == wanted
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_works_as_it_is_written(copy: Path, recipe: str) -> None:
+    commands = [line for block in COMMANDS.findall(SECTIONS[recipe]) for line in block.splitlines()]
+    assert commands, f"{recipe} ends without a command that tries it"
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        assert name == "distilingua"
+        with start(*arguments, folder=copy, code=RUN.format(str(copy / "src")), OMP_NUM_THREADS="1") as job:
+            out, err = job.communicate(timeout=600)
+        assert job.returncode == 0, f"{command}\n{out[-2000:]}{err[-3000:]}"
+        assert "distilled" in out or "direct" in command or arguments[0] == "corpus", out
+
+
+def test_what_a_recipe_adds_is_in_the_house_style(copy: Path) -> None:
+    """As it would be after the fork's own `make lint`."""
+    written = [name for name, _ in FILE.findall(PAGE) if name.endswith(".py")]
+    for check in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *check, *written]
+        told = subprocess.run(command, cwd=copy, capture_output=True, text=True, env=ENVIRONMENT)
+        assert told.returncode == 0, told.stdout
