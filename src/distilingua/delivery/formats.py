@@ -34,12 +34,14 @@ class Student:
         encoder: how it reads.
         inputs: of two rows or more, each of two pieces or more: a size of 0 or 1 would become a constant of the graph.
         parameters: how many weights it has.
+        temperature: what calibrates its probabilities; None where it chooses no class.
     """
 
     load: Callable[[], PreTrainedModel]
     encoder: Encoder
     inputs: dict[str, Tensor]
     parameters: int
+    temperature: float | None = None
 
 
 class Format(Protocol):

@@ -14,7 +14,7 @@ from rich.console import Group
 
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
-from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, resampled
+from distilingua.statistics.bootstrap import difference, group_sums, holm, interval
 
 
 def compare(folders: list[Path]) -> Group:
@@ -96,8 +96,8 @@ def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
             if all(name in one[lang] for one in read)
         }
         if "student_counts" in sums:
-            low, high = interval(resampled(sums["student_counts"]))
-            sure[lang] = f"{100 * max(low, 0):.1f}–{100 * high:.1f}"
+            low, high = interval(sums["student_counts"])
+            sure[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
         if len(sums) == 2:
             gaps[lang] = difference(sums["student_counts"], sums["direct_counts"])
     corrected = holm({lang: gap.p for lang, gap in gaps.items()})
