@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -224,7 +225,7 @@ def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
     assert compared.returncode == 0, compared.stderr
     line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
     assert "–" in line
-    assert " to " in line
+    assert re.search(r" \+\d+\.\d \(-?\d+\.\d–\d+\.\d\)\*", line)
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -16,6 +16,9 @@ from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval
 
+LEAST = 0.05  # p below which a gain has its star
+WIDTHS = {"lang": 5, "95 %": 10, "gain": 18, "kept": 11, "sec": 4}  # of columns that hold no mean ± deviation
+
 
 def compare(folders: list[Path]) -> Group:
     """A table per setting, a row per language: the main score in percent as mean ± standard deviation over seeds.
@@ -50,6 +53,8 @@ def compare(folders: list[Path]) -> Group:
     if not runs:
         raise UserError(f"no metrics.json under {', '.join(map(str, folders))}. Name the folder of a finished sweep.")
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
+    known = {setting: _sure(files[setting]) for setting in runs}
+    sure_of = ("95 %", "gain") if any(sure for sure, _ in known.values()) else ()
     tables = []
     for setting, seeds in runs.items():
         score = next(iter(seeds[0]["shown"]))
@@ -58,11 +63,11 @@ def compare(folders: list[Path]) -> Group:
             f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}"
             + (f" (again: {again[setting]})" if again[setting] else ""),
             ("lang",),
-            (*names, "95 %", "gain", "kept", "read right", "sec"),
+            (*names, *sure_of, "kept", "read right", "sec"),
         )
         for column in table.columns:
-            column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
-        sure, gains = _sure(files[setting])
+            column.min_width = WIDTHS.get(str(column.header), 10)  # the tables line up
+        sure, gains = known[setting]
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
@@ -71,8 +76,7 @@ def compare(folders: list[Path]) -> Group:
             table.add_row(
                 lang,
                 *(_spread(values) for values in scores.values()),
-                sure.get(lang, ""),
-                gains.get(lang, ""),
+                *((sure.get(lang, ""), gains.get(lang, "")) if sure_of else ()),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
                 f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
@@ -102,7 +106,7 @@ def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
             gaps[lang] = difference(sums["student_counts"], sums["direct_counts"])
     corrected = holm({lang: gap.p for lang, gap in gaps.items()})
     return sure, {
-        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}){'*' * (corrected[lang] < 0.05)}"
+        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:.1f}–{100 * gap.high:.1f}){' *'[corrected[lang] < LEAST]}"
         for lang, gap in gaps.items()
     }
 
