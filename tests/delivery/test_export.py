@@ -74,7 +74,7 @@ def test_every_artefact_is_judged_beside_teacher_and_student(exported: Path, fin
         for lang, sure in model["reliability"].items():
             low, high = sure["interval"]
             assert low <= model["languages"][lang]["accuracy"] <= high
-        assert set(found["differences"][f"{name} - student"]) == {"en", "de"}
+        assert (f"{name} - student" in found["differences"]) == (model["changed"] > 0)
     assert found["models"]["onnx"]["changed"] == 0
     assert found["models"]["onnx_int8"]["parity"] > 0  # it is another computation
     assert found["models"]["onnx_int8"]["bytes"] < 0.6 * found["models"]["onnx"]["bytes"]

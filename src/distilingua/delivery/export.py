@@ -157,7 +157,8 @@ def judgements(
     formats: Mapping[str, Format],
     rows: Rows,
 ) -> dict[str, Any]:
-    """Teacher, student and every artefact, side by side; and by how much artefacts are better than the student."""
+    """Teacher, student and every artefact, side by side; and by how much artefacts that answer otherwise than the
+    student are better."""
     from distilingua.delivery.judge import all_threads, changed, clock, parity
     from distilingua.training.evaluate import evaluate, trust
 
@@ -166,7 +167,8 @@ def judgements(
     predictors: dict[str, AnyPredictor] = {name: load(1) for name, load in loaders.items()}
     evaluations = {name: evaluate(one, rows.test, name) for name, one in predictors.items()}
     temperatures = dict.fromkeys(predictors, student.temperature)
-    pairs = [(name, "student") for name in made]
+    shares = {name: changed(evaluations[name], evaluations["student"]) for name in made}
+    pairs = [(name, "student") for name, share in shares.items() if share]
     trusted = trust(predictors, evaluations, rows.test, judged.corpus, temperatures, ["student"], pairs)
     found: dict[str, Any] = {
         name: {
@@ -175,7 +177,7 @@ def judgements(
             "languages": {lang: one.scores for lang, one in each.items()},
             "reliability": trusted.models[name],
             "parity": None if name == "student" else parity(each, evaluations["student"]),
-            "changed": None if name == "student" else changed(each, evaluations["student"]),
+            "changed": shares.get(name),
         }
         for name, each in evaluations.items()
     }

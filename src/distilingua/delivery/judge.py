@@ -149,9 +149,9 @@ def artefacts_table(found: Mapping[str, Any]) -> Table:
     score, heading = next(iter(found["shown"].items()))
     languages = list(next(iter(found["models"].values()))["languages"])
     threads = list(next(iter(found["models"].values()))["speed"])
-    clocks = [f"{head}\n{n} thread{'s' * (n != '1')}" for n in threads for head in ("ms", "p95", "per s")]
+    clocks = [f"{head}\n×{n}" for n in threads for head in ("ms", "p95", "per s")]
     scores = [head for lang in languages for head in (f"{heading}\n{lang}", "95 %\n")]
-    title = f"{found['task']}, {found['pair']}, on {found['machine']}; ms of one sentence, per s in batches of {BATCH}"
+    title = f"{found['task']}, {found['pair']}, {found['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
     table = plain_table(title, ("model",), (*scores, "Δ\nlogit", "changed\n%", "MB\n", *clocks))
     for name, model in found["models"].items():
         speeds = [model["speed"][n] for n in threads]
