@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,17 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from distilingua.training.reliability import disturbances, disturbed, groups_of, reliability, tally, worst_class
+from distilingua.training.evaluate import evaluated
+from distilingua.training.inference import Predictions
+from distilingua.training.reliability import (
+    disturbances,
+    disturbed,
+    groups_of,
+    reliability,
+    tally,
+    temperature_of,
+    worst_class,
+)
 
 
 def rows_of(labels: list[str], **more: list[str]) -> Dataset:
@@ -107,6 +119,36 @@ def test_a_task_of_ones_own() -> None:
     assert found.counts.tolist() == [[1, 1], [0, 1]]
 
 
+@pytest.mark.parametrize("made", [classes, several, tags])
+def test_one_temperature_calibrates_what_was_too_sure(made: Any) -> None:
+    """Logits of labels that were drawn from them, times 4: the temperature is 4, whatever the task."""
+    task, answers, rows, encoded = made()
+    torch.manual_seed(1)
+    if made is several:
+        draws = [torch.bernoulli(answer.sigmoid())[0] for answer in answers]
+        labels = [json.dumps([name for name, yes in zip(task.labels, draw, strict=True) if yes]) for draw in draws]
+    else:
+        draws = [torch.distributions.Categorical(logits=answer).sample() for answer in answers]
+        labels = [" ".join(task.labels[int(n)] for n in draw) for draw in draws]
+    drawn = rows_of(labels)
+    found = Predictions(
+        [4 * answer for answer in answers], task.probabilities([4 * a for a in answers], None, {}), encoded
+    )
+    temperature = temperature_of(task, drawn, found)
+    assert temperature is not None
+    assert 2.5 < temperature < 6
+    assert temperature_of(QuestionAnswering(), drawn, found) is None
+    predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None))
+    judged, made_of = (
+        evaluated(predictor, drawn, found),
+        tally(task, task.evaluate(found.answers, drawn, encoded, None)[1], drawn),
+    )
+    assert made_of is not None
+    told = reliability(task, drawn, judged, made_of, rows["id"][:], temperature)
+    assert told["calibration_error_scaled"] < told["calibration_error"]
+    assert told["interval"][0] < judged.scores[next(iter(task.shown))] < told["interval"][1]
+
+
 def test_the_worst_class_has_rows_enough_to_say_so() -> None:
     task = TextClassification().fit_labels(["a", "b", "c"])
     labels, told = ["a"] * 6 + ["b"] * 10 + ["c"] * 4, ["a"] * 5 + ["b"] + ["b"] * 7 + ["a"] * 3 + ["a"] * 4
@@ -158,7 +200,7 @@ def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
         answer = run("train", *settings(kept), *options, folder=tmp_path)
         assert answer.returncode == 0, answer.stderr
     assert "How far to trust them" in answer.stdout
-    assert "student − direct is" in answer.stdout
+    assert "student - direct" in answer.stdout
     metrics = json.loads((tmp_path / "runs/1/metrics.json").read_text("utf-8"))
     for model in metrics["models"].values():
         for lang, told in model["reliability"].items():
@@ -168,7 +210,7 @@ def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
     student = metrics["models"]["student"]["reliability"]["de"]
     assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error_scaled"} <= set(student)
     assert metrics["temperature"] > 0
-    gap = metrics["differences"]["student-direct"]["de"]
+    gap = metrics["differences"]["student - direct"]["de"]
     scores = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
     assert gap["value"] == pytest.approx(scores["student"] - scores["direct"], abs=2e-4)
     assert gap["low"] <= gap["value"] <= gap["high"]
@@ -183,11 +225,11 @@ def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
     assert compared.returncode == 0, compared.stderr
     line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
     assert "–" in line
-    assert " to " in line
+    assert re.search(r" \+\d+\.\d \(-?\d+\.\d–\d+\.\d\)\*", line)
 
 
 def test_what_is_not_known_is_left_out() -> None:
     class Odd:
         """No task of this package."""
 
-    assert reliability(Odd(), None, type("E", (), {"predicted": []})(), []) == {}  # type: ignore[arg-type]
+    assert tally(Odd(), [], None) is None  # type: ignore[arg-type]

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -17,6 +17,9 @@ from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
 from distilingua.parts import Judged, assemble_judged
 from distilingua.tasks.task import Task
+
+if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
+    from distilingua.data.rows import Rows
 
 
 def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict[str, Any]:
@@ -32,18 +35,21 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     """
     models, judged = prepare(cfg, task_typed)
     quieten()
-    from distilingua.training.evaluate import evaluate, figures, latency, predictions, trust
+    from distilingua.training.evaluate import calibrating, evaluate, figures, latency, predictions, trust
     from distilingua.training.inference import device_of
 
-    rows = test_rows(cfg, judged)
+    read = rows_of(cfg, judged)
+    rows, dev = read.test, read.dev[judged.pair.source]
     prefix, device = cfg.student.get("prefix", ""), device_of(cfg.trainer)
     predictors = {name: model.predictor(judged.task, device, prefix) for name, model in models.items()}
     for name, predictor in predictors.items():
         check_classes(models[name].given, predictor.encoder.task, rows)
     evaluations = {name: evaluate(predictor, rows, name) for name, predictor in predictors.items()}
+    temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
     milliseconds = latency(predictors, next(iter(rows.values())))
     first, *others = predictors
-    trusted = trust(predictors, evaluations, rows, judged.corpus, {}, predictors, [(first, name) for name in others])
+    pairs = [(first, name) for name in others]
+    trusted = trust(predictors, evaluations, rows, judged.corpus, temperatures, predictors, pairs)
     found = {
         "task": judged.task.name,
         "pair": judged.pair.name,
@@ -52,6 +58,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         "given": {name: model.given for name, model in models.items()},
         "models": figures(predictors, evaluations, milliseconds, trusted),
         "differences": trusted.differences,
+        "temperatures": temperatures,
         "note": judged.task.note,
     }
     write(folder, found, predictions(rows, evaluations, trusted=trusted))
@@ -94,11 +101,11 @@ def names_of(given: Sequence[str]) -> list[str]:
     raise UserError(f"{twice} is named twice. Name every model once.")
 
 
-def test_rows(cfg: DictConfig, judged: Judged) -> Mapping[str, Any]:
-    """Cleaned test rows with their labels, per language."""
+def rows_of(cfg: DictConfig, judged: Judged) -> Rows:
+    """Clean rows with their labels: those of test are judged on, those of dev calibrate."""
     from distilingua.data.rows import load_rows
 
-    return load_rows(judged.corpus, instantiate(cfg.cleaning), judged.pair, None, [], judged.task).test
+    return load_rows(judged.corpus, instantiate(cfg.cleaning), judged.pair, None, [], judged.task)
 
 
 def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
@@ -123,13 +130,10 @@ def write(folder: Path, found: dict[str, Any], answers: Any) -> None:
 
 
 def show(found: dict[str, Any]) -> None:
-    from distilingua.monitoring.tables import differences_told, models_table, trust_table
+    from distilingua.monitoring.tables import models_table, trust_tables
 
     title = f"{found['task']}, {found['pair']}; ms on {found['device']}"
-    console.print_whole(models_table(title, found["models"], found["shown"]))
-    if table := trust_table(found["models"]):
+    for table in (models_table(title, found["models"], found["shown"]), *trust_tables(found)):
         console.print_whole(table)
-    for told in differences_told(found["differences"]):
-        console.print(told)
     if found["note"]:
         console.print(found["note"])

@@ -16,13 +16,14 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.artifacts import whole_file
 from distilingua.console import console, quieten
 from distilingua.delivery.card import write_card
-from distilingua.delivery.evaluate import check_classes, test_rows
+from distilingua.delivery.evaluate import check_classes, rows_of
 from distilingua.delivery.formats import Format, Student, plain, sample_inputs, written
 from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, known_task, load_weights, overrides_of, run_of
-from distilingua.errors import Problems, UserError, refuse, whole
+from distilingua.errors import Problems, UserError, refuse, truth, whole
 from distilingua.parts import Judged, assemble_judged
 
 if TYPE_CHECKING:
+    from distilingua.data.rows import Rows
     from distilingua.delivery.judge import Loader
     from distilingua.training.inference import AnyPredictor
 
@@ -38,11 +39,11 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     """
     model, judged, formats = prepare(cfg, task_typed)
     quieten()
-    rows = test_rows(cfg, judged)
+    rows = rows_of(cfg, judged)
     student = student_of(cfg, model, judged, rows)
-    describe(model, student, folder)
+    describe(cfg, model, student, folder)
     made = {name: write(name, one, student, folder) for name, one in formats.items()}
-    found = {**about(cfg, judged, student), "models": judged_models(cfg, model, judged, student, made, formats, rows)}
+    found = about(cfg, judged, student) | judgements(cfg, model, judged, student, made, formats, rows)
     finish(cfg, model, found, folder)
     return found
 
@@ -59,6 +60,7 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
     with problems:
         refuse(
             whole("sentences", cfg.sentences, 1),
+            truth("temperature", cfg.temperature),
             "format=[] names none. Type format=[hub], or [hub,onnx,onnx_int8]." if not cfg.get("format") else None,
         )
     if cfg.push:
@@ -86,19 +88,27 @@ def check_push(name: str) -> None:
         raise UserError(f"push={name}: {problem}. Log in with `hf auth login`, or set HF_TOKEN.")
 
 
-def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Mapping[str, Any]) -> Student:
-    """The model as formats take it."""
+def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Rows) -> Student:
+    """The model as formats take it.
+
+    Raises:
+        UserError: classes of the corpus that it does not know; a temperature for answers that are no classes.
+    """
+    from distilingua.training.evaluate import calibrating
     from distilingua.training.inference import CPU
 
     predictor = model.predictor(judged.task, CPU, cfg.student.get("prefix", ""))
     encoder = predictor.encoder
-    check_classes(model.given, encoder.task, rows)
-    inputs = sample_inputs(encoder, next(iter(rows.values())))
+    check_classes(model.given, encoder.task, rows.test)
+    temperature = calibrating(predictor, rows.dev[judged.pair.source], "student")
+    if cfg.temperature and temperature is None:
+        raise UserError(f"temperature=true: answers of task={encoder.task.name} are no classes. Leave it out.")
+    inputs = sample_inputs(encoder, next(iter(rows.test.values())))
     load = partial(load_weights, model, encoder.task, encoder.tokenizer)
-    return Student(load, encoder, inputs, predictor.parameters)
+    return Student(load, encoder, inputs, predictor.parameters, temperature)
 
 
-def describe(model: Delivered, student: Student, folder: Path) -> None:
+def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) -> None:
     """Writes what all formats share: config.json with how the model reads, and a tokenizer that cuts long texts."""
     task, tokenizer = student.encoder.task, student.encoder.tokenizer
     config = plain(student.load()).config
@@ -106,6 +116,8 @@ def describe(model: Delivered, student: Student, folder: Path) -> None:
         each = type(task).__name__ == "MultiLabel"
         config.problem_type = "multi_label_classification" if each else "single_label_classification"
     own = {"prefix": student.encoder.prefix, **model.settings, "parameters": student.parameters}
+    if cfg.temperature:
+        own["temperature"] = student.temperature
     typed = [item for item in overrides_of(model.given) if HARMLESS.fullmatch(item)]
     setattr(config, OWN, {**own, "overrides": own.get("overrides", typed)})
     if hasattr(config, "first_weights"):  # where its training began; a path of this machine
@@ -136,43 +148,50 @@ def about(cfg: DictConfig, judged: Judged, student: Student) -> dict[str, Any]:
     }
 
 
-def judged_models(
+def judgements(
     cfg: DictConfig,
     model: Delivered,
     judged: Judged,
     student: Student,
     made: Mapping[str, Path],
     formats: Mapping[str, Format],
-    rows: Mapping[str, Any],
+    rows: Rows,
 ) -> dict[str, Any]:
-    """Teacher, student and every artefact, side by side."""
-    from distilingua.delivery.judge import all_threads, changed, clock, judge, parity
+    """Teacher, student and every artefact, side by side; and by how much artefacts that answer otherwise than the
+    student are better."""
+    from distilingua.delivery.judge import all_threads, changed, clock, parity
+    from distilingua.training.evaluate import evaluate, trust
 
     loaders: dict[str, Loader] = {name: partial(_load, formats[name], made[name], student) for name in made}
     loaders = {"student": lambda _: model.predictor(judged.task, _cpu(), student.encoder.prefix), **loaders}
     predictors: dict[str, AnyPredictor] = {name: load(1) for name, load in loaders.items()}
-    judgements = {name: judge(one, rows, name) for name, one in predictors.items()}
+    evaluations = {name: evaluate(one, rows.test, name) for name, one in predictors.items()}
+    temperatures = dict.fromkeys(predictors, student.temperature)
+    shares = {name: changed(evaluations[name], evaluations["student"]) for name in made}
+    pairs = [(name, "student") for name, share in shares.items() if share]
+    trusted = trust(predictors, evaluations, rows.test, judged.corpus, temperatures, ["student"], pairs)
     found: dict[str, Any] = {
         name: {
             "bytes": predictors[name].bytes,
             "parameters": student.parameters,
-            "languages": judgement.scores,
-            "parity": None if name == "student" else parity(judgement, judgements["student"]),
-            "changed": None if name == "student" else changed(judgement, judgements["student"]),
+            "languages": {lang: one.scores for lang, one in each.items()},
+            "reliability": trusted.models[name],
+            "parity": None if name == "student" else parity(each, evaluations["student"]),
+            "changed": shares.get(name),
         }
-        for name, judgement in judgements.items()
+        for name, each in evaluations.items()
     }
     teacher = teacher_of(cfg, model)
     if teacher is not None:
         figures, load = teacher
         found = {"teacher": {**figures, "parity": None, "changed": None}, **found}
         loaders = {"teacher": load, **loaders}
-    sample = next(iter(rows.values()))
+    sample = next(iter(rows.test.values()))
     for threads in sorted({1, all_threads()}):
         speeds = clock(loaders, sample, cfg.sentences, threads)
         for name, speed in speeds.items():
             found[name].setdefault("speed", {})[str(threads)] = asdict(speed)
-    return found
+    return {"models": found, "differences": trusted.differences, "temperature": student.temperature}
 
 
 def _load(form: Format, made: Path, student: Student, threads: int) -> AnyPredictor:
@@ -210,7 +229,8 @@ def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Calla
             members += [Predictor(shape, encoder, _cpu(), precision=str(source.precision))] * source.seeds
         return members[0] if len(members) == 1 else EnsemblePredictor([(one, None) for one in members], [])
 
-    return {name: figures[name] for name in ("bytes", "parameters", "languages")}, load
+    known = ("bytes", "parameters", "languages", "reliability")
+    return {name: figures[name] for name in known if name in figures}, load
 
 
 def _shape(source: Any, task: Any, tokenizer: Any) -> Any:
@@ -224,11 +244,14 @@ def _shape(source: Any, task: Any, tokenizer: Any) -> Any:
 def finish(cfg: DictConfig, model: Delivered, found: dict[str, Any], folder: Path) -> None:
     """The table, the card, and the way to the hub."""
     from distilingua.delivery.judge import artefacts_table
+    from distilingua.monitoring.tables import differences_table
 
     with whole_file(folder / "export.json") as file:
         file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
     write_card(cfg, model.settings, found, folder)
     console.print_whole(artefacts_table(found))
+    if found["differences"]:
+        console.print_whole(differences_table(found["differences"]))
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
     if cfg.push:
         from huggingface_hub import HfApi

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from datasets import Dataset
 from rich.table import Table
-from torch import Tensor
 
 from distilingua.console import plain_table
 from distilingua.data.encoder import Encoder
-from distilingua.training.evaluate import evaluated
+from distilingua.monitoring.tables import spread
+from distilingua.training.evaluate import Judged
 from distilingua.training.inference import AnyPredictor, Predictor
 
 BATCH = 32
@@ -31,45 +31,24 @@ Loader = Callable[[int], AnyPredictor]
 """Gives a model that computes with so many threads."""
 
 
-@dataclass
-class Judgement:
-    """What a model answers to the test rows of every language.
+def parity(own: Mapping[str, Judged], reference: Mapping[str, Judged]) -> float | None:
+    """The largest difference between a logit and the reference's; None where answers are no logits.
 
     Args:
-        scores: language -> metric -> value.
-        told: language -> answers as text.
-        answers: language -> answers as the model gives them, see `Task.answer`.
+        own, reference: language -> what was answered to the same rows.
     """
-
-    scores: dict[str, dict[str, float]]
-    told: dict[str, list[str]]
-    answers: dict[str, list[Tensor]]
-
-
-def judge(model: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> Judgement:
-    """Its answers to all rows."""
-    scores, told, answers = {}, {}, {}
-    for lang, rows in held_out.items():
-        found = model.predict(rows, f"Judging {name} on {lang}")
-        evaluation = evaluated(model, rows, found)
-        scores[lang], told[lang], answers[lang] = evaluation.scores, evaluation.predicted, found.answers
-    return Judgement(scores, told, answers)
-
-
-def parity(own: Judgement, reference: Judgement) -> float | None:
-    """The largest difference between a logit and the reference's; None where answers are no logits."""
     pairs = [
         (a, b)
-        for lang in own.answers
-        for a, b in zip(own.answers[lang], reference.answers[lang], strict=True)
+        for lang in own
+        for a, b in zip(own[lang].found.answers, reference[lang].found.answers, strict=True)
         if a.is_floating_point()
     ]
     return max((float((a - b).nan_to_num().abs().max()) for a, b in pairs if a.numel()), default=None)
 
 
-def changed(own: Judgement, reference: Judgement) -> float:
-    """Share of rows that are answered otherwise than by the reference."""
-    pairs = [pair for lang in own.told for pair in zip(own.told[lang], reference.told[lang], strict=True)]
+def changed(own: Mapping[str, Judged], reference: Mapping[str, Judged]) -> float:
+    """Share of rows that are answered otherwise than by the reference, see `parity`."""
+    pairs = [pair for lang in own for pair in zip(own[lang].predicted, reference[lang].predicted, strict=True)]
     return sum(a != b for a, b in pairs) / len(pairs)
 
 
@@ -170,23 +149,26 @@ def artefacts_table(found: Mapping[str, Any]) -> Table:
     score, heading = next(iter(found["shown"].items()))
     languages = list(next(iter(found["models"].values()))["languages"])
     threads = list(next(iter(found["models"].values()))["speed"])
-    clocks = [
-        *(f"ms, {n} thread{'s' * (n != '1')}" for n in threads),
-        *(f"p95, {n}" for n in threads),
-        *(f"{BATCH}: per s, {n}" for n in threads),
-    ]
-    numbers = (*(f"{heading} {lang}" for lang in languages), "Δ logit", "changed", "MB", *clocks)
-    table = plain_table(f"{found['task']}, {found['pair']}, on {found['machine']}", ("model",), numbers)
+    clocks = [f"{head}\n×{n}" for n in threads for head in ("ms", "p95", "per s")]
+    scores = [head for lang in languages for head in (f"{heading}\n{lang}", "95 %\n")]
+    title = f"{found['task']}, {found['pair']}, {found['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
+    table = plain_table(title, ("model",), (*scores, "Δ\nlogit", "changed\n%", "MB\n", *clocks))
     for name, model in found["models"].items():
-        speeds = [model["speed"].get(n) for n in threads]
+        speeds = [model["speed"][n] for n in threads]
         table.add_row(
             name,
-            *(f"{100 * model['languages'][lang][score]:.1f}" for lang in languages),
+            *(
+                cell
+                for lang in languages
+                for cell in (f"{100 * model['languages'][lang][score]:.1f}", spread(model, lang))
+            ),
             "" if model["parity"] is None else f"{model['parity']:.1g}",
-            "" if model["changed"] is None else f"{100 * model['changed']:.2f} %",
+            "" if model["changed"] is None else f"{100 * model['changed']:.2f}",
             f"{model['bytes'] / 1e6:.1f}",
-            *(f"{speed['median']:.2f}" if speed else "" for speed in speeds),
-            *(f"{speed['p95']:.2f}" if speed else "" for speed in speeds),
-            *(f"{speed['per_second']:.0f}" if speed else "" for speed in speeds),
+            *(
+                cell
+                for speed in speeds
+                for cell in (f"{speed['median']:.2f}", f"{speed['p95']:.2f}", f"{speed['per_second']:.0f}")
+            ),
         )
     return table

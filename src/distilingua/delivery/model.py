@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,8 @@ class Delivered:
         given: as the user named it.
         folder: with config.json and the tokenizer.
         onnx: the file that computes; None for transformers' own.
-        settings: `task`, `cleaning`, `prefix` and `parameters` of the run it comes from, as far as they are known.
+        settings: `task`, `cleaning`, `prefix` and `parameters` of the run it comes from, as far as they are known; and
+            `temperature`, where it was exported with one.
     """
 
     given: str
@@ -93,10 +95,25 @@ class Delivered:
         task = self.fitted(task, tokenizer)
         encoder = Encoder(task, tokenizer, self.settings.get("prefix", prefix))
         if self.onnx is None:
-            return Predictor(partial(load_weights, self, task, tokenizer), encoder, device, self.folder)
-        from distilingua.delivery.runtime import OnnxPredictor
+            found = Predictor(partial(load_weights, self, task, tokenizer), encoder, device, self.folder)
+        else:
+            from distilingua.delivery.runtime import OnnxPredictor
 
-        return OnnxPredictor.of(self.onnx, encoder, self.settings.get("parameters", 0))
+            found = OnnxPredictor.of(self.onnx, encoder, self.settings.get("parameters", 0))
+        found.temperature = self.temperature
+        return found
+
+    @property
+    def temperature(self) -> float:
+        """Of its probabilities.
+
+        Raises:
+            UserError: it is none.
+        """
+        found = self.settings.get("temperature", 1.0)
+        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
+            raise UserError(f"{self.given}: its config.json says temperature={found}; expected a number above 0.")
+        return float(found)
 
 
 def find(given: str) -> Delivered:

@@ -172,7 +172,7 @@ class Answering:
         return Answer(
             task.decode(answer, row, encoded, tokenizer),
             probability,
-            every_probability(task, answer) if self.every else None,
+            every_probability(task, *self.predictor.tempered([answer])) if self.every else None,
         )
 
 

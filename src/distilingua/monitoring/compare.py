@@ -16,7 +16,10 @@ from rich.text import Text
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
 from distilingua.monitoring.sweep import failures
-from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, resampled
+from distilingua.statistics.bootstrap import difference, group_sums, holm, interval
+
+LEAST = 0.05  # p below which a gain has its star
+WIDTHS = {"lang": 5, "95 %": 10, "gain": 18, "kept": 11, "sec": 4}  # of columns that hold no mean ± deviation
 
 
 def compare(folders: list[Path]) -> Group:
@@ -58,6 +61,8 @@ def compare(folders: list[Path]) -> Group:
             )
         )
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
+    known = {setting: _sure(files[setting]) for setting in runs}
+    sure_of = ("95 %", "gain") if any(sure for sure, _ in known.values()) else ()
     tables = []
     for setting, seeds in runs.items():
         score = next(iter(seeds[0]["shown"]))
@@ -66,11 +71,11 @@ def compare(folders: list[Path]) -> Group:
             f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}"
             + (f" (again: {again[setting]})" if again[setting] else ""),
             ("lang",),
-            (*names, "95 %", "gain", "kept", "read right", "sec"),
+            (*names, *sure_of, "kept", "read right", "sec"),
         )
         for column in table.columns:
-            column.min_width = 5 if column.header in ("lang", "sec") else 11  # the tables line up
-        sure, gains = _sure(files[setting])
+            column.min_width = WIDTHS.get(str(column.header), 10)  # the tables line up
+        sure, gains = known[setting]
         for lang in seeds[0]["models"]["student"]["languages"]:
             scores = {
                 name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
@@ -79,8 +84,7 @@ def compare(folders: list[Path]) -> Group:
             table.add_row(
                 lang,
                 *(_spread(values) for values in scores.values()),
-                sure.get(lang, ""),
-                gains.get(lang, ""),
+                *((sure.get(lang, ""), gains.get(lang, "")) if sure_of else ()),
                 _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
                 _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
                 f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
@@ -104,13 +108,13 @@ def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
             if all(name in one[lang] for one in read)
         }
         if "student_counts" in sums:
-            low, high = interval(resampled(sums["student_counts"]))
-            sure[lang] = f"{100 * max(low, 0):.1f}–{100 * high:.1f}"
+            low, high = interval(sums["student_counts"])
+            sure[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
         if len(sums) == 2:
             gaps[lang] = difference(sums["student_counts"], sums["direct_counts"])
     corrected = holm({lang: gap.p for lang, gap in gaps.items()})
     return sure, {
-        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:+.1f} to {100 * gap.high:+.1f}){'*' * (corrected[lang] < 0.05)}"
+        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:.1f}–{100 * gap.high:.1f}){' *'[corrected[lang] < LEAST]}"
         for lang, gap in gaps.items()
     }
 

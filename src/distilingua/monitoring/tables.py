@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from distilingua.console import console, plain_table
-from distilingua.data.rows import Rows
+
+if TYPE_CHECKING:  # slow to import, and what makes no rows needs none
+    from distilingua.data.rows import Rows
 
 
 def show_data(rows: Rows) -> None:
@@ -100,42 +102,60 @@ def spread(model: Mapping[str, Any], lang: str) -> str:
 DISTURBED = {"typos": "typos", "upper_case": "UPPER", "no_punctuation": "no ,.!"}
 
 
-def trust_table(models: Mapping[str, Any]) -> Table | None:
-    """Per language and model, in percent: the worst class and its recall, calibration error before and after one
-    temperature, the share of rows that could be left to it at 95 % precision, and scores on disturbed copies of the
-    test set; None where nothing of it is known.
+def trust_tables(metrics: Mapping[str, Any]) -> list[Table]:
+    """How far to trust models, and one more than another; those tables of the two that have anything to say.
 
     Args:
-        models: name -> with `reliability`, see `training.reliability`.
+        metrics: with `models`, whose `reliability` is that of `training.reliability`, and `differences`.
     """
-    known = {name: model["reliability"] for name, model in models.items() if any(model.get("reliability", {}).values())}
-    if not known:
-        return None
-    heads = ("recall", "calib. error", "scaled", "alone at 95 %", *DISTURBED.values())
-    table = plain_table("How far to trust them, in percent", ("lang", "model", "worst class"), heads)
-    for lang in next(iter(known.values())):
+    tables = []
+    known = {name: model.get("reliability", {}) for name, model in metrics["models"].items()}
+    heads, rows = trust_rows(known)
+    if rows:
+        tables.append(plain_table("How far to trust them, in percent", heads[:3], heads[3:]))
+        for n, row in enumerate(rows, 1):
+            tables[0].add_row(*row, end_section=n == len(rows) or rows[n][0] != row[0])
+    return [*tables, *([differences_table(gaps)] if (gaps := metrics.get("differences")) else [])]
+
+
+def trust_rows(known: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Headings and a row per language and model, in percent: the worst class and its recall, calibration error (`ECE`)
+    before and after one temperature, the share of rows that could be left to it alone at 95 % precision, and its score
+    on disturbed copies of the test set.
+
+    Args:
+        known: model -> language -> see `training.reliability.reliability`.
+    """
+    heads = ["lang", "model", "worst class", "recall", "ECE", "scaled", "alone", *DISTURBED.values()]
+    keys = ("calibration_error", "calibration_error_scaled", "coverage_95", *DISTURBED)
+    rows = []
+    for lang in dict.fromkeys(lang for each in known.values() for lang in each):
         for name, each in known.items():
-            told = each[lang]
+            told = each.get(lang, {})
             worst = told.get("worst_class") or {}
-            numbers = [
-                told.get(key) for key in ("calibration_error", "calibration_error_scaled", "coverage_95", *DISTURBED)
-            ]
+            numbers = [worst.get("recall"), *(told.get(key) for key in keys)]
+            cells = ("" if value is None else f"{100 * value:.1f}" for value in numbers)
+            rows.append([lang, name, str(worst.get("name", "")), *cells])
+    return heads, rows
+
+
+def differences_table(differences: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What one model is better than another on the same rows, in points: per language, with its 95 % interval, p by
+    Holm's correction over languages, and the smallest difference that this test set could show.
+
+    Args:
+        differences: see `training.reliability.differences`.
+    """
+    table = plain_table("Differences, in points", ("lang", "models"), ("points", "95 %", "p", "shows from"))
+    for pair, each in differences.items():
+        for lang, gap in each.items():
             table.add_row(
                 lang,
-                name,
-                str(worst.get("name", "")),
-                *("" if value is None else f"{100 * value:.1f}" for value in (worst.get("recall"), *numbers)),
-                end_section=name == list(known)[-1],
+                pair,
+                f"{100 * gap['value']:+.1f}",
+                f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}",
+                f"{gap['p_holm']:.3f}",
+                "" if gap["detectable"] is None else f"{100 * gap['detectable']:.1f}",
+                end_section=lang == list(each)[-1],
             )
     return table
-
-
-def differences_told(differences: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Paired differences in sentences, a line each."""
-    return [
-        f"{lang}: {pair.replace('-', ' − ', 1)} is {100 * gap['value']:+.1f} points ({100 * gap['low']:+.1f} to "
-        f"{100 * gap['high']:+.1f}, p {gap['p_holm']:.3f} by Holm); this test set shows differences from "
-        f"{100 * gap['detectable']:.1f} on"
-        for pair, each in differences.items()
-        for lang, gap in each.items()
-    ]

@@ -15,6 +15,7 @@ from scipy.stats import norm
 DRAWS = 2000
 LEVEL = 0.95
 POWER = 0.8
+EQUAL = 1e-9  # draws no further apart are the same figure
 
 Score = Callable[[np.ndarray], np.ndarray]
 """Sums of tallies, (…, counts) -> scores, (…,)."""
@@ -55,10 +56,25 @@ def resampled(sums: np.ndarray, score: Score = ratio, draws: int = DRAWS, seed: 
     return found
 
 
-def interval(draws: np.ndarray, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile interval (Efron and Tibshirani 1993, chapter 13)."""
-    low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+def percentiles(draws: np.ndarray, groups: int) -> tuple[float, float]:
+    """The 95 % percentile interval of draws (Efron and Tibshirani 1993, chapter 13).
+
+    Draws that are all alike, as of a model that is always right, know nothing of the groups that were not seen: of n
+    without an exception, up to `1 - 0.025^(1/n)` of all groups may be one (the exact binomial bound of Clopper and
+    Pearson 1934; about 3.7 of n), and the interval reaches as far.
+
+    Args:
+        groups: how many groups were drawn from.
+    """
+    low, high = np.quantile(draws, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    unseen = 0.0 if np.ptp(draws) > EQUAL else 1 - ((1 - LEVEL) / 2) ** (1 / groups)
+    return float(low) - unseen, float(high) + unseen
+
+
+def interval(sums: np.ndarray, score: Score = ratio, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a score between 0 and 1, see `resampled` and `percentiles`."""
+    low, high = percentiles(resampled(sums, score, draws, seed), sums.shape[-2])
+    return max(low, 0.0), min(high, 1.0)
 
 
 class Difference(NamedTuple):
@@ -68,14 +84,15 @@ class Difference(NamedTuple):
         value: the difference, as a share.
         low, high: its 95 % interval.
         p: of no difference, two-sided.
-        detectable: the smallest difference that this test set would show at 5 % in four of five cases.
+        detectable: the smallest difference that this test set would show at 5 % in four of five cases; None where the
+            models differ in no group, or in all alike, which says nothing of how much chance there is.
     """
 
     value: float
     low: float
     high: float
     p: float
-    detectable: float
+    detectable: float | None
 
 
 def difference(
@@ -84,19 +101,22 @@ def difference(
     """Paired: both models are scored on the groups of each draw.
 
     The p-value is twice the smaller share of draws on either side of 0, counting one more (Davison and Hinkley 1997,
-    equation 4.11). The detectable difference is `(z(0.975) + z(0.8)) · standard error` (Bloom 1995; for natural
+    equation 4.11), and at least `2 · 0.5^groups`: so often a coin falls on one side for all groups alike. The
+    detectable difference is `(z(0.975) + z(0.8)) · standard error` (Bloom 1995; for natural
     language processing Card et al. 2020).
 
     Args:
         one, other: see `resampled`; with seeds, as many of each.
     """
+    groups = one.shape[-2]
     gaps = resampled(one, score, draws, seed) - resampled(other, score, draws, seed)
-    low, high = interval(gaps)
+    low, high = percentiles(gaps, groups)
     smaller = min(np.sum(gaps <= 0), np.sum(gaps >= 0))
     whole = [float(np.mean(score(sums.sum(-2)))) for sums in (one, other)]
-    needed = norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)
-    p = min(1.0, 2 * (smaller + 1) / (draws + 1))
-    return Difference(whole[0] - whole[1], low, high, float(p), float(needed * gaps.std(ddof=1)))
+    p = min(1.0, max(2 * (smaller + 1) / (draws + 1), 2 * 0.5**groups))
+    needed = (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * gaps.std(ddof=1)
+    detectable = float(needed) if np.ptp(gaps) > EQUAL else None
+    return Difference(whole[0] - whole[1], max(low, -1.0), min(high, 1.0), float(p), detectable)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

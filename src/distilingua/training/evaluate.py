@@ -17,6 +17,7 @@ from distilingua.training.inference import AnyPredictor, Predictions
 from distilingua.training.job import Job, with_ids
 from distilingua.training.reliability import (
     Tally,
+    chooses,
     differences,
     disturbances,
     disturbed,
@@ -66,6 +67,12 @@ def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Jud
 def title(row: Mapping[str, str]) -> str:
     """A row as tables show it."""
     return " / ".join(filter(None, (row["text"], row["text_pair"])))
+
+
+def calibrating(predictor: AnyPredictor, dev: Dataset, name: str) -> float | None:
+    """The temperature that calibrates a model, fitted on the source's dev split; None where it chooses no class."""
+    task = predictor.encoder.task
+    return temperature_of(task, dev, predictor.predict(dev, f"Calibrating {name}")) if chooses(task) else None
 
 
 def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, float]:
@@ -163,17 +170,15 @@ class Reliability:
 
     Args:
         models: model -> language -> see `reliability.reliability`.
-        differences: `one-other` -> language -> see `reliability.differences`.
+        differences: `one - other` -> language -> see `reliability.differences`.
         groups: language -> which group each test row is of.
         tallies: model -> language -> what the main score is made of.
-        temperatures: model -> that of its probabilities, fitted on dev, where one was asked for.
     """
 
     models: dict[str, dict[str, Any]]
     differences: dict[str, dict[str, Any]]
     groups: dict[str, list[str]]
     tallies: dict[str, dict[str, Tally]]
-    temperatures: dict[str, float]
 
 
 def trust(
@@ -181,37 +186,36 @@ def trust(
     evaluations: Mapping[str, Mapping[str, Judged]],
     held_out: Mapping[str, Dataset],
     corpus: Any,
-    dev: Mapping[str, tuple[Dataset, Judged]],
+    temperatures: Mapping[str, float | None],
     disturb: Collection[str],
     pairs: Sequence[tuple[str, str]],
 ) -> Reliability:
-    """
+    """How far models can be trusted, from what they answered.
+
     Args:
-        dev: model -> rows of the source's dev split with what it answers there, for its temperature.
+        temperatures: model -> what calibrates it, see `reliability.temperature_of`, where it is known.
         disturb: models that read copies of the test rows with typing errors, in upper case, without punctuation.
         pairs: models that are compared.
     """
     tasks = {name: model.encoder.task for name, model in models.items()}
     groups = {lang: groups_of(corpus, next(iter(tasks.values())), rows) for lang, rows in held_out.items()}
-    temperatures = {name: temperature_of(tasks[name], *given) for name, given in dev.items()}
     found: dict[str, dict[str, Any]] = {}
     tallies: dict[str, dict[str, Tally]] = {}
     for name, each in evaluations.items():
         task = tasks[name]
-        found[name] = {
-            lang: reliability(task, held_out[lang], one, groups[lang], temperatures.get(name))
-            for lang, one in each.items()
-        }
         made = {lang: tally(task, one.predicted, held_out[lang]) for lang, one in each.items()}
         tallies[name] = {lang: one for lang, one in made.items() if one is not None}
+        found[name] = {
+            lang: reliability(task, held_out[lang], each[lang], one, groups[lang], temperatures.get(name))
+            for lang, one in tallies[name].items()
+        }
         score = next(iter(task.shown))
         for kind, change in disturbances(task).items() if name in disturb else ():
             copies = {lang: disturbed(rows, change) for lang, rows in held_out.items()}
             for lang, one in evaluate(models[name], copies, f"{name} under {kind}").items():
-                found[name][lang][kind] = one.scores[score]
+                found[name].setdefault(lang, {})[kind] = one.scores[score]
     known = [pair for pair in pairs if all(len(tallies.get(name, {})) == len(held_out) for name in pair)]
-    fitted = {name: value for name, value in temperatures.items() if value is not None}
-    return Reliability(found, differences(tallies, groups, known), groups, tallies, fitted)
+    return Reliability(found, differences(tallies, groups, known), groups, tallies)
 
 
 def figures(

@@ -17,7 +17,7 @@ from datasets import Dataset
 from distilingua.artifacts import stable_hash
 from distilingua.corpora.words import entities
 from distilingua.data.augmentation import CharacterNoise
-from distilingua.statistics.bootstrap import Score, difference, group_sums, holm, interval, ratio, resampled
+from distilingua.statistics.bootstrap import Score, difference, group_sums, holm, interval, ratio
 from distilingua.statistics.calibration import calibration_error, coverage, fit_temperature
 from distilingua.tasks.multi_label import MultiLabel, names_of
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -30,6 +30,7 @@ from distilingua.tasks.translation import Translation
 FEWEST = 5  # rows of a class from which on its recall is one
 TYPOS = 0.05  # of the letters of longer words
 PRECISION = 0.95
+MINUS = " - "
 
 
 # --- what the main score of a task is made of -------------------------------------------------------------------------
@@ -156,20 +157,18 @@ def groups_of(corpus: Any, task: Task, rows: Dataset) -> list[str]:
 
 
 def reliability(
-    task: Task, rows: Dataset, evaluation: Any, groups: Sequence[str], temperature: float | None = None
+    task: Task, rows: Dataset, evaluation: Any, found: Tally, groups: Sequence[str], temperature: float | None = None
 ) -> dict[str, Any]:
-    """Of a model in one language; shares, all of them.
+    """Of a model in one language; shares, all of them, but the number of groups.
 
     Args:
         evaluation: with what the model answered, see `training.evaluate.Judged`.
+        found: the same, see `tally`.
         groups: of the rows, see `groups_of`.
         temperature: fitted on the source's dev split; None where there is none.
     """
-    found = tally(task, evaluation.predicted, rows)
-    if found is None:
-        return {}
-    low, high = interval(resampled(group_sums(found.counts, groups), found.score))
-    told: dict[str, Any] = {"interval": [round(low, 4), round(high, 4)], "groups": len(set(groups))}
+    sums = group_sums(found.counts, groups)
+    told: dict[str, Any] = {"interval": [round(end, 4) for end in interval(sums, found.score)], "groups": len(sums)}
     told["worst_class"] = worst_class(task, evaluation.predicted, rows)
     sure = evaluation.probabilities
     told["calibration_error"] = round(calibration_error(sure, found.right.tolist()), 4)
@@ -195,12 +194,21 @@ def worst_class(task: Task, told: Sequence[str], rows: Dataset) -> dict[str, Any
     return {"name": name, "recall": round(recall[name], 4), "rows": len(hits[name])}
 
 
-def temperature_of(task: Task, rows: Dataset, evaluation: Any) -> float | None:
-    """Fitted on these rows; None for tasks whose answers are no choice among named classes."""
-    if not isinstance(task, TextClassification | TokenClassification):
+def chooses(task: Task) -> bool:
+    """Whether answers are a choice among named classes, which a temperature can calibrate."""
+    return isinstance(task, TextClassification | TokenClassification)
+
+
+def temperature_of(task: Task, rows: Dataset, found: Any) -> float | None:
+    """Fitted on these rows; None for tasks whose answers are no choice among named classes.
+
+    Args:
+        found: what the model answered to them, see `training.inference.Predictions`.
+    """
+    if not chooses(task):
         return None
-    labels = torch.cat(task.targets(rows, evaluation.found.encoded))
-    cells = torch.cat(list(evaluation.found.answers))
+    labels = torch.cat(task.targets(rows, found.encoded))
+    cells = torch.cat(list(found.answers))
     seen = ~cells.isnan().any(-1)
     return round(fit_temperature(cells[seen], labels[seen]), 4)
 
@@ -208,7 +216,7 @@ def temperature_of(task: Task, rows: Dataset, evaluation: Any) -> float | None:
 def differences(
     tallies: Mapping[str, Mapping[str, Tally]], groups: Mapping[str, Sequence[str]], pairs: Sequence[tuple[str, str]]
 ) -> dict[str, dict[str, Any]]:
-    """For each pair of models, `one-other` -> language -> the paired difference, with p corrected over languages.
+    """For each pair of models, `one - other` -> language -> the paired difference, with p corrected over languages.
 
     Args:
         tallies: model -> language -> tally.
@@ -224,8 +232,11 @@ def differences(
             lang: difference(sums[one][lang], sums[other][lang], found.score) for lang, found in tallies[one].items()
         }
         corrected = holm({lang: gap.p for lang, gap in each.items()})
-        told[f"{one}-{other}"] = {
-            lang: {name: round(value, 4) for name, value in {**gap._asdict(), "p_holm": corrected[lang]}.items()}
+        told[f"{one}{MINUS}{other}"] = {
+            lang: {
+                name: None if value is None else round(value, 4)
+                for name, value in {**gap._asdict(), "p_holm": corrected[lang]}.items()
+            }
             for lang, gap in each.items()
         }
     return told

@@ -18,12 +18,13 @@ from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.monitoring.results import log_results
-from distilingua.monitoring.tables import differences_told, results_table, show_data, trust_table
+from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
 from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
+from distilingua.training.reliability import temperature_of
 from distilingua.training.student import distil, read_right, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, train_teacher
 
@@ -110,19 +111,21 @@ def conclude(
         agreement: of the student with the teacher on dev, per language.
         clock: of the run so far.
     """
+    student = models["student"]
     with clock("evaluation"):
         evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
-        source_dev = {job.pair.source: job.rows.dev[job.pair.source]}
-        dev = evaluate(models["student"], source_dev, "student")[job.pair.source]
+        source_dev = job.rows.dev[job.pair.source]
+        dev = evaluate(student, {job.pair.source: source_dev}, "student")[job.pair.source]
+        temperature = temperature_of(job.task, source_dev, dev.found)
         milliseconds = latency(models, job.rows.test[job.pair.source])
         trusted = trust(
             models,
             evaluations,
             job.rows.test,
             job.corpus,
-            {"student": (source_dev[job.pair.source], dev)},
+            {"student": temperature},
             ["student"],
-            [("student", name) for name in models if name != "student"],
+            [("student", name) for name in ("direct", "single") if models.get(name, student) is not student],
         )
         teacher = models.get("teacher")
         aligned = {lang: through_aligned(job, teacher, rows) for lang, rows in job.rows.test.items() if teacher}
@@ -131,7 +134,7 @@ def conclude(
     metrics = {
         **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
         "differences": trusted.differences,
-        "temperature": trusted.temperatures.get("student"),
+        "temperature": temperature,
         "soft_labels": read_right(job, outputs),
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
@@ -139,11 +142,8 @@ def conclude(
     # before what is drawn, which may fail; whoever resumes takes it for the end, see `finished`
     with whole_file(job.run / "metrics.json") as file:
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
-    console.print_whole(results_table(metrics))
-    if table := trust_table(metrics["models"]):
+    for table in (results_table(metrics), *trust_tables(metrics)):
         console.print_whole(table)
-    for told in differences_told(metrics["differences"]):
-        console.print(told)
     log_results(job.cfg, job.task, metrics, evaluations)
     for told in (job.task.note, metrics["advice"]):
         if told:
