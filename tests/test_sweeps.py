@@ -10,9 +10,13 @@ import shutil
 import time
 from pathlib import Path
 
+import optuna
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.monitoring.leaderboard import front_of
+from distilingua.monitoring.sweep import objective
+from distilingua.training.train import train
+from tests.conftest import Compose
 from tests.processes import HANGS, run, start
 
 SMALL = [
@@ -100,3 +104,64 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.5), (2.0, 0.8), (4.0, 0.9), (5.0, 0.95)]
     assert front_of(points) == [1, 3, 0, 5]
+
+
+def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> None:
+    """Killed in its first trial: that one goes on in its folder, and counts; asked for more, it makes these alone."""
+    lr = "optimizer.lr=tag(log,interval(3e-4,5e-3))"
+    typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", lr, "hydra/sweeper=search"]
+    trials = "hydra.sweeper.n_trials"
+    job = start("train", "-m", *typed, "training.epochs=20", f"{trials}=2", "hydra.sweep.dir=sweep", folder=tmp_path)
+    deadline = time.monotonic() + HANGS
+    while job.poll() is None and time.monotonic() < deadline:
+        if list(tmp_path.glob("sweep/*/checkpoints/direct/last.ckpt")):
+            break
+        time.sleep(0.02)
+    job.send_signal(9)
+    job.communicate(timeout=HANGS)
+    (cut,) = (tmp_path / "sweep").glob("lr-*")
+    assert not (cut / "metrics.json").exists()
+
+    resumed = run("resume", "sweep", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Going on from") == 1
+    assert len(list((tmp_path / "sweep").glob("lr-*/metrics.json"))) == 2
+    assert (cut / "metrics.json").exists()
+
+    more = run("resume", "sweep", f"{trials}=3", folder=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert "was finished on" not in more.stdout
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/sweep/study.db")
+    done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    scores = [json.loads(path.read_text())["dev"]["score"] for path in tmp_path.glob("sweep/lr-*/metrics.json")]
+    assert sorted(trial.value for trial in done) == sorted(scores)
+    assert len(done) == 3
+
+
+def test_a_search_may_not_go_the_wrong_way(tmp_path: Path) -> None:
+    typed = ["sweep=pareto", "hydra.sweeper.direction=[maximize,maximize]", "hydra.sweeper.n_trials=1"]
+    answer = run("train", "-m", *typed, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "is to maximize and minimize. Set hydra.sweeper.direction=[maximize,minimize]" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Path, tmp_path: Path) -> None:
+    """With other German labels everywhere, dev and test included, it is the same number for every objective."""
+    found = []
+    for folder in (kept / "data", tmp_path / "relabelled"):
+        if folder != kept / "data":
+            shutil.copytree(kept / "data", folder)
+            for file in (folder / "de").iterdir():
+                text = file.read_text()
+                for old, new in (("light", "?"), ("music", "light"), ("?", "music")):
+                    text = text.replace(f'"label": "{old}"', f'"label": "{new}"')
+                file.write_text(text)
+        paths = [f"corpus.path='{folder}/{{lang}}/{{split}}.jsonl'", "corpus.columns.block=null"]
+        found.append(train(next_run(*paths, f"paths.run={tmp_path / 'run' / folder.name}")))
+    one, other = found
+    for by in ("score", "agreement", "bytes"):
+        assert objective([one], by) == objective([other], by)
+    german, relabelled = (run["models"]["student"]["languages"]["de"]["accuracy"] for run in found)
+    assert relabelled < german - 0.2
