@@ -17,7 +17,7 @@ from distilingua.monitoring.leaderboard import front_of
 from distilingua.monitoring.sweep import objective
 from distilingua.training.train import train
 from tests.conftest import Compose
-from tests.processes import HANGS, run, start
+from tests.processes import HANGS, launch, run, start
 
 SMALL = [
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -165,3 +165,29 @@ def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Pat
         assert objective([one], by) == objective([other], by)
     german, relabelled = (run["models"]["student"]["languages"]["de"]["accuracy"] for run in found)
     assert relabelled < german - 0.2
+
+
+def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> None:
+    """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
+    teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=2"]
+    typed = [*SMALL, of(kept / "data"), "teacher=local", *teacher, "objective=kd", "objective.temperature=1,2"]
+    launcher = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
+    raced = launch("train", "-m", *typed, *launcher, folder=tmp_path)  # whose workers end with it
+    assert raced.returncode == 0, raced.stderr
+    logs = [file.read_text() for file in (tmp_path / "sweep").glob("temperature-*/train.log")]
+    assert len(logs) == 2
+    for made in ("teacher: ", "direct: ", "Soft labels: "):
+        assert sum(line.startswith(made) for log in logs for line in log.splitlines()) == 1, made
+    for kind in ("teachers", "direct", "soft_labels"):
+        assert len([path for path in (tmp_path / "cache" / kind).iterdir() if path.is_dir()]) == 1, kind
+    assert all("ms on cpu beside other jobs" in log for log in logs)
+    assert "ms was measured beside other jobs" in raced.stdout
+    assert (tmp_path / "sweep/pareto.png").exists()
+
+
+def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path) -> None:
+    typed = ["seed=1,2", "training.select=latency_ms", "hydra/launcher=parallel"]
+    answer = run("train", "-m", *typed, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "training.select=latency_ms: milliseconds beside other jobs" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1

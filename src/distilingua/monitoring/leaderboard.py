@@ -170,6 +170,8 @@ def conclude(sweep: Path, select: Sequence[str]) -> None:
     if not finished:
         return
     console.print_whole(table_of(jobs, select))
+    if any(metrics.get("ms_beside_other_jobs") for job in finished for metrics in job.found):
+        console.print("ms was measured beside other jobs; `distilingua evaluate FOLDER` measures one alone.")
     best = shlex.join(["distilingua", "train", *finished[0].overrides])
     console.print(f"The best: {best}", soft_wrap=True)
     figure = pareto_figure(finished, select[0])

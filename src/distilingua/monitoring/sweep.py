@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
@@ -72,6 +74,23 @@ def check_sweep(config: DictConfig) -> None:
             f"hydra.sweeper.direction={','.join(given)}, and what training.select={config.training.select} names is to "
             f"{' and '.join(wanted)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
         )
+    if "latency_ms" in objectives(config.training.select) and several_at_once(config.hydra.launcher):
+        raise UserError(
+            "training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. Leave out "
+            "hydra/launcher, or name bytes in its place: training.select=[score,bytes]."
+        )
+
+
+def several_at_once(launcher: DictConfig) -> bool:
+    """Whether jobs of a sweep share this machine, so that milliseconds are those of a busy one."""
+    return launcher._target_.endswith("LocalLauncher") or launcher.get("n_jobs", 1) != 1
+
+
+def beside_others() -> bool:
+    """Whether this run is a job of such a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    return several_at_once(HydraConfig.get().launcher)
 
 
 def varied_in(overrides: Sequence[str]) -> list[str]:
