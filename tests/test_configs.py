@@ -194,6 +194,16 @@ def test_the_sweep_varies_languages_and_seeds(compose_run) -> None:  # type: ign
     assert sweep.seed == "1,2,3"
 
 
+@pytest.mark.parametrize("sweep", choices("sweep"))
+def test_every_sweep_opens_with_its_command_and_varies_what_there_is(compose_run, sweep: str) -> None:  # type: ignore[no-untyped-def]
+    file = CONF / "sweep" / f"{sweep}.yaml"
+    assert any(line.startswith(f"#   distilingua train -m sweep={sweep}") for line in file.read_text().splitlines()[:4])
+    cfg = compose_run(f"sweep={sweep}")
+    check(cfg)
+    for key in OmegaConf.load(file).hydra.sweeper.params:
+        assert (CONF / key).is_dir() or OmegaConf.select(cfg, key, default="missing") != "missing", key
+
+
 def test_sizes_of_students(compose_run) -> None:  # type: ignore[no-untyped-def]
     """The numbers of weights that the README and the YAML files state, at their full vocabulary and 42 classes."""
     import re

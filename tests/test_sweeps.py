@@ -10,10 +10,14 @@ import shutil
 import time
 from pathlib import Path
 
+import optuna
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.monitoring.leaderboard import front_of
-from tests.processes import HANGS, run, start
+from distilingua.monitoring.sweep import objective
+from distilingua.training.train import train
+from tests.conftest import Compose
+from tests.processes import HANGS, launch, run, start
 
 SMALL = [
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -100,3 +104,90 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
     points = [(3.0, 0.9), (1.0, 0.5), (2.0, 0.5), (2.0, 0.8), (4.0, 0.9), (5.0, 0.95)]
     assert front_of(points) == [1, 3, 0, 5]
+
+
+def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> None:
+    """Killed in its first trial: that one goes on in its folder, and counts; asked for more, it makes these alone."""
+    lr = "optimizer.lr=tag(log,interval(3e-4,5e-3))"
+    typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", lr, "hydra/sweeper=search"]
+    trials = "hydra.sweeper.n_trials"
+    job = start("train", "-m", *typed, "training.epochs=20", f"{trials}=2", "hydra.sweep.dir=sweep", folder=tmp_path)
+    deadline = time.monotonic() + HANGS
+    while job.poll() is None and time.monotonic() < deadline:
+        if list(tmp_path.glob("sweep/*/checkpoints/direct/last.ckpt")):
+            break
+        time.sleep(0.02)
+    job.send_signal(9)
+    job.communicate(timeout=HANGS)
+    (cut,) = (tmp_path / "sweep").glob("lr-*")
+    assert not (cut / "metrics.json").exists()
+
+    resumed = run("resume", "sweep", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert resumed.stdout.count("Going on from") == 1
+    assert len(list((tmp_path / "sweep").glob("lr-*/metrics.json"))) == 2
+    assert (cut / "metrics.json").exists()
+
+    more = run("resume", "sweep", f"{trials}=3", folder=tmp_path)
+    assert more.returncode == 0, more.stderr
+    assert "was finished on" not in more.stdout
+    study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/sweep/study.db")
+    done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    scores = [json.loads(path.read_text())["dev"]["score"] for path in tmp_path.glob("sweep/lr-*/metrics.json")]
+    assert sorted(trial.value for trial in done) == sorted(scores)
+    assert len(done) == 3
+
+
+def test_a_search_may_not_go_the_wrong_way(tmp_path: Path) -> None:
+    typed = ["sweep=pareto", "hydra.sweeper.direction=[maximize,maximize]", "hydra.sweeper.n_trials=1"]
+    answer = run("train", "-m", *typed, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "is to maximize and minimize. Set hydra.sweeper.direction=[maximize,minimize]" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Path, tmp_path: Path) -> None:
+    """With other German labels everywhere, dev and test included, it is the same number for every objective."""
+    found = []
+    for folder in (kept / "data", tmp_path / "relabelled"):
+        if folder != kept / "data":
+            shutil.copytree(kept / "data", folder)
+            for file in (folder / "de").iterdir():
+                text = file.read_text()
+                for old, new in (("light", "?"), ("music", "light"), ("?", "music")):
+                    text = text.replace(f'"label": "{old}"', f'"label": "{new}"')
+                file.write_text(text)
+        paths = [f"corpus.path='{folder}/{{lang}}/{{split}}.jsonl'", "corpus.columns.block=null"]
+        found.append(train(next_run(*paths, f"paths.run={tmp_path / 'run' / folder.name}")))
+    one, other = found
+    for by in ("score", "agreement", "bytes"):
+        assert objective([one], by) == objective([other], by)
+    german, relabelled = (run["models"]["student"]["languages"]["de"]["accuracy"] for run in found)
+    assert relabelled < german - 0.2
+
+
+def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> None:
+    """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
+    teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=2"]
+    typed = [*SMALL, of(kept / "data"), "teacher=local", *teacher, "objective=kd", "objective.temperature=1,2"]
+    launcher = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
+    raced = launch("train", "-m", *typed, *launcher, folder=tmp_path)  # whose workers end with it
+    assert raced.returncode == 0, raced.stderr
+    logs = [file.read_text() for file in (tmp_path / "sweep").glob("temperature-*/train.log")]
+    assert len(logs) == 2
+    for made in ("teacher: ", "direct: ", "Soft labels: "):
+        assert sum(line.startswith(made) for log in logs for line in log.splitlines()) == 1, made
+    for kind in ("teachers", "direct", "soft_labels"):
+        assert len([path for path in (tmp_path / "cache" / kind).iterdir() if path.is_dir()]) == 1, kind
+    assert all("ms on cpu beside other jobs" in log for log in logs)
+    assert "ms was measured beside other jobs" in raced.stdout
+    assert (tmp_path / "sweep/pareto.png").exists()
+
+
+def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path) -> None:
+    typed = ["seed=1,2", "training.select=latency_ms", "hydra/launcher=parallel"]
+    answer = run("train", "-m", *typed, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "training.select=latency_ms: milliseconds beside other jobs" in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble, TeacherSource
-from distilingua.parts import OBJECTIVES, Parts, assemble, no_head, objectives, tasks_of
+from distilingua.parts import Parts, assemble, no_head, objectives, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
@@ -68,13 +68,6 @@ def _select(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield (
             "training.select=agreement: no term of this objective compares with a teacher, so there is no agreement. "
             "Set training.select=score."
-        )
-    sweeper = HydraConfig.get().sweeper if HydraConfig.initialized() else {}
-    wanted, given = [OBJECTIVES[by] for by in select], objectives(sweeper.get("direction") or [])
-    if given and wanted != given:
-        yield (
-            f"training.select={','.join(select)} is to {' and '.join(wanted)}, and hydra.sweeper.direction says "
-            f"{','.join(given)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
         )
 
 
@@ -312,12 +305,12 @@ def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
         yield "device=mps: this machine has no Apple GPU. Type device=cpu instead."
     many = devices != 1 and str(cfg.trainer.get("strategy", "auto")) != "auto"
     if many and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        launcher = HydraConfig.get().launcher._target_
-        if "submitit" not in launcher:
+        launcher = HydraConfig.get().launcher
+        if not launcher._target_.endswith("SlurmLauncher"):
             yield (
                 "multirun with several processes per job: every process would start the whole sweep again. Use one "
-                "device per job (device=cpu or device=gpu), or a launcher that gives each job processes of its own: "
-                "hydra/launcher=submitit_local or submitit_slurm."
+                "device per job (device=cpu or device=gpu), or let SLURM start them: hydra/launcher=slurm "
+                "hydra.launcher.tasks_per_node=N."
             )
 
 

@@ -26,7 +26,7 @@ from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
 from distilingua.locations import conf_folder, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, objective, told_of, varying
+from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, objective, rounded, told_of, varying
 from distilingua.parts import objectives
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
@@ -65,16 +65,6 @@ def run_name(overrides: Sequence[str]) -> str:
     if len(name) > LONGEST or lost:
         name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(kept))[:8]}"
     return name
-
-
-def rounded(value: str) -> str:
-    """A number with three digits, where it has more; whole numbers and all that is no number as they are."""
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    short = f"{number:.3g}"
-    return value if value.lstrip("+-").isdigit() or math.isnan(number) or float(short) == number else short
 
 
 def job_name(sweep: str, overrides: Sequence[str]) -> str:

@@ -54,3 +54,18 @@ def onnx_package(name: str) -> ModuleType:
     """A package of the extra `onnx`."""
     check_onnx()
     return import_module(name)
+
+
+def check_plugin(group: str, target: str) -> None:
+    """Raises UserError when a plugin of Hydra that the extra `sweeps` brings is not installed. Imports nothing of it.
+
+    Args:
+        group: what the user chose, for the message.
+        target: its class.
+    """
+    package = ".".join(target.split(".")[:2])
+    if package.startswith("hydra_plugins.") and (not find_spec("hydra_plugins") or not find_spec(package)):
+        raise UserError(
+            f"{group} is of {package.partition('.')[2]}, which is not installed. Install the extra: "
+            f"pip install 'distilingua[sweeps]'."
+        )

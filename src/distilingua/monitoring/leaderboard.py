@@ -18,7 +18,7 @@ from rich.table import Table
 from distilingua.artifacts import whole_file
 from distilingua.console import console, plain_table
 from distilingua.errors import UserError
-from distilingua.monitoring.sweep import FAILED, OBJECTIVES, first_line, key_of, objective, varying
+from distilingua.monitoring.sweep import FAILED, OBJECTIVES, first_line, key_of, objective, rounded, varying
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
 """What a student costs: objective -> its unit, and what an axis says."""
@@ -44,7 +44,11 @@ class JobOfSweep:
 
     @property
     def label(self) -> str:
-        return " ".join(self.varied.values())
+        return " ".join(self.cells())
+
+    def cells(self, keys: Sequence[str] | None = None) -> list[str]:
+        """What varies, with three digits."""
+        return [rounded(self.varied.get(key, "")) for key in keys or self.varied]
 
     def row(self) -> dict[str, Any]:
         """Of the CSV file: targets before the source."""
@@ -93,10 +97,10 @@ def table_of(jobs: Sequence[JobOfSweep], select: Sequence[str]) -> Table:
     table = plain_table(f"best first, by {' and '.join(select)} (no target label)", keys, (*select, *names, "MB", "ms"))
     for job in jobs:
         if not job.values:
-            table.add_row(*(job.varied.get(key, "") for key in keys), job.status.partition(":")[0])
+            table.add_row(*job.cells(keys), job.status.partition(":")[0])
             continue
         table.add_row(
-            *(job.varied.get(key, "") for key in keys),
+            *job.cells(keys),
             *(f"{job.values[by]:.4g}" if by in job.values else "" for by in select),
             *(f"{100 * results[id(job)][name]:.1f}" if name in results[id(job)] else "" for name in names),
             f"{job.values['bytes'] / 1e6:.1f}",
@@ -166,6 +170,8 @@ def conclude(sweep: Path, select: Sequence[str]) -> None:
     if not finished:
         return
     console.print_whole(table_of(jobs, select))
+    if any(metrics.get("ms_beside_other_jobs") for job in finished for metrics in job.found):
+        console.print("ms was measured beside other jobs; `distilingua evaluate FOLDER` measures one alone.")
     best = shlex.join(["distilingua", "train", *finished[0].overrides])
     console.print(f"The best: {best}", soft_wrap=True)
     figure = pareto_figure(finished, select[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -11,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
+from distilingua.extras import check_plugin
 from distilingua.parts import OBJECTIVES, objectives
 
 SWEEP = "sweep.yaml"
@@ -30,6 +34,10 @@ class Sweep(Callback):
     """Hydra calls this before the first job of a multirun and after the last one, on the machine that started it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            check_sweep(config)
+        except UserError as error:  # of any other exception, Hydra makes a warning
+            sys.exit(f"distilingua: {error}")
         folder = Path(config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
@@ -37,6 +45,10 @@ class Sweep(Callback):
         with whole_file(folder / SWEEP) as file:
             told = {**typed, "varied": varied_in([*params, *typed["task"]])}
             file.write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), "utf-8")
+        if config.hydra.sweeper.get("storage"):
+            from distilingua.monitoring.study import go_on  # Optuna is slow to import
+
+            go_on(config.hydra.sweeper)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
@@ -49,6 +61,36 @@ class Sweep(Callback):
                 f"distilingua: {len(failed)} of {jobs} jobs failed, see {FAILED} in their folders. To try them again: "
                 f"distilingua resume {shlex.quote(str(folder))}"
             )
+
+
+def check_sweep(config: DictConfig) -> None:
+    """Raises UserError for what no job of a sweep could mend."""
+    for plugin in ("launcher", "sweeper"):
+        check_plugin(f"hydra/{plugin}", config.hydra[plugin]._target_)
+    given = objectives(config.hydra.sweeper.get("direction") or [])
+    wanted = [OBJECTIVES.get(by, by) for by in objectives(config.training.select)]
+    if given and given != wanted:
+        raise UserError(
+            f"hydra.sweeper.direction={','.join(given)}, and what training.select={config.training.select} names is to "
+            f"{' and '.join(wanted)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
+        )
+    if "latency_ms" in objectives(config.training.select) and several_at_once(config.hydra.launcher):
+        raise UserError(
+            "training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. Leave out "
+            "hydra/launcher, or name bytes in its place: training.select=[score,bytes]."
+        )
+
+
+def several_at_once(launcher: DictConfig) -> bool:
+    """Whether jobs of a sweep share this machine, so that milliseconds are those of a busy one."""
+    return launcher._target_.endswith("LocalLauncher") or launcher.get("n_jobs", 1) != 1
+
+
+def beside_others() -> bool:
+    """Whether this run is a job of such a sweep."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return False
+    return several_at_once(HydraConfig.get().launcher)
 
 
 def varied_in(overrides: Sequence[str]) -> list[str]:
@@ -75,6 +117,16 @@ def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies; all where nothing does, or nobody knows."""
     told = told_of(sweep)
     return [item for item in overrides if told and key_of(item) in told["varied"]] or list(overrides)
+
+
+def rounded(value: str) -> str:
+    """A number with three digits, where it has more; whole numbers and all that is no number as they are."""
+    try:
+        number = float(value)
+    except ValueError:
+        return value
+    short = f"{number:.3g}"
+    return value if value.lstrip("+-").isdigit() or math.isnan(number) or float(short) == number else short
 
 
 def objective(found: Sequence[Mapping[str, Any]], by: str) -> float:

@@ -50,7 +50,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
         names["student"] = "one for all tasks"
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
     return models_table(
-        title + metrics["device"],
+        title + metrics["device"] + (" beside other jobs" if metrics.get("ms_beside_other_jobs") else ""),
         {names[name]: model for name, model in models.items()},
         metrics["shown"],
         {names["student"]: metrics["retention"].get("languages", {})},

@@ -18,6 +18,7 @@ from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.monitoring.results import log_results
+from distilingua.monitoring.sweep import beside_others
 from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
@@ -184,6 +185,7 @@ def summary(
         "protocol": job.pair.protocol,
         "seed": job.cfg.seed,
         "device": str(job.device),
+        "ms_beside_other_jobs": beside_others(),
         "shown": dict(job.task.shown),
         "models": found,
         "retention": kept,
