@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-CONF, OUT, EDITOR = Path("conf"), Path("conf/.schema"), Path(".vscode/settings.json")
+CONF, OUT, EDITOR = Path("conf"), Path(".vscode/schemas"), Path(".vscode/settings.json")
 TYPES = {"int": "integer", "float": "number", "bool": "boolean", "str": "string", "seq": "array", "map": "object"}
 OPEN = r"\$\{|^\?\?\?$"  # an interpolation, or to be set by somebody
 OVER_ALL = "# @package _global_"
@@ -66,7 +66,7 @@ def main() -> None:
         elif group in over_all:
             known = {**known, **everything}
         schemas["train" if group == "." else group.replace("/", ".")] = {"type": "object", "properties": known}
-    OUT.mkdir(exist_ok=True)
+    OUT.mkdir(parents=True, exist_ok=True)
     for path in OUT.glob("*.json"):
         path.unlink()
     for name, schema in schemas.items():

@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
 ROOT = Path(__file__).parents[1]
-SCHEMAS = {path.name: json.loads(path.read_text("utf-8")) for path in (ROOT / "conf/.schema").glob("*.json")}
+SCHEMAS = {path.name: json.loads(path.read_text("utf-8")) for path in (ROOT / ".vscode/schemas").glob("*.json")}
 PLACES = json.loads((ROOT / ".vscode/settings.json").read_text("utf-8"))["yaml.schemas"]
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 KNOWN: Any = Registry().with_resources(
@@ -33,9 +33,9 @@ def problems(name: str, text: str) -> list[str]:
 def test_they_are_those_that_make_schema_writes(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
     subprocess.run([sys.executable, str(ROOT / ".ci/schema.py")], cwd=tmp_path, check=True)
-    for name in [*(f"conf/.schema/{name}" for name in SCHEMAS), ".vscode/settings.json"]:
+    for name in [*(f".vscode/schemas/{name}" for name in SCHEMAS), ".vscode/settings.json"]:
         assert (tmp_path / name).read_text("utf-8") == (ROOT / name).read_text("utf-8"), f"{name} is old: make schema"
-    assert {path.name for path in (tmp_path / "conf/.schema").iterdir()} == set(SCHEMAS)
+    assert {path.name for path in (tmp_path / ".vscode/schemas").iterdir()} == set(SCHEMAS)
 
 
 def test_every_file_has_one_and_keeps_to_it() -> None:
