@@ -1,10 +1,10 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
-# make rename NAME=myproject: a clone becomes a project of your own.
+# make rename NAME=myproject: a clone becomes a project of your own.   make schema: what editors know of conf/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint rename clean
+.PHONY: setup demo test lint rename schema clean
 
 setup: $(VENV)/.installed
 
@@ -24,6 +24,9 @@ lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+schema: setup
+	$(BIN)/python .ci/schema.py
 
 rename: setup
 	$(BIN)/python .ci/rename.py $(NAME)

@@ -8,27 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-USAGE = """\
-distilingua: distil a teacher that is strong in one language into a small student that serves others.
+from distilingua.usage import HELP, USAGE, help_of, mistyped
 
-  distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
-  distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
-  distilingua resume [RUN]               go on with an interrupted run or sweep (default: the latest)
-  distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
-  distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
-  distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
-  distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
-  distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
-  distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
-  distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
-
-Overrides choose and change settings, from left to right, the last one wins:
-  pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
-  optimizer.lr=5e-4 pair.protocol=supervised            one value
-`distilingua train --help` lists every group; `distilingua train --cfg job` prints the whole configuration.
-"""
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
-USAGE_ONLY = ("resume", "evaluate", "export", "compare", "cache", "init")  # have no --help of their own
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
 
 
@@ -37,8 +19,14 @@ def main() -> None:
     asks = any(word in ASKING for word in rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help") or (asks and command in USAGE_ONLY):
-        print(USAGE)
+    if command in ("-h", "--help", "help"):
+        print(help_of(*rest[:1]), end="")
+    elif asks and command in HELP and (command not in ("train", "corpus") or {"-h", "--help"} & set(rest)):
+        print(help_of(command), end="")
+    elif command == "completion":
+        from distilingua.completion import completion
+
+        completion(rest)
     elif command in ("compare", "cache", "predict", "init"):
         from distilingua import commands
 
@@ -75,7 +63,15 @@ def run(command: str, overrides: list[str]) -> None:
     from distilingua import commands
 
     sys.argv = [sys.argv[0], *overrides]
-    getattr(commands, command)()
+    config = "export" if command == "export" else "train"
+    # or Hydra prints its errors itself, in several lines and none of them with what to type
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+    try:
+        getattr(commands, command)()
+    except Exception as error:
+        if (told := mistyped(error, config)) is None:
+            raise
+        sys.exit(f"distilingua: {told}")
 
 
 def check_writable(overrides: list[str]) -> None:

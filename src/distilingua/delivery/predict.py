@@ -194,8 +194,21 @@ def decides_each(task: Task) -> bool:
     return isinstance(task, MultiLabel)
 
 
+EXAMPLES = """\
+examples:
+  distilingua predict RUN "mach das Licht an" "turn it off"
+  sort texts.txt | distilingua predict RUN
+  distilingua predict RUN --from texts.csv --column text=remark --to answers.csv
+"""
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("distilingua predict", description="A model's answers to texts.")
+    parser = argparse.ArgumentParser(
+        "distilingua predict",
+        description="A model's answers to texts.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("model", help="folder of a run, exported folder, ONNX file, or a model of the hub")
     parser.add_argument("texts", nargs="*", metavar="TEXT", help="a tab separates the texts of a pair")
     parser.add_argument("--from", dest="file", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet .txt")

@@ -1,0 +1,62 @@
+"""Completion in a shell: commands, then Hydra's own groups, choices and keys."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from distilingua.locations import conf_folder
+from distilingua.usage import COMMANDS, HELP
+
+OVERRIDABLE = ("train", "corpus", "evaluate", "export")  # commands that take Hydra's overrides
+BASH = """\
+_distilingua() {
+  local line="${COMP_LINE:0:$COMP_POINT}" word
+  word="${line##* }"
+  local IFS=$'\\n'
+  COMPREPLY=($(distilingua completion --words "$line" 2>/dev/null))
+  local cut="${word%"${word##*[=:]}"}"  # bash takes words apart at = and :, and completes the last part
+  COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+}
+complete -o nospace -o default -F _distilingua distilingua
+"""
+SCRIPTS = {
+    "bash": BASH,
+    "zsh": "autoload -U +X bashcompinit && bashcompinit\n" + BASH,
+    "fish": "complete -c distilingua -f -a '(distilingua completion --words (commandline -cp | string collect))'\n",
+}
+
+
+def completion(arguments: Sequence[str]) -> None:
+    """Prints a shell's script; or, for that script, what the last word of a line may become."""
+    if len(arguments) == 2 and arguments[0] == "--words":
+        print("\n".join(words(arguments[1])))
+    elif len(arguments) == 1 and arguments[0] in SCRIPTS:
+        print(SCRIPTS[arguments[0]], end="")
+    else:
+        sys.exit(f"distilingua completion: name a shell, one of {', '.join(SCRIPTS)}.\n\n{HELP['completion']}")
+
+
+def words(line: str) -> list[str]:
+    """What the last word of a line may become.
+
+    Args:
+        line: as far as it is typed, the command itself included.
+    """
+    _, _, typed = line.lstrip().partition(" ")
+    command, space, overrides = typed.lstrip().partition(" ")
+    if not space:
+        return [name for name in COMMANDS if name.startswith(command)]
+    if command not in OVERRIDABLE:
+        return []
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.core_plugins.bash_completion import BashCompletion
+    from hydra._internal.utils import create_automatic_config_search_path
+
+    import distilingua.commands  # noqa: F401  # registers what the configurations compute
+
+    loader = ConfigLoaderImpl(create_automatic_config_search_path(None, None, str(conf_folder())))
+    last = overrides.rpartition(" ")[2]
+    known = [word for word in overrides.split()[: -1 if last else None] if "=" in word]  # not a model, nor -m
+    config = command if (conf_folder() / f"{command}.yaml").exists() else "train"
+    return sorted(BashCompletion(loader)._query(config, " ".join([*known, last])))

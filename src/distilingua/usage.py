@@ -1,0 +1,171 @@
+"""What the commands say of themselves, and of what was typed that they cannot read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from difflib import get_close_matches
+from textwrap import fill
+from typing import Any
+
+from distilingua.locations import conf_folder
+
+USAGE = """\
+distilingua: distil a teacher that is strong in one language into a small student that serves others.
+
+  distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
+  distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
+  distilingua resume [RUN]               go on with an interrupted run or sweep (default: the latest)
+  distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
+  distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
+  distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
+  distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
+  distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
+  distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
+  distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
+  distilingua completion bash|zsh|fish   what makes a shell complete all this
+
+Overrides choose and change settings, from left to right, the last one wins:
+  pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
+  optimizer.lr=5e-4 pair.protocol=supervised            one value
+`distilingua COMMAND --help` has examples; `distilingua train --cfg job` prints the whole configuration.
+
+A command ends with 0 where it did what it was asked to; with 1 where it could not, after a line that says what to
+type instead, and where a job of a sweep failed; with 2 where an option is unknown; with 128 and the number of the
+signal that ended it (130 for Ctrl-C), after saving what it needs to go on.
+"""
+HELP = {
+    "train": """\
+distilingua train [OVERRIDES]: the main job: fine-tunes the teacher, stores its soft labels, trains the baseline and the
+student, and judges all three on the test split. With -m, every combination of the values that stand with commas.
+
+  distilingua train
+  distilingua train pair=en-fr student=nano optimizer.lr=5e-4
+  distilingua train debug=tiny                       a minute, to see whether a change works
+  distilingua train -m pair=en-de,en-fr seed=1,2
+  distilingua train --config-dir conf experiment=mine          with files of your own
+
+Groups and their choices; `--cfg job` prints every key with its value, `--hydra-help` the options of Hydra:
+""",
+    "resume": """\
+distilingua resume [RUN] [OVERRIDES]: goes on with an interrupted run, to the weights it would have had; or with a
+sweep, of which it does what is missing. Without RUN, the latest of outputs/ and multirun/.
+
+  distilingua resume
+  distilingua resume outputs/2026-01-31/12-00-00_default
+  distilingua resume multirun/2026-01-31/12-00-00
+""",
+    "evaluate": """\
+distilingua evaluate MODEL … [OVERRIDES]: judges models without training: runs, exported folders, ONNX files, models
+of the hub. Several are judged on the same rows. What is not typed is as the first model's run had it.
+
+  distilingua evaluate outputs/2026-01-31/12-00-00_default
+  distilingua evaluate RUN RUN/export/onnx_int8
+  distilingua evaluate RUN corpus=files corpus.path=data pair.targets=[de,nl]
+""",
+    "export": """\
+distilingua export RUN [OVERRIDES]: its student for others, and how good and fast each file is by itself,
+in RUN/export/.
+
+  distilingua export RUN
+  distilingua export RUN format=[hub,onnx_int8]
+""",
+    "compare": """\
+distilingua compare [FOLDER …]: finished runs side by side, a table per setting, means over seeds; and jobs that failed.
+
+  distilingua compare                        all of multirun/
+  distilingua compare outputs multirun/2026-01-31
+""",
+    "corpus": """\
+distilingua corpus [OVERRIDES]: what a corpus holds: rows of every split, labels with a sentence each, what cleaning
+dropped, and how far the same words stand under several labels. Writes nothing.
+
+  distilingua corpus pair=en-fr
+  distilingua corpus corpus=files corpus.path=data pair.targets=[es]
+""",
+    "init": """\
+distilingua init FOLDER: the smallest project of your own, beside the installed package: files with text, a corpus,
+a pair, an experiment, and a README with the commands. FOLDER is empty, or not there yet.
+
+  distilingua init mine
+  cd mine && distilingua train --config-dir conf experiment=mine
+""",
+    "cache": """\
+distilingua cache [FOLDER]: what runs keep for later ones: teachers, tokens, soft labels, baselines. FOLDER is .cache
+if nothing else is said.
+
+  distilingua cache
+  distilingua cache --prune 30               frees what no run of 30 days has used
+""",
+    "completion": """\
+distilingua completion SHELL: what makes bash, zsh or fish complete commands, groups, choices and keys.
+
+  eval "$(distilingua completion bash)"      in ~/.bashrc; zsh, in ~/.zshrc
+  distilingua completion fish | source       in ~/.config/fish/config.fish
+""",
+}
+COMMANDS = (*HELP, "predict")
+
+
+def help_of(command: str = "") -> str:
+    """With what can be chosen for `train`; the whole usage where no command is named."""
+    told = HELP.get(command, USAGE)
+    if command == "train":
+        groups: dict[str, list[str]] = {}
+        for path in sorted(conf_folder().glob("*/**/*.yaml")):
+            groups.setdefault(path.parent.relative_to(conf_folder()).as_posix(), []).append(path.stem)
+        for group, names in groups.items():
+            listed = " ".join(name for name in names if name != "base")
+            told += fill(listed, 120, initial_indent=f"  {group} = ", subsequent_indent=" " * 6) + "\n"
+    return told
+
+
+def mistyped(error: Exception, config: str) -> str | None:
+    """What Hydra cannot read of what was typed, in a line with what to type; None for any other error.
+
+    Args:
+        config: name of the configuration that was asked for.
+    """
+    from hydra.errors import HydraException, OverrideParseException
+
+    if not isinstance(error, HydraException):
+        return None
+    said = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as KEY=VALUE ({said.partition(' See https')[0]}). Quote what a shell "
+            f"or Hydra takes apart: \"corpus.path='my data (v2)'\"."
+        )
+    if found := re.match(r"Could not (?:override|delete from config).*?'([\w./@]+)'", said):
+        near = get_close_matches(found[1], list(known_keys(config)), 1)
+        return (
+            f"there is no key {found[1]}."
+            + (f" Did you mean {near[0]}?" if near else " `distilingua train --cfg job` prints all of them.")
+            + f" +{found[1]}=VALUE adds one."
+        )
+    if found := re.match(r"Could not append to config. An item is already at '([\w./@]+)'", said):
+        return f"{found[1]} is there already. Type it without +."
+    if found := re.search(
+        r"Could not find '(\S+)/([^/\s]+)' Available options in '\S+?': (.+?)(?: Config search path|$)", said
+    ):
+        listed = [name for name in found[3].split() if name != "base"]
+        near = get_close_matches(found[2], listed, 1)
+        hint = f"Did you mean {near[0]}? There are" if near else "Choose one of"
+        return f"{found[1]}={found[2]}: there is no such file in conf/{found[1]}. {hint} {', '.join(listed)}."
+    return said
+
+
+def known_keys(config: str) -> Iterator[str]:
+    """Of a configuration without overrides: groups, sections and values, with dots."""
+    from hydra import compose, initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from omegaconf import OmegaConf
+
+    def inside(values: Any, before: str) -> Iterator[str]:
+        for key, value in values.items() if isinstance(values, dict) else ():
+            yield before + str(key)
+            yield from inside(value, f"{before}{key}.")
+
+    GlobalHydra.instance().clear()  # of what failed
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        yield from inside(OmegaConf.to_container(compose(config), resolve=False), "")
