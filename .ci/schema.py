@@ -55,16 +55,17 @@ def main() -> None:
     for path in sorted(CONF.rglob("*.yaml")):
         files[path.parent.relative_to(CONF).as_posix()].append(path.read_text("utf-8"))
     groups = [group for group in files if group != "."]
-    over_all = {group for group in groups if any(OVER_ALL in text for text in files[group])}
+    over_all = [group for group in groups if any(OVER_ALL in text for text in files[group])]
     schemas: dict[str, dict[str, Any]] = {"defaults": defaults(groups)}
     everything = {name: {"$ref": f"{name}.json"} for name in groups if "/" not in name and name not in over_all}
     for group in (".", *groups):
-        nodes = [(node, text.splitlines()) for text in files[group] if (node := yaml.compose(text)) is not None]
+        texts = files[group] + [text for name in over_all for text in files[name] if group == "."]
+        nodes = [(node, text.splitlines()) for text in texts if (node := yaml.compose(text)) is not None]
         known = {**schema_of(nodes).get("properties", {}), "defaults": {"$ref": "defaults.json"}}
         if group == ".":
             everything = known = {**known, **everything}
         elif group in over_all:
-            known = {**known, **everything}
+            known = everything
         schemas["train" if group == "." else group.replace("/", ".")] = {"type": "object", "properties": known}
     OUT.mkdir(parents=True, exist_ok=True)
     for path in OUT.glob("*.json"):

@@ -16,7 +16,7 @@ from distilingua.tasks.task import Task
 ROOT = Path(distilingua.__file__).parent
 FLOORS = (  # from the top; what stands on one floor may import itself and everything below
     ("cli",),
-    ("commands",),
+    ("commands", "completion"),
     ("delivery",),
     ("cache", "checks", "describe", "training"),
     ("parts", "monitoring"),
@@ -24,7 +24,7 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("tasks",),
     ("corpora",),
     ("distillation", "statistics"),
-    ("extras", "artifacts", "console", "locations"),
+    ("extras", "artifacts", "console", "locations", "usage"),
     ("errors",),
 )
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
