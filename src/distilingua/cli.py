@@ -27,7 +27,7 @@ def main() -> None:
         from distilingua.completion import completion
 
         completion(rest)
-    elif command in ("compare", "cache", "predict", "init"):
+    elif command in ("compare", "cache", "predict", "init", "report"):
         from distilingua import commands
 
         getattr(commands, command)(rest)

@@ -299,13 +299,37 @@ def resume(arguments: list[str]) -> list[str]:
 
 
 def compare(arguments: list[str]) -> None:
-    """Prints finished runs side by side."""
+    """Prints finished runs side by side, for a terminal, or as --csv, --markdown or --latex."""
+    forms = [word.removeprefix("--") for word in arguments if word.startswith("--")]
+    folders = [Path(word) for word in arguments if not word.startswith("--")] or [Path("multirun")]
+    if len(forms) > 1 or not set(forms) <= {"csv", "markdown", "latex"}:
+        sys.exit(f"distilingua compare: {' '.join(arguments)} names no form. Choose one of --csv, --markdown, --latex.")
     from distilingua.monitoring.compare import compare as compare_runs
 
     try:
-        console.print_whole(compare_runs([Path(folder) for folder in arguments or ["multirun"]]))
+        found = compare_runs(folders)
+        if forms:
+            from distilingua.monitoring.plain import FORMS, tables_of
+
+            print(FORMS[forms[0]](tables_of(found)), end="")
+        else:
+            console.print_whole(found)
     except UserError as error:
         sys.exit("\n".join(f"distilingua compare: {problem}" for problem in str(error).splitlines()))
+
+
+def report(arguments: list[str]) -> None:
+    """A page on a run or a sweep."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        sys.exit("distilingua report: name the folder of a finished run or sweep: distilingua report outputs/DATE/RUN")
+    if not Path(arguments[0]).is_dir():
+        sys.exit(f"distilingua report: {arguments[0]} is no folder. Name that of a finished run or sweep.")
+    from distilingua.delivery.report import report as write
+
+    try:
+        write(Path(arguments[0]))
+    except UserError as error:
+        sys.exit(f"distilingua report: {error}")
 
 
 def cache(arguments: list[str]) -> None:

@@ -20,6 +20,7 @@ distilingua: distil a teacher that is strong in one language into a small studen
   distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
   distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
   distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
+  distilingua report FOLDER              a run or a sweep as a page of HTML, for those who were not there
   distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
   distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
   distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
@@ -75,6 +76,14 @@ distilingua compare [FOLDER …]: finished runs side by side, a table per settin
 
   distilingua compare                        all of multirun/
   distilingua compare outputs multirun/2026-01-31
+  distilingua compare --latex multirun > table.tex            or --csv, --markdown
+""",
+    "report": """\
+distilingua report FOLDER: a page of HTML in the folder of a run or a sweep that needs nothing beside it: scores with
+intervals, size and speed, curves, confusions with sentences, cost, settings, versions.
+
+  distilingua report outputs/2026-01-31/12-00-00_default
+  distilingua report multirun/2026-01-31/12-00-00
 """,
     "corpus": """\
 distilingua corpus [OVERRIDES]: what a corpus holds: rows of every split, labels with a sentence each, what cleaning

@@ -17,6 +17,7 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
+from distilingua.monitoring.provenance import provenance
 from distilingua.monitoring.results import log_results
 from distilingua.monitoring.sweep import beside_others
 from distilingua.monitoring.tables import results_table, show_data, trust_tables
@@ -189,6 +190,7 @@ def summary(
         "shown": dict(job.task.shown),
         "models": found,
         "retention": kept,
+        "made": provenance(),
         "note": job.task.note,
         "advice": advice(job, evaluations),
     }

@@ -1,0 +1,231 @@
+"""`distilingua report`: a run or a sweep as one page of HTML, for somebody who was not there."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+from jinja2 import Environment, PackageLoader
+
+from distilingua.artifacts import whole_file
+from distilingua.console import console
+from distilingua.delivery import pictures
+from distilingua.errors import UserError
+from distilingua.monitoring.compare import compare
+from distilingua.monitoring.leaderboard import jobs_of, table_of
+from distilingua.monitoring.plain import Plain, plain, tables_of
+from distilingua.monitoring.sweep import failures
+from distilingua.parts import objectives
+
+PROTOCOLS = {
+    "zero_shot": "no label of a target was seen, of no split",
+    "translate_train": "a target text carried the label of the source text that it is aligned with",
+    "few_shot": "some labels of every class were seen in each target",
+    "supervised": "every label of every language was seen",
+}
+STAGES = {
+    "data": "reading and cleaning",
+    "teacher": "fine-tuning the teacher",
+    "soft_labels": "soft labels",
+    "direct": "training the baseline",
+    "student": "training the student",
+    "evaluation": "judging",
+}
+CONFUSIONS, SENTENCES, WRONG = 8, 2, 10  # how many are shown per language
+
+
+@dataclass
+class Run:
+    """A finished run.
+
+    Args:
+        folder: of its metrics.json; of several tasks, one for each.
+        metrics: what that file holds.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def metric(self) -> str:
+        return next(iter(self.metrics["shown"]))
+
+    @property
+    def heading(self) -> str:
+        return str(self.metrics["shown"][self.metric])
+
+    @property
+    def languages(self) -> list[str]:
+        return list(self.metrics["models"]["student"]["languages"])
+
+    def score(self, kind: str) -> float:
+        """Mean over the targets; over the source where there is none."""
+        found = self.metrics["models"][kind]["languages"]
+        return statistics.mean(found[lang][self.metric] for lang in self.languages[1:] or self.languages)
+
+    def point(self, kind: str, name: str) -> pictures.Point:
+        model = self.metrics["models"][kind]
+        return pictures.Point(
+            name, "student" if name != "direct transfer" and kind != "teacher" else kind,
+            self.score(kind), model["bytes"] / 1e6, model["latency_ms"],
+        )  # fmt: skip
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        file = self.folder / "predictions.parquet"
+        return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+
+    def settings(self, name: str) -> Any:
+        """A file of Hydra's, or of a run of several tasks the one above."""
+        files = [folder / ".hydra" / name for folder in (self.folder, self.folder.parent)]
+        return next((yaml.safe_load(file.read_text("utf-8")) for file in files if file.exists()), None)
+
+
+@dataclass
+class Confusion:
+    """What was taken for what, how often, and the surest sentences of it."""
+
+    truth: str
+    answer: str
+    rows: int
+    sentences: list[dict[str, Any]] = field(default_factory=list)
+
+
+def report(folder: Path) -> Path:
+    """Writes `report.html` into the folder of a run or a sweep, and returns where it is.
+
+    Raises:
+        UserError: no finished run is in there, or a damaged one.
+    """
+    runs = finished(folder)
+    sweep = len(runs) > 1
+    best = max(runs, key=lambda run: run.metrics["dev"]["score"] or 0)  # of the source: no target label chooses
+    oracles = [run for run in runs if run.metrics["protocol"] == "supervised"]
+    distilled = [run for run in runs if run not in oracles and "teacher" in run.metrics["models"]]
+    best = max(distilled, key=lambda run: run.metrics["dev"]["score"] or 0, default=best)
+    page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
+    told = page.get_template("report.html.j2").render(
+        title=f"{best.metrics['task']}, {best.metrics['pair']}",
+        run=best,
+        metrics=best.metrics,
+        sweep=sweep,
+        runs=runs,
+        failed={job.name: why for job, why in failures(folder).items()},
+        protocol=PROTOCOLS.get(best.metrics["protocol"], best.metrics["protocol"]),
+        names=pictures.NAMES,
+        scores=scores(best, with_oracle(best, oracles)),
+        languages_picture=pictures.languages(with_oracle(best, oracles), best.metric, best.heading),
+        cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
+        curves_picture=pictures.curves(best.folder, best.metric, best.heading),
+        tables=tables_of(compare([folder])) if sweep else [],  # means over seeds
+        leaderboard=leaderboard(folder, best) if sweep else None,
+        confusions={lang: confusions(best, lang) for lang in best.languages},
+        disagreements={lang: disagreements(best, lang) for lang in best.languages},
+        stages=[(STAGES.get(name, name), seconds) for name, seconds in best.metrics["seconds"].items()],
+        overrides=best.settings("overrides.yaml") or [],
+        configuration=yaml.safe_dump(best.settings("config.yaml"), allow_unicode=True, sort_keys=False),
+        made=best.metrics.get("made", {}),
+    )
+    with whole_file(folder / "report.html") as file:
+        file.write_text(told, "utf-8")
+    console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)
+    return folder / "report.html"
+
+
+def finished(folder: Path) -> list[Run]:
+    files = sorted(folder.rglob("metrics.json"))
+    if not files:
+        raise UserError(
+            f"no metrics.json is under {folder}. Name the folder of a finished run or sweep: distilingua report "
+            f"outputs/DATE/TIME-OVERRIDES"
+        )
+    runs = []
+    for file in files:
+        try:
+            runs.append(Run(file.parent, json.loads(file.read_text("utf-8"))))
+            _ = runs[-1].score("student"), runs[-1].metrics["dev"]["score"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise UserError(
+                f"{file} is not as `distilingua train` writes it ({error!r}). Take that run away."
+            ) from None
+    return runs
+
+
+def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:
+    """The models of a run, and beside them a student of the same task that saw every label, where the sweep has one."""
+    models = {kind: run.metrics["models"][kind] for kind in ("teacher", "direct") if kind in run.metrics["models"]}
+    models["student"] = run.metrics["models"]["student"]
+    languages: dict[str, Any] = {}
+    for oracle in oracles:
+        if oracle.metrics["task"] == run.metrics["task"]:
+            languages |= oracle.metrics["models"]["student"]["languages"]
+    return {**models, "oracle": {"languages": languages}} if languages else models
+
+
+def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
+    """Cells of the table: per language and model, every score in percent, the main one with its interval."""
+    first, *others = run.metrics["shown"]
+    rows = []
+    for lang in run.languages:
+        for kind, model in models.items():
+            if (found := model["languages"].get(lang)) is None:
+                continue
+            interval = model.get("reliability", {}).get(lang, {}).get("interval")
+            sure = "{:.1f} – {:.1f}".format(*(100 * end for end in interval)) if interval else ""
+            share = run.metrics["retention"].get("languages", {}).get(lang) if kind == "student" else None
+            kept = f"{100 * share:.1f}" if share is not None else ""
+            numbers = [f"{100 * found[name]:.1f}" for name in others]
+            rows.append([lang, pictures.NAMES[kind], f"{100 * found[first]:.1f}", sure, *numbers, kept])
+    return rows
+
+
+def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
+    """Models of a run; of a sweep, the students of its jobs too."""
+    found = [best.point(kind, pictures.NAMES[kind]) for kind in ("teacher", "direct") if kind in best.metrics["models"]]
+    if len(runs) < 2:
+        return [*found, best.point("student", "distilled")]
+    return [*found, *(run.point("student", run.name) for run in runs)]
+
+
+def leaderboard(folder: Path, best: Run) -> Plain | None:
+    """The jobs, best first, by what the sweep compared; no target label takes part."""
+    config = best.settings("config.yaml") or {}
+    select = objectives(config.get("training", {}).get("select", "score"))
+    jobs = jobs_of(folder, select)
+    return plain(table_of(jobs, select)) if jobs else None
+
+
+def confusions(run: Run, lang: str) -> list[Confusion]:
+    """What the student takes for what most often, with the sentences it was surest of; empty where labels are texts."""
+    rows = run.predictions
+    if rows.empty or rows.truth.nunique() > max(100, len(rows) // 4):
+        return []
+    wrong = rows[(rows.lang == lang) & (rows.student != rows.truth)]
+    counts = wrong.groupby(["truth", "student"]).size().sort_values(ascending=False).head(CONFUSIONS)
+    found = []
+    for (truth, answer), number in counts.items():
+        inside = wrong[(wrong.truth == truth) & (wrong.student == answer)]
+        surest = inside.sort_values("student_probability", ascending=False).head(SENTENCES)
+        found.append(Confusion(str(truth), str(answer), int(number), surest.to_dict("records")))
+    return found
+
+
+def disagreements(run: Run, lang: str) -> list[Mapping[str, Any]]:
+    """Rows on which the student is surest, and not what the teacher is: of the text that the teacher reads in place of
+    another language's where it reads one."""
+    rows = run.predictions
+    if rows.empty or "teacher" not in rows:
+        return []
+    other = rows[(rows.lang == lang) & (rows.teacher != rows.student)]
+    return other.sort_values("student_probability", ascending=False).head(WRONG).to_dict("records")

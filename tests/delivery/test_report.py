@@ -1,0 +1,163 @@
+"""The report: one page that needs nothing beside it and says what the run found."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from torch.utils.tensorboard import SummaryWriter
+
+from distilingua.delivery.pictures import curves
+from distilingua.delivery.report import confusions, finished, report
+from distilingua.errors import UserError
+from distilingua.monitoring.plain import Plain, as_csv, as_latex, as_markdown
+from tests.processes import run
+
+VOID = {"meta", "link", "br", "img"}
+
+
+class Page(HTMLParser):
+    """What is in it, and whether every element ends where it should."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+        self.ids: list[str] = []
+        self.outside: list[str] = []
+        self.told = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("src", "href", "xlink:href") and not (value or "").startswith("#"):
+                self.outside.append(value or "")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.told += data
+
+
+@pytest.fixture
+def copied(finished_run: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(finished_run, tmp_path / "run"))
+
+
+def test_a_run_as_a_page_that_needs_nothing_beside_it(copied: Path) -> None:
+    text = report(copied).read_text("utf-8")
+    page = Page(text)
+    assert not page.open
+    assert not page.outside
+    assert "script" not in page.seen
+    assert page.seen.count("svg") == 2  # this run has no logger, so no curves
+    assert len(page.ids) == len(set(page.ids))
+    metrics = json.loads((copied / "metrics.json").read_text("utf-8"))
+    for model in metrics["models"].values():
+        for lang, scores in model["languages"].items():
+            assert f"{100 * scores['accuracy']:.1f}" in page.told, lang
+    assert metrics["made"]["versions"]["torch"] in page.told
+    assert f"{sum(metrics['seconds'].values()):.1f}" in page.told
+    assert "no label of a target was seen" in page.told
+
+
+def test_what_was_mixed_up_comes_with_the_surest_sentences(copied: Path) -> None:
+    file = copied / "predictions.parquet"
+    rows = pd.read_parquet(file)
+    german = rows.index[rows.lang == "de"][:5]
+    rows["student"] = rows.truth
+    truth, other = sorted(rows.truth.unique())[:2]
+    rows.loc[german, ["truth", "student", "text"]] = [truth, other, "ein <b>fetter</b> Satz"]
+    rows.loc[german, "student_probability"] = [0.1, 0.9, 0.5, 0.2, 0.3]
+    rows.loc[german[1], "text"] = "אור & 光"
+    rows.to_parquet(file)
+    (found,) = confusions(finished(copied)[0], "de")
+    assert (found.truth, found.answer, found.rows) == (truth, other, 5)
+    assert [row["student_probability"] for row in found.sentences] == [0.9, 0.5]
+    text = report(copied).read_text("utf-8")
+    assert '<bdi lang="de" dir="auto">אור &amp; 光</bdi>' in text
+    assert "ein &lt;b&gt;fetter&lt;/b&gt; Satz" in text
+    assert not Page(text).open
+
+
+def test_a_sweep_has_its_jobs_its_means_and_its_oracle(copied: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    for n, protocol in enumerate(("zero_shot", "zero_shot", "supervised"), start=1):
+        job = Path(shutil.copytree(copied, sweep / f"seed-{n}_{protocol}"))
+        metrics = json.loads((job / "metrics.json").read_text("utf-8"))
+        metrics |= {"seed": n, "protocol": protocol, "dev": {**metrics["dev"], "score": 0.5 + n / 10}}
+        metrics["models"]["student"]["languages"]["de"]["accuracy"] = 0.5 + n / 100
+        (job / "metrics.json").write_text(json.dumps(metrics), "utf-8")
+        (job / ".hydra/overrides.yaml").write_text(f"[seed={n}]", "utf-8")
+    (sweep / "sweep.yaml").write_text("{hydra: [], task: ['seed=1,2,3'], varied: [seed]}", "utf-8")
+    page = Page(report(sweep).read_text("utf-8"))
+    assert "of the 3 finished runs, this is the best one by the source's dev split (seed-2_zero_shot)" in " ".join(
+        page.told.split()
+    )
+    assert "oracle" in page.told
+    assert "53.0" in page.told
+    assert "best first, by score" in page.told
+    assert not page.open
+
+
+def test_a_folder_without_a_run_and_a_damaged_one_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no metrics\.json is under"):
+        report(tmp_path)
+    (tmp_path / "metrics.json").write_text('{"models": {}}', "utf-8")
+    with pytest.raises(UserError, match="is not as `distilingua train` writes it"):
+        report(tmp_path)
+    for typed in ([], ["a", "b"], ["--csv"], ["nowhere"]):
+        told = run("report", *typed, folder=tmp_path)
+        assert told.returncode == 1
+        assert len(told.stderr.strip().splitlines()) == 1
+
+
+def test_curves_are_those_of_tensorboard(tmp_path: Path) -> None:
+    assert curves(tmp_path, "accuracy", "acc") == ""
+    for kind in ("direct", "student"):
+        with SummaryWriter(str(tmp_path / "tensorboard" / kind)) as writer:
+            for step in range(3):
+                for lang in ("en", "zh-CN"):
+                    writer.add_scalar(f"dev/{lang}/accuracy", step / 4, step)
+    picture = curves(tmp_path, "accuracy", "acc")
+    page = Page(picture)
+    assert not page.open
+    words = {line.strip() for line in page.told.splitlines()}
+    assert {"en", "zh-CN", "distilled", "direct transfer", "step"} <= words
+    assert 'aria-label="acc on the dev split by step, for en, zh-CN."' in picture
+
+
+def test_tables_for_papers_by_hand() -> None:
+    table = Plain("a_b, seeds: 2", ["lang", "student", "95 %"], [["de", "94.5 ± 1.0", "93.1–95.9"]])
+    assert as_csv([table]) == 'setting,lang,student,95 %\n"a_b, seeds: 2",de,94.5 ± 1.0,93.1–95.9\n'
+    assert as_markdown([Plain("t", ["a|b", "c"], [["1", "2"]])]) == "**t**\n\n| a\\|b | c |\n| --- | --- |\n| 1 | 2 |\n"
+    latex = as_latex([table])
+    assert r"de & 94.5 $\pm$ 1.0 & 93.1--95.9 \\" in latex
+    assert r"\caption{a\_b, seeds: 2}" in latex
+    assert r"lang & student & 95 \% \\" in latex
+
+
+@pytest.mark.parametrize("form", ["--csv", "--markdown", "--latex"])
+def test_compare_for_a_file(copied: Path, form: str) -> None:
+    told = run("compare", form, str(copied), folder=copied)
+    assert told.returncode == 0, told.stderr
+    metrics = json.loads((copied / "metrics.json").read_text("utf-8"))
+    german = f"{100 * metrics['models']['student']['languages']['de']['accuracy']:.1f}"
+    assert re.search(rf"\bde\b.*{german}", told.stdout)
+    assert "━" not in told.stdout
