@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from distilingua.delivery.evaluate import names_of
-from distilingua.delivery.model import OWN, find, known_task, overrides_of
+from distilingua.delivery.model import OWN, find, for_its_task, known_task, overrides_of
 from distilingua.errors import UserError
+from tests.conftest import Compose
 from tests.processes import run
 from tests.test_cli import SLOW, run_several
 
@@ -98,6 +99,20 @@ def test_a_corpus_whose_classes_a_model_does_not_know(finished_run: Path, tmp_pa
     assert "alone: it does not know " in answer.stderr
     assert "its classes are light, music, weather" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_student_of_one_of_several_tasks_is_judged_on_its_own(compose_run: Compose, tmp_path: Path) -> None:
+    (tmp_path / "run" / "slots" / "student_of_all").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "overrides.yaml").write_text('["experiment=multitask", "paths.cache=x"]')
+    given = str(tmp_path / "run" / "slots")
+    assert overrides_of(given) == ["experiment=multitask"]
+    cfg = compose_run("experiment=multitask")
+    assert cfg.corpus.label != "slots"
+    own = for_its_task(cfg, given, ["experiment=multitask"])
+    assert (own.task._target_, own.corpus.label) == (cfg.multitask.tasks.slots.task._target_, "slots")
+    assert for_its_task(cfg, given, ["experiment=multitask", "corpus=massive"]) is cfg
+    assert for_its_task(compose_run(), given, []).corpus.label != "slots"
 
 
 def test_names_tell_models_apart() -> None:
