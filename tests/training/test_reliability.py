@@ -18,6 +18,7 @@ from datasets import Dataset
 from distilingua.corpora.questions import Questions
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
+from distilingua.statistics.bootstrap import score_of
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
@@ -75,6 +76,7 @@ def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
     main = next(iter(task.shown))
     assert 0.05 < scores[main] < 0.95
     assert float(found.score(found.counts.sum(0))) == pytest.approx(scores[main], abs=1e-6)
+    assert score_of(main, found.counts.shape[1]) is found.score  # which `compare` has to find again
     exact = [task.targets(rows_of([one]), encoded[:1])[0] for one in told]
     truth = [task.targets(rows_of([one]), encoded[:1])[0] for one in rows["label"]]
     assert found.right.tolist() == [torch.equal(a, b) for a, b in zip(exact, truth, strict=True)] or made is tags
@@ -96,6 +98,7 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     translated = tally(task, said, rows)
     assert translated is not None
     assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
+    assert score_of("bleu", translated.counts.shape[1]) is translated.score
     both = translated.score(np.stack([translated.counts.sum(0), translated.counts[2]]))
     assert both.tolist() == pytest.approx([whole, 1.0])
 
