@@ -160,7 +160,8 @@ def reliability(
     told: dict[str, Any] = {"interval": [round(end, 4) for end in interval(sums, found.score)], "groups": len(sums)}
     told["worst_class"] = worst_class(task, evaluation.predicted, rows)
     sure = evaluation.probabilities
-    told["calibration_error"] = round(calibration_error(sure, found.right.tolist()), 4)
+    if task.backbone == "encoder":  # what is written or heard piece by piece has a mean, which is no probability of it
+        told["calibration_error"] = round(calibration_error(sure, found.right.tolist()), 4)
     if temperature is not None:
         scaled = [answer / temperature for answer in evaluation.found.answers]
         sure = task.probabilities(scaled, None, {})
