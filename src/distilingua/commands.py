@@ -160,8 +160,10 @@ def evaluate(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
         from distilingua.delivery.evaluate import evaluate_models
+        from distilingua.delivery.model import for_its_task
 
-        evaluate_models(cfg, folder, task_typed=task_typed())
+        typed = HydraConfig.get().overrides.task
+        evaluate_models(for_its_task(cfg, cfg.models[0], typed), folder, task_typed=names_task(typed))
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
@@ -171,13 +173,15 @@ def export(cfg: DictConfig) -> None:
     there = any(folder.iterdir())  # an earlier export, which a refusal leaves alone
     with readable_errors(unused=None if there else folder), console.logged(folder / "export.log"):
         from distilingua.delivery.export import export_model
+        from distilingua.delivery.model import for_its_task
 
-        export_model(cfg, folder, task_typed=task_typed())
+        typed = HydraConfig.get().overrides.task
+        export_model(for_its_task(cfg, cfg.model, typed), folder, task_typed=names_task(typed))
 
 
-def task_typed() -> bool:
-    """Whether the task is named by what was typed, or by the run that a model is of."""
-    return any(re.match(r"task[.=]|experiment=", item) for item in HydraConfig.get().overrides.task)
+def names_task(typed: Sequence[str]) -> bool:
+    """Whether overrides, of the user or of the run that a model is of, name the task."""
+    return any(re.match(r"task[.=]|experiment=", item) for item in typed)
 
 
 def models_and_overrides(command: str, arguments: list[str]) -> tuple[list[str], list[str]]:

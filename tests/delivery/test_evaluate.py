@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from distilingua.delivery.evaluate import names_of
-from distilingua.delivery.model import OWN, find, known_task, overrides_of
+from distilingua.delivery.model import OWN, find, for_its_task, known_task, overrides_of
 from distilingua.errors import UserError
+from tests.conftest import Compose
+from tests.delivery.conftest import settings
 from tests.processes import run
 from tests.test_cli import SLOW, run_several
 
@@ -38,6 +42,39 @@ def test_a_run_is_judged_as_it_judged_itself(finished_run: Path, tmp_path: Path)
     row = next(line for line in answer.stdout.splitlines() if line.split()[:2] == ["de", "student"])
     assert f"{100 * metrics['models']['student']['languages']['de']['accuracy']:.1f}" in row.split()
     assert not list(tmp_path.glob("outputs/*/*/.hydra"))  # or `resume` would take it for a run
+
+
+def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: Path) -> None:
+    answer = run("train", *settings(kept), "seed=2", f"hydra.run.dir={tmp_path}/second", folder=tmp_path)
+    assert answer.returncode == 0, answer.stderr
+    assert "How far to trust them" in answer.stdout
+    assert "student - direct" in answer.stdout
+    metrics = json.loads((tmp_path / "second/metrics.json").read_text("utf-8"))
+    for model in metrics["models"].values():
+        for lang, told in model["reliability"].items():
+            low, high = told["interval"]
+            assert low <= model["languages"][lang]["accuracy"] <= high
+            assert 0 < high - low < 0.5
+    student = metrics["models"]["student"]["reliability"]["de"]
+    assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error_scaled"} <= set(student)
+    assert metrics["temperature"] > 0
+    gap = metrics["differences"]["student - direct"]["de"]
+    scores = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
+    assert gap["value"] == pytest.approx(scores["student"] - scores["direct"], abs=2e-4)
+    assert gap["low"] <= gap["value"] <= gap["high"]
+    assert gap["p"] <= gap["p_holm"] <= 1
+    answers = pd.read_parquet(tmp_path / "second/predictions.parquet")
+    assert {"cluster", "student_counts", "direct_counts", "teacher_counts"} <= set(answers.columns)
+    own = answers[answers["lang"] == "de"]
+    right, all_of_them = np.stack(own["student_counts"].to_list()).sum(0)
+    assert right / all_of_them == pytest.approx(scores["student"], abs=1e-4)
+
+    compared = run("compare", "second", str(finished_run), folder=tmp_path)
+    assert compared.returncode == 0, compared.stderr
+    assert "seeds: 2" in compared.stdout
+    line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
+    assert "–" in line
+    assert re.search(r" \+\d+\.\d \(-?\d+\.\d–\d+\.\d\)\*", line)
 
 
 def test_several_models_are_judged_on_the_same_rows_and_on_another_pair(finished_run: Path, tmp_path: Path) -> None:
@@ -98,6 +135,20 @@ def test_a_corpus_whose_classes_a_model_does_not_know(finished_run: Path, tmp_pa
     assert "alone: it does not know " in answer.stderr
     assert "its classes are light, music, weather" in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_a_student_of_one_of_several_tasks_is_judged_on_its_own(compose_run: Compose, tmp_path: Path) -> None:
+    (tmp_path / "run" / "slots" / "student_of_all").mkdir(parents=True)
+    (tmp_path / "run" / "checkpoints").mkdir()
+    (tmp_path / "run" / "checkpoints" / "overrides.yaml").write_text('["experiment=multitask", "paths.cache=x"]')
+    given = str(tmp_path / "run" / "slots")
+    assert overrides_of(given) == ["experiment=multitask"]
+    cfg = compose_run("experiment=multitask")
+    assert cfg.corpus.label != "slots"
+    own = for_its_task(cfg, given, ["experiment=multitask"])
+    assert (own.task._target_, own.corpus.label) == (cfg.multitask.tasks.slots.task._target_, "slots")
+    assert for_its_task(cfg, given, ["experiment=multitask", "corpus=massive"]) is cfg
+    assert for_its_task(compose_run(), given, []).corpus.label != "slots"
 
 
 def test_names_tell_models_apart() -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-import re
-from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
@@ -18,6 +15,7 @@ from datasets import Dataset
 from distilingua.corpora.questions import Questions
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
+from distilingua.statistics.bootstrap import score_of
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
@@ -75,6 +73,7 @@ def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
     main = next(iter(task.shown))
     assert 0.05 < scores[main] < 0.95
     assert float(found.score(found.counts.sum(0))) == pytest.approx(scores[main], abs=1e-6)
+    assert score_of(main, found.counts.shape[1]) is found.score  # which `compare` has to find again
     exact = [task.targets(rows_of([one]), encoded[:1])[0] for one in told]
     truth = [task.targets(rows_of([one]), encoded[:1])[0] for one in rows["label"]]
     assert found.right.tolist() == [torch.equal(a, b) for a, b in zip(exact, truth, strict=True)] or made is tags
@@ -96,6 +95,7 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     translated = tally(task, said, rows)
     assert translated is not None
     assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
+    assert score_of("bleu", translated.counts.shape[1]) is translated.score
     both = translated.score(np.stack([translated.counts.sum(0), translated.counts[2]]))
     assert both.tolist() == pytest.approx([whole, 1.0])
 
@@ -189,43 +189,6 @@ def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:
     assert sum(text != texts[0] for text in many) > 10
     assert all(part["label"][:] == ["a"] * 3 for part in found.values())
     assert disturbances(TokenClassification()) == {}  # whose labels point into the text
-
-
-def test_a_run_reports_how_sure_it_is(kept: Path, tmp_path: Path) -> None:
-    from tests.delivery.conftest import settings
-    from tests.processes import run
-
-    for seed in (1, 2):
-        options = [f"seed={seed}", f"hydra.run.dir={tmp_path}/runs/{seed}"]
-        answer = run("train", *settings(kept), *options, folder=tmp_path)
-        assert answer.returncode == 0, answer.stderr
-    assert "How far to trust them" in answer.stdout
-    assert "student - direct" in answer.stdout
-    metrics = json.loads((tmp_path / "runs/1/metrics.json").read_text("utf-8"))
-    for model in metrics["models"].values():
-        for lang, told in model["reliability"].items():
-            low, high = told["interval"]
-            assert low <= model["languages"][lang]["accuracy"] <= high
-            assert 0 < high - low < 0.5
-    student = metrics["models"]["student"]["reliability"]["de"]
-    assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error_scaled"} <= set(student)
-    assert metrics["temperature"] > 0
-    gap = metrics["differences"]["student - direct"]["de"]
-    scores = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
-    assert gap["value"] == pytest.approx(scores["student"] - scores["direct"], abs=2e-4)
-    assert gap["low"] <= gap["value"] <= gap["high"]
-    assert gap["p"] <= gap["p_holm"] <= 1
-    answers = pd.read_parquet(tmp_path / "runs/1/predictions.parquet")
-    assert {"cluster", "student_counts", "direct_counts", "teacher_counts"} <= set(answers.columns)
-    own = answers[answers["lang"] == "de"]
-    right, all_of_them = np.stack(own["student_counts"].to_list()).sum(0)
-    assert right / all_of_them == pytest.approx(scores["student"], abs=1e-4)
-
-    compared = run("compare", "runs", folder=tmp_path)
-    assert compared.returncode == 0, compared.stderr
-    line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
-    assert "–" in line
-    assert re.search(r" \+\d+\.\d \(-?\d+\.\d–\d+\.\d\)\*", line)
 
 
 def test_what_is_not_known_is_left_out() -> None:

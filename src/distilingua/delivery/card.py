@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], found: Mapping[str,
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
     from hydra.utils import get_class
 
+    from distilingua.models.bag import BagConfig
+
     kind: Any = get_class(cfg.task._target_)
     pipeline = PIPELINES.get(kind.auto, "text-classification")
     name = f"{found['task']}-{found['pair']}"
@@ -58,13 +61,19 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], found: Mapping[str,
         model_name=name,
         eval_results=results,
     )
-    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{body(cfg, settings, found, name)}").save(folder / "README.md")
+    own = json.loads((folder / "config.json").read_text("utf-8")).get("model_type") == BagConfig.model_type
+    text = body(cfg, settings, found, name, "import distilingua.models.bag\n" if own else "")
+    ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}").save(folder / "README.md")
     if corpus.count("/") == 1:
         write_eval_results(found, corpus, folder)
 
 
-def body(cfg: DictConfig, settings: Mapping[str, Any], found: Mapping[str, Any], name: str) -> str:
-    """The card in words."""
+def body(cfg: DictConfig, settings: Mapping[str, Any], found: Mapping[str, Any], name: str, imports: str = "") -> str:
+    """The card in words.
+
+    Args:
+        imports: a line of Python that tells transformers of this kind of model, where it does not know it.
+    """
     source, *targets = found["languages"]
     labels = label_names(found)
     cleaning = settings.get("cleaning") or {}
@@ -83,7 +92,7 @@ def body(cfg: DictConfig, settings: Mapping[str, Any], found: Mapping[str, Any],
         f"{cfg.pair.protocol}` says.\n- **Teacher**: `{plain_path(cfg.teacher.get('path'))}`.\n- **Student**: "
         f"{found['models']['student']['parameters'] / 1e6:.2f} M weights.\n- **Objective**: "
         f"{', '.join(cfg.objective.terms)}.\n- **Seed**: {cfg.seed}.",
-        "## How to use it\n\n" + usage(found, bool(done)),
+        "## How to use it\n\n" + usage(found, bool(done), imports),
         "## Limits\n\n- Texts beyond the tokenizer's `model_max_length` are cut.\n- It answers every text, "
         "also one that is about nothing it knows.\n- Scores are those of the test split named above, and say "
         "little of other text."
@@ -135,12 +144,12 @@ def piped(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def usage(found: Mapping[str, Any], cleaned: bool) -> str:
+def usage(found: Mapping[str, Any], cleaned: bool, imports: str) -> str:
     made = found["models"]
     lines = []
     if "hub" in made:
         lines.append(
-            "```python\nfrom transformers import pipeline\n\npipe = pipeline(model=FOLDER)\n"
+            f"```python\n{imports}from transformers import pipeline\n\npipe = pipeline(model=FOLDER)\n"
             'pipe("…", truncation=True)\n```'
         )
     if set(made) - {"teacher", "student", "hub"}:

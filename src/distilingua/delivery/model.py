@@ -6,17 +6,19 @@ import copy
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from omegaconf import DictConfig
 
 from distilingua.errors import UserError, listed, refuse
 from distilingua.locations import overrides_file, typed_for
 from distilingua.models.source import WEIGHTS, check_positions, damaged, readable
+from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
@@ -153,12 +155,25 @@ def overrides_of(given: str) -> list[str]:
     path = Path(given).expanduser()
     if path.suffix == ".onnx":
         path = path.parent.parent
-    if (run := run_of(path)) and (overrides := overrides_file(run)):
+    run = run_of(path)
+    if run and (overrides := overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
         return [item for item in typed_for(overrides) or [] if not item.startswith(("paths.", "hydra."))]
     if not (path / "config.json").is_file():
         return []
     typed = _exported_settings(path, given).get("overrides", [])
     return [item for item in typed if isinstance(item, str) and HARMLESS.fullmatch(item)]
+
+
+def for_its_task(cfg: DictConfig, given: str, typed: Sequence[str]) -> DictConfig:
+    """The configuration for a model of one of several tasks: with the task and the corpus that it was trained for.
+
+    Args:
+        typed: overrides; where one names a task or a corpus, these are meant.
+    """
+    run = run_of(Path(given).expanduser())
+    if run is None or not cfg.get("multitask") or any(re.match(r"(task|corpus)[.=]", item) for item in typed):
+        return cfg
+    return tasks_of(cfg).get(run.name, cfg)
 
 
 def run_of(path: Path) -> Path | None:

@@ -16,7 +16,7 @@ from rich.text import Text
 from distilingua.console import plain_table
 from distilingua.errors import UserError, refuse
 from distilingua.monitoring.sweep import failures
-from distilingua.statistics.bootstrap import difference, group_sums, holm, interval
+from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
 
 LEAST = 0.05  # p below which a gain has its star
 WIDTHS = {"lang": 5, "95 %": 10, "gain": 18, "kept": 11, "sec": 4}  # of columns that hold no mean ± deviation
@@ -61,7 +61,7 @@ def compare(folders: list[Path]) -> Group:
             )
         )
     common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
-    known = {setting: _sure(files[setting]) for setting in runs}
+    known = {setting: _sure(files[setting], next(iter(seeds[0]["shown"]))) for setting, seeds in runs.items()}
     sure_of = ("95 %", "gain") if any(sure for sure, _ in known.values()) else ()
     tables = []
     for setting, seeds in runs.items():
@@ -93,7 +93,7 @@ def compare(folders: list[Path]) -> Group:
     return Group(*tables, *(Text(told) for told in failed))
 
 
-def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
+def _sure(files: list[Path], metric: str) -> tuple[dict[str, str], dict[str, str]]:
     """Per language, the student's interval and its gain over direct transfer, both in words; nothing for runs whose
     predictions do not say what their scores are made of, or that were judged on other rows than each other."""
     read = [_counts(file.with_name("predictions.parquet")) for file in files]
@@ -108,10 +108,11 @@ def _sure(files: list[Path]) -> tuple[dict[str, str], dict[str, str]]:
             if all(name in one[lang] for one in read)
         }
         if "student_counts" in sums:
-            low, high = interval(sums["student_counts"])
+            score = score_of(metric, sums["student_counts"].shape[-1])
+            low, high = interval(sums["student_counts"], score)
             sure[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
         if len(sums) == 2:
-            gaps[lang] = difference(sums["student_counts"], sums["direct_counts"])
+            gaps[lang] = difference(sums["student_counts"], sums["direct_counts"], score)
     corrected = holm({lang: gap.p for lang, gap in gaps.items()})
     return sure, {
         lang: f"{100 * gap.value:+.1f} ({100 * gap.low:.1f}–{100 * gap.high:.1f}){' *'[corrected[lang] < LEAST]}"

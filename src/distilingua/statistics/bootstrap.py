@@ -26,6 +26,27 @@ def ratio(sums: np.ndarray) -> np.ndarray:
     return sums[..., 0] / np.maximum(sums[..., 1], 1e-12)
 
 
+def macro_f1(sums: np.ndarray) -> np.ndarray:
+    """Mean F1 of classes, from twice the right answers of each, then its predicted and true ones together."""
+    twice, all_of_them = np.split(sums, 2, axis=-1)
+    return (twice / np.maximum(all_of_them, 1e-12)).mean(-1)
+
+
+def bleu(sums: np.ndarray) -> np.ndarray:
+    """From n-grams that match, those that could, n from 1 to 4 each, and the lengths of what was written and of its
+    references (Papineni et al. 2002), as sacrebleu has it."""
+    from sacrebleu.metrics import BLEU
+
+    flat = sums.reshape(-1, sums.shape[-1])
+    found = [BLEU.compute_bleu(list(s[:4]), list(s[4:8]), int(s[8]), int(s[9])).score / 100 for s in flat]
+    return np.array(found).reshape(sums.shape[:-1])
+
+
+def score_of(metric: str, counts: int) -> Score:
+    """How such a metric is made of so many counts."""
+    return ratio if counts == 2 else bleu if metric == "bleu" else macro_f1
+
+
 def group_sums(tally: np.ndarray, groups: Sequence[str]) -> np.ndarray:
     """Tallies of groups, (groups, counts), of those of rows, (rows, counts)."""
     _, number = np.unique(np.asarray(groups), return_inverse=True)

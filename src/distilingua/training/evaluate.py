@@ -143,7 +143,7 @@ def predictions(
         evaluations: model -> language -> what it answered.
         aligned: of the teacher, per language, see `through_aligned`.
         trusted: adds `cluster`, the group of rows that a row stands and falls with, and per model what its main score
-            is made of (`student_counts`), where that is a ratio.
+            is made of (`student_counts`), see `statistics.bootstrap.score_of`.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("id", "lang", "text", "teacher_text", "truth")}
     for lang, rows in held_out.items():
@@ -156,7 +156,7 @@ def predictions(
         if trusted is not None:
             own["cluster"] = trusted.groups[lang]
             made = {name: trusted.tallies[name].get(lang) for name in each}
-            own |= {f"{n}_counts": one.counts.tolist() for n, one in made.items() if one and one.counts.shape[1] == 2}
+            own |= {f"{n}_counts": one.counts.tolist() for n, one in made.items() if one}
         own["teacher_text"] = list(texts) if "teacher" in each else [""] * len(rows)
         for n, (text, answer, probability) in (aligned or {}).get(lang, {}).items():
             own["teacher_text"][n], own["teacher"][n], own["teacher_probability"][n] = text, answer, probability

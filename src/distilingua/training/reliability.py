@@ -17,7 +17,7 @@ from datasets import Dataset
 from distilingua.artifacts import stable_hash
 from distilingua.corpora.words import entities
 from distilingua.data.augmentation import CharacterNoise
-from distilingua.statistics.bootstrap import Score, difference, group_sums, holm, interval, ratio
+from distilingua.statistics.bootstrap import Score, bleu, difference, group_sums, holm, interval, macro_f1, ratio
 from distilingua.statistics.calibration import calibration_error, coverage, fit_temperature
 from distilingua.tasks.multi_label import MultiLabel, names_of
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -76,12 +76,7 @@ def _(task: MultiLabel, told: Sequence[str], rows: Dataset) -> Tally:
             marks[which, n, [number[name] for name in names_of(label)]] = 1
     said, true = marks
     counts = np.concatenate([2 * said * true, said + true], axis=1)
-
-    def macro(sums: np.ndarray) -> np.ndarray:
-        twice, all_of_them = np.split(sums, 2, axis=-1)
-        return (twice / np.maximum(all_of_them, 1e-12)).mean(-1)
-
-    return Tally(counts, macro, (said == true).all(1))
+    return Tally(counts, macro_f1, (said == true).all(1))
 
 
 @tally.register
@@ -121,22 +116,16 @@ def _(task: SpeechRecognition, told: Sequence[str], rows: Dataset) -> Tally:
 
 @tally.register
 def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
-    """BLEU is made of n-grams that match, those that could, and two lengths (Papineni et al. 2002)."""
     from sacrebleu.metrics import BLEU
 
-    bleu = BLEU(tokenize=task.tokenize, effective_order=False)
+    scorer = BLEU(tokenize=task.tokenize, effective_order=False)
     counts = []
     for said, label in zip(told, rows["label"], strict=True):
-        found = bleu.sentence_score(said, [label])
+        found = scorer.corpus_score([said], [[label]])  # `sentence_score` warns that smoothing is off
         counts.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
 
-    def score(sums: np.ndarray) -> np.ndarray:
-        flat = sums.reshape(-1, sums.shape[-1])
-        found = [BLEU.compute_bleu(list(s[:4]), list(s[4:8]), int(s[8]), int(s[9])).score / 100 for s in flat]
-        return np.array(found).reshape(sums.shape[:-1])
-
     right = np.array([a == b for a, b in zip(told, rows["label"], strict=True)], dtype=bool)
-    return Tally(np.array(counts, dtype=float), score, right)
+    return Tally(np.array(counts, dtype=float), bleu, right)
 
 
 # --- groups -----------------------------------------------------------------------------------------------------------
@@ -171,7 +160,8 @@ def reliability(
     told: dict[str, Any] = {"interval": [round(end, 4) for end in interval(sums, found.score)], "groups": len(sums)}
     told["worst_class"] = worst_class(task, evaluation.predicted, rows)
     sure = evaluation.probabilities
-    told["calibration_error"] = round(calibration_error(sure, found.right.tolist()), 4)
+    if task.backbone == "encoder":  # what is written or heard piece by piece has a mean, which is no probability of it
+        told["calibration_error"] = round(calibration_error(sure, found.right.tolist()), 4)
     if temperature is not None:
         scaled = [answer / temperature for answer in evaluation.found.answers]
         sure = task.probabilities(scaled, None, {})
