@@ -1,9 +1,10 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
+# make test-browser: TensorBoard in headless Chromium, which has to be installed (Debian: chromium chromium-driver).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-browser lint clean
 
 setup: $(VENV)/.installed
 
@@ -18,6 +19,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-browser: setup
+	$(BIN)/python -m pytest -m browser --numprocesses=0 tests/monitoring
 
 lint: setup
 	$(BIN)/ruff check
