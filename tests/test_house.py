@@ -93,6 +93,7 @@ SHAPES_NOTHING = {  # what teachers and baselines are built with, and why it is 
     "locations.py": "finds folders; what is in them has a hash",
     "parts.py": "makes objects of settings, which are in every recipe",
     "monitoring/callbacks.py": "watches",
+    "monitoring/loggers.py": "writes down",
     "corpora/schema.py": "reads rows, and what is read has a hash",
 }
 

@@ -19,7 +19,7 @@ from distilingua.training.train import train
 from tests.conftest import Compose
 from tests.processes import HANGS, launch, run, start
 
-SMALL = [
+SMALL = [  # a job of seconds
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
     *("student.hidden_size=32", "student.heads=2", "student.vocabulary=100"),
     *("training.epochs=3", "training.batch_size=8", "trainer.precision=32-true", "~callbacks.progress_bar"),

@@ -26,14 +26,13 @@ from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
 from distilingua.locations import conf_folder, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import FAILED, SWEEP, note_failure, objective, rounded, told_of, varying
+from distilingua.monitoring.sweep import FAILED, PLUMBING, SWEEP, note_failure, objective, rounded, told_of, varying
 from distilingua.parts import objectives
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
     *("augmentation", "sweep", "debug"),
 )
-PLUMBING = ("hydra", "paths", "logger", "callbacks")  # says nothing about a run
 LONGEST = 100  # characters of a folder's name
 
 

@@ -56,6 +56,12 @@ def onnx_package(name: str) -> ModuleType:
     return import_module(name)
 
 
+def check_package(name: str, extra: str) -> None:
+    """Raises UserError when a package of an extra is not installed. Imports nothing of it."""
+    if find_spec(name) is None:
+        raise UserError(f"{name} is not installed. Install the extra: pip install 'distilingua[{extra}]'.")
+
+
 def check_plugin(group: str, target: str) -> None:
     """Raises UserError when a plugin of Hydra that the extra `sweeps` brings is not installed. Imports nothing of it.
 

@@ -40,6 +40,19 @@ def test_the_confusion_figure_counts_and_shows_shares() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
 
 
+def test_of_many_classes_the_most_confused_are_drawn_and_the_rest_summed() -> None:
+    labels = [f"class {n:02}" for n in range(42)]
+    truth = labels * 3
+    predicted = [*labels, *labels, *labels[:6], *(f"class {(n + 1) % 6 + 6:02}" for n in range(6)), *labels[12:]]
+    (axes,) = confusion_figure(labels, truth, predicted, "de").axes
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert set(labels[6:12]) < set(names)
+    assert names[-1].endswith(" others")
+    assert len(names) <= 15
+    assert sum(int(text.get_text()) for text in axes.texts) == len(truth)
+    assert int(names[-1].split()[0]) + len(names) - 1 == 42
+
+
 HOSTILE = [
     *(
         r"$\foo$",

@@ -2,22 +2,57 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import sys
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
 
+from distilingua.console import console
 from distilingua.errors import STOPS, stop
 
 GAIN = 1e-4  # a smaller one is none
 
 
 class ProgressBar(RichProgressBar):
-    """Lightning's bar with an estimate of the time left, and the loss in place of the logger's version."""
+    """Lightning's bar with an estimate of the time left, and the loss in place of the logger's version; a line now and
+    then where the output is no terminal.
+
+    Args:
+        every_seconds: between two lines.
+    """
+
+    def __init__(self, every_seconds: float = 60) -> None:
+        super().__init__()
+        self._every = every_seconds
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._began = self._told = time.perf_counter()
+        self._from = trainer.global_step
+        if console.is_terminal:
+            super().on_train_start(trainer, pl_module)
+        else:
+            self.disable()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now, step = time.perf_counter(), trainer.global_step
+        if self.is_enabled or not trainer.is_global_zero or now - self._told < self._every or step == self._from:
+            return
+        self._told, steps = now, int(trainer.estimated_stepping_batches)
+        left = (steps - step) * (now - self._began) / (step - self._from)
+        loss = self.get_metrics(trainer, pl_module).get("loss", "")
+        console.print(f"step {step} of {steps}, loss {loss}, {timedelta(seconds=round(left))} left at most")
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         loss = trainer.callback_metrics.get("train/loss")
@@ -125,20 +160,81 @@ class StopEarly(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-class SentencesPerSecond(Callback):
-    """Logs `train/sentences_per_second`, over all processes, at the trainer's logging interval."""
+class StopOnSource(EarlyStopping):
+    """Stops after so many evaluations in which the main score on the source's dev split gained nothing.
+
+    Args:
+        patience: evaluations.
+        min_delta: a smaller gain is none.
+    """
+
+    def __init__(self, patience: int, min_delta: float = GAIN) -> None:
+        super().__init__(SELECT, min_delta, patience, mode="max", check_on_train_epoch_end=False)
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        task: Any = getattr(pl_module, "task", None)  # several tasks have no main score
+        if task is not None:
+            scores = pl_module.dev_metrics[0]  # type: ignore[index]
+            main = next(name for name in (*task.shown, "accuracy") if name in scores)
+            self.monitor = f"dev/{pl_module.languages[0]}/{main}"  # type: ignore[index]
+        super().setup(trainer, pl_module, stage)
+
+
+class OneChartForAllLanguages(Callback):
+    """Lays the curves of all languages over each other, a chart for every dev score: TensorBoard's CUSTOM SCALARS."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._sentences = time.perf_counter(), 0
+        languages: Any = getattr(pl_module, "languages", ())
+        metrics: Any = getattr(pl_module, "dev_metrics", ())
+        if not metrics or not trainer.is_global_zero:
+            return
+        charts = {
+            name: ["Multiline", [f"dev/{re.escape(lang)}/{re.escape(name)}$" for lang in languages]]
+            for name in (*metrics[0], "agreement")
+        }
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_custom_scalars({"dev": charts})
+
+
+class Speed(Callback):
+    """Logs, at the trainer's logging interval: `train/sentences_per_second` over all processes; `train/share_waiting`
+    of the time in which no batch was there to train on; `train/memory_gb`, the most so far, of the GPU or the process.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._begin()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._since, self._sentences = time.perf_counter(), 0  # judging is not training
+        self._begin()  # judging is not training
+
+    def _begin(self) -> None:
+        self._since = self._ended = time.perf_counter()
+        self._sentences, self._waited = 0, 0.0
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._waited += time.perf_counter() - self._ended
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
+        self._ended = time.perf_counter()
         self._sentences += len(batch["ids"]) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            now = time.perf_counter()
-            pl_module.log("train/sentences_per_second", self._sentences / (now - self._since))
-            self._since, self._sentences = now, 0
+            seconds = self._ended - self._since
+            found = {"sentences_per_second": self._sentences / seconds, "share_waiting": self._waited / seconds}
+            if (most := memory(pl_module.device)) is not None:
+                found["memory_gb"] = most / 1e9
+            pl_module.log_dict({f"train/{name}": value for name, value in found.items()})
+            self._begin()
+
+
+def memory(device: torch.device) -> int | None:
+    """Bytes that were in use at most so far, on a GPU, or by this process; None where nobody counts them."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,39 +1,90 @@
-"""The final scores of a run, in TensorBoard."""
+"""The final scores of a run, where its loggers write."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
 
+from distilingua.monitoring.loggers import make_loggers
+from distilingua.monitoring.sweep import PLUMBING, key_of, varying
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
+Vectors = Mapping[str, tuple[np.ndarray, Sequence[Sequence[str]]]]
+"""Model -> sentence vectors, (sentences, width), with language, label and text of each sentence."""
+
 
 def log_results(
-    cfg: DictConfig, task: Task, metrics: dict[str, Any], evaluations: Mapping[str, Mapping[str, Evaluation]]
+    cfg: DictConfig,
+    task: Task,
+    metrics: dict[str, Any],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
+    vectors: Vectors,
 ) -> None:
-    """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements."""
-    logger = instantiate(cfg.logger, version="student") if cfg.get("logger") else None
-    if logger is None:
-        return
-    languages = metrics["models"]["student"]["languages"]
-    scores = {f"test/{lang}/{name}": languages[lang][name] for lang in languages for name in metrics["shown"]}
-    if metrics["retention"]:
-        scores |= {f"retention/{name}": metrics["retention"][name] for name in ("mean", "worst")}
-    logger.log_hyperparams(hyperparameters(cfg), scores)
-    log_evaluations(logger, task.labels, evaluations["student"], evaluations.get("teacher"))
-    logger.finalize("success")
+    """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements, vectors."""
+    settings, scores = hyperparameters(cfg), final_scores(metrics)
+    # of TensorBoard beside the student's curves; others would begin these anew, and get a place of their own
+    others = set(cfg.get("logger") or {}) - {"tensorboard"}
+    for logger in (*make_loggers(cfg, "student", others), *make_loggers(cfg, "scores", {"tensorboard"})):
+        if isinstance(logger, TensorBoardLogger):
+            log_hparams(logger, settings, scores, differing=set(typed_values()))
+            log_evaluations(logger, task.labels, evaluations["student"], evaluations.get("teacher"))
+            for model, (values, sentences) in vectors.items():
+                header = ["lang", "label", "text"]
+                logger.experiment.add_embedding(values, [*map(list, sentences)], tag=model, metadata_header=header)
+        else:
+            logger.log_hyperparams(settings)
+            logger.log_metrics(scores)
+        logger.finalize("success")
+
+
+def log_hparams(
+    logger: TensorBoardLogger, settings: dict[str, Any], scores: dict[str, float], differing: Collection[str]
+) -> None:
+    """As `logger.log_hyperparams` does, and says what differs: TensorBoard shows these columns first, and others by
+    their names, of which five are ticked."""
+    logger.log_metrics(scores)
+    experiment, start, end = hparams(settings, scores)
+    plugin = experiment.value[0].metadata.plugin_data
+    content = HParamsPluginData.FromString(plugin.content)
+    for info in content.experiment.hparam_infos:
+        info.differs = info.name in differing
+    plugin.content = content.SerializeToString()
+    for summary in (experiment, start, end):
+        logger.experiment._get_file_writer().add_summary(summary)
+
+
+def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What a distilled student is looked at for comes first: the main score in the targets, what is kept of the
+    teacher's; then the other scores there, and the source's."""
+    languages, (main, *others) = metrics["models"]["student"]["languages"], metrics["shown"]
+    source, *targets = languages
+    kept = metrics["retention"]
+    return {
+        **{f"test/{lang}/{main}": languages[lang][main] for lang in targets},
+        **{f"retention/{name}": kept[name] for name in ("mean", "worst") if kept},
+        **{f"test/{lang}/{name}": languages[lang][name] for lang in targets for name in others},
+        **{f"test/{source}/{name}": languages[source][name] for name in (main, *others)},
+    }
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """The settings that runs differ in, as plain values."""
+    """What differs in this sweep, or else what was typed for this run, beside the choices that say what it is."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     groups = ("task", "corpus", "teacher", "student", "objective", "schedule")
-    return {
+    usual = {
         **{group: choices[group] for group in groups if group in choices},
         "pair": f"{cfg.pair.source}-{'+'.join(cfg.pair.targets)}",
         "protocol": cfg.pair.protocol,
@@ -45,3 +96,25 @@ def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
         "epochs": cfg.training.epochs or "by rows",
         "seed": cfg.seed,
     }
+    return {**usual, **typed_values()}
+
+
+def typed_values() -> dict[str, Any]:
+    """Key -> value of what a sweep varies, or of what was typed for a single run: numbers as numbers, and keys as short
+    as they can be."""
+    if not HydraConfig.initialized():
+        return {}
+    hydra = HydraConfig.get()
+    overrides = [
+        item for item in hydra.overrides.task if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING
+    ]
+    if hydra.mode == RunMode.MULTIRUN:
+        overrides = varying(Path(hydra.sweep.dir), overrides)
+    parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
+    ends = Counter(re.split(r"[./]", one.key_or_group)[-1] for one in parsed)
+    values = {}
+    for one in parsed:
+        end, value = re.split(r"[./]", one.key_or_group)[-1], one.value()
+        plain = value if isinstance(value, int | float | bool) else one.get_value_string()
+        values[end if ends[end] == 1 else one.key_or_group] = plain
+    return values

@@ -26,6 +26,7 @@ from distilingua.parts import OBJECTIVES, objectives
 SWEEP = "sweep.yaml"
 """In a sweep's folder: what was typed for it (`hydra`, `task`) and the keys that vary. Hydra's multirun.yaml is written
 by some sweepers only."""
+PLUMBING = ("hydra", "paths", "logger", "callbacks")  # says nothing about a run
 FAILED = "failed.txt"
 """In a job's folder: why it failed. The try that succeeds takes it away."""
 

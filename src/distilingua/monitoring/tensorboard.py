@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,25 +15,38 @@ from distilingua.tasks.task import Evaluation
 MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
 
 
+MOST = 14  # classes that can be read in a picture of a screen's size
+
+
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
-    """Rows: the true class; columns: the predicted one; colour: share of the true class. Only classes that occur."""
-    shown = [label for label in labels if label in set(truth) | set(predicted)]
+    """Rows: the true class; columns: the predicted one; colour: share of the true class.
+
+    Only classes that occur; where these are many, the ones that are most often taken for another or the other way
+    round, and all the rest as one.
+    """
+    occurring = [label for label in labels if label in set(truth) | set(predicted)]
+    wrong = Counter(label for pair in zip(truth, predicted, strict=True) if pair[0] != pair[1] for label in pair)
+    often = {label for label, _ in wrong.most_common(MOST)} if len(occurring) > MOST + 1 else set(occurring)
+    shown = [label for label in occurring if label in often]
     index = {label: i for i, label in enumerate(shown)}
+    if rest := len(occurring) - len(shown):
+        index |= {label: len(shown) for label in occurring if label not in often}
+        shown.append(f"{rest} others")
     counts = np.zeros((len(shown), len(shown)), dtype=int)
     for t, p in zip(truth, predicted, strict=True):
         counts[index[t], index[p]] += 1
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    side = max(4.0, 0.28 * len(shown) + 2.5)
+    side = max(4.0, 0.4 * len(shown) + 2.5)
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, parse_math=False)
-    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=7, parse_math=False)  # "$" is a sign like others
-    axes.set_yticks(range(len(shown)), shown, fontsize=7, parse_math=False)
+    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=9, parse_math=False)  # "$" is a sign like others
+    axes.set_yticks(range(len(shown)), shown, fontsize=9, parse_math=False)
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=6, color=colour)
+        axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
     return figure
 
 

@@ -29,6 +29,7 @@ from distilingua.artifacts import fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
 from distilingua.monitoring.callbacks import KeepBest, StopBetweenBatches, StopEarly
+from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan
 
@@ -73,7 +74,7 @@ def fit(
         check_val_every_n_epoch=plan.evaluate_epochs,
         val_check_interval=plan.evaluate_share,
         precision=precision(cfg.trainer.precision),
-        logger=instantiate(cfg.logger, version=name) if cfg.get("logger") else False,
+        logger=make_loggers(cfg, name) or False,
         callbacks=callbacks,
         default_root_dir=str(run),
         plugins=[*instantiate(cfg.trainer.get("plugins") or []), saves],

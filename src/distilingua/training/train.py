@@ -29,6 +29,7 @@ from distilingua.training.job import Job, dry_run, prepare, rows_of
 from distilingua.training.reliability import temperature_of
 from distilingua.training.student import distil, read_right, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, train_teacher
+from distilingua.training.vectors import sentence_vectors
 
 
 @alone
@@ -146,7 +147,8 @@ def conclude(
         file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
     for table in (results_table(metrics), *trust_tables(metrics)):
         console.print_whole(table)
-    log_results(job.cfg, job.task, metrics, evaluations)
+    vectors = sentence_vectors(job, teacher, models["student"]) if teacher and job.cfg.get("logger") else {}
+    log_results(job.cfg, job.task, metrics, evaluations, vectors)
     for told in (job.task.note, metrics["advice"]):
         if told:
             console.print(told)

@@ -1,0 +1,57 @@
+"""Where curves and scores go: one logger or several."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from distilingua.extras import check_package
+
+if TYPE_CHECKING:  # neither is there for everybody
+    from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
+
+
+def make_loggers(cfg: DictConfig, model: str, without: Collection[str] = ()) -> list[Logger]:
+    """Those of the group `logger`; none where it is left out.
+
+    Args:
+        model: what is logged: `teacher`, `direct`, `student`.
+        without: keys that are not wanted.
+    """
+    return [instantiate(one, version=model) for key, one in (cfg.get("logger") or {}).items() if key not in without]
+
+
+def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
+    """A run of Weights & Biases for a model: named after it and its run, and grouped by the latter.
+
+    Args:
+        version: the model.
+        save_dir: of the run.
+        options: of `wandb.init`.
+    """
+    check_package("wandb", "loggers")
+    from lightning.pytorch.loggers import WandbLogger
+    from wandb import Settings
+
+    run = Path(save_dir).name
+    # a run has several models, each with curves of its own: without this, they would share the first one's
+    own = Settings(reinit="create_new", silent=True)
+    return WandbLogger(name=f"{run}/{version}", group=run, save_dir=save_dir, settings=own, **options)
+
+
+def mlflow(version: str, save_dir: str, **options: Any) -> MLFlowLogger:
+    """A run of MLflow for a model, named after it and its run.
+
+    Args:
+        version: the model.
+        save_dir: of the run.
+        options: of Lightning's logger.
+    """
+    check_package("mlflow", "loggers")
+    from lightning.pytorch.loggers import MLFlowLogger
+
+    return MLFlowLogger(run_name=f"{Path(save_dir).name}/{version}", **options)

@@ -1,0 +1,43 @@
+"""Where teacher and student put sentences that mean the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from distilingua.training.inference import AnyPredictor, Predictor
+from distilingua.training.job import Job, with_ids
+
+MOST = 100  # sentences per language: what one can look at
+
+
+Found = tuple[np.ndarray, list[list[str]]]
+"""Vectors, (sentences, width), with language, label and text of each sentence."""
+
+
+def sentence_vectors(job: Job, teacher: AnyPredictor, student: AnyPredictor) -> dict[str, Found]:
+    """The student's vectors of dev sentences in every language, and the teacher's of what it reads in their place, by
+    model; none for objectives that compare no vectors, whose models need not have any."""
+    members = job.source.members
+    if "vector" not in job.objective.needs or len(members) != 1 or not isinstance(student, Predictor):
+        return {}
+    pooling = next(iter(members.values())).pooling
+    parts = [rows.select(range(min(MOST, len(rows)))) for rows in job.rows.dev.values()]
+    read = {row_id for rows in parts for ids in rows["teacher_rows"] for row_id in ids[:1]}
+    texts = with_ids(job.rows.texts, read)
+    own = [_vectors(student, rows, pooling) for rows in parts]
+    return {
+        "teacher": _vectors(teacher, texts, pooling),
+        "student": (np.concatenate([values for values, _ in own]), [told for _, each in own for told in each]),
+    }
+
+
+def _vectors(model: AnyPredictor, rows: Dataset, pooling: str) -> Found:
+    vectors: dict[int, torch.Tensor] = {}
+    for numbers, _, batch in model.cells(model.encoder(rows, cache=None), "", pooling=pooling):
+        assert batch is not None  # a way of pooling was named
+        vectors |= dict(zip(numbers, batch.float(), strict=True))
+    columns = zip(rows["lang"], rows["label"], rows["text"], strict=True)
+    sentences = [[" ".join(str(cell).split()) for cell in cells] for cells in columns]
+    return torch.stack([vectors[n] for n in range(len(rows))]).numpy(), sentences
