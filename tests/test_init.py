@@ -46,6 +46,20 @@ def test_the_project_that_init_writes_trains_from_an_installed_wheel(installed: 
     found = json.loads(metrics.read_text("utf-8"))
     assert set(found["models"]["student"]["languages"]) == {"en", "de"}
     assert "distilled" in out
+    with start("evaluate", str(metrics.parent), folder=project, code=installed, OMP_NUM_THREADS="1") as job:
+        out, err = job.communicate(timeout=600)
+    assert job.returncode == 0, err  # it knows where the run's own configurations are
+
+
+def test_a_folder_of_configurations_with_any_name_is_kept_with_the_run(tmp_path: Path) -> None:
+    own = tmp_path / "it's mine, all/pair/x.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [base]\nsource: en\ntargets: [nl]\n", "utf-8")
+    told = run("train", "--config-dir", str(own.parents[1]), "pair=x", "hydra.run.dir=run", "seed=x", folder=tmp_path)
+    assert "seed=x: expected a whole number" in told.stderr  # so pair=x was found
+    missing = run("train", "--config-dir=nowhere", "pair=x", folder=tmp_path)
+    assert missing.returncode == 1
+    assert "--config-dir nowhere: there is no such folder" in missing.stderr
 
 
 def test_a_choice_of_ones_own_stands_beside_those_of_the_package(installed: str, tmp_path: Path) -> None:

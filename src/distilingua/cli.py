@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from distilingua.locations import SEARCHPATH
 from distilingua.usage import HELP, USAGE, help_of, mistyped
 
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
@@ -59,6 +60,7 @@ def quit_quietly() -> None:
 
 
 def run(command: str, overrides: list[str]) -> None:
+    overrides = with_own_configurations(overrides)
     check_writable(overrides)
     from distilingua import commands
 
@@ -72,6 +74,23 @@ def run(command: str, overrides: list[str]) -> None:
         if (told := mistyped(error, config)) is None:
             raise
         sys.exit(f"distilingua: {told}")
+
+
+def with_own_configurations(arguments: list[str]) -> list[str]:
+    """`--config-dir FOLDER` as an override, which Hydra keeps with a run, so that `resume`, `evaluate` and `export`
+    find these configurations again, from wherever they are typed."""
+    kept, rest = [], iter(arguments)
+    for word in rest:
+        option, equals, value = word.partition("=")
+        if option not in ("--config-dir", "-cd"):
+            kept.append(word)
+            continue
+        folder = Path(value if equals else next(rest, ""))
+        if not folder.is_dir() or folder == Path():
+            sys.exit(f"distilingua: --config-dir {folder}: there is no such folder. Name the one with your YAML files.")
+        place = str(folder.absolute()).replace("'", "\\'")
+        kept.append(f"{SEARCHPATH}['file://{place}']")
+    return kept
 
 
 def check_writable(overrides: list[str]) -> None:

@@ -11,6 +11,8 @@ import yaml
 
 from distilingua.errors import UserError
 
+SEARCHPATH = "hydra.searchpath="
+
 
 def location(path: str, option: str) -> str:
     """The path with a package replaced by its folder. Imports nothing of that package.
@@ -55,13 +57,16 @@ def overrides_file(run: Path) -> Path | None:
 
 
 def typed_for(overrides: Path) -> list[str] | None:
-    """What was typed for a run; None where the file is damaged: a full disk leaves an empty one, which is not "nothing
-    was typed"."""
+    """What was typed for a run, with where its own configurations are (`--config-dir`); None where the file is damaged:
+    a full disk leaves an empty one, which is not "nothing was typed"."""
     try:
         typed = yaml.safe_load(overrides.read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
+        hydra = overrides.parents[1] / ".hydra/hydra.yaml"
+        own = yaml.safe_load(hydra.read_text("utf-8"))["hydra"]["overrides"]["hydra"] if hydra.exists() else []
+    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return None
-    return [str(item) for item in typed] if isinstance(typed, list) else None
+    places = [item for item in own if item.startswith(SEARCHPATH)]
+    return [*places, *map(str, typed)] if isinstance(typed, list) else None
 
 
 def new_folder(path: str) -> str:

@@ -16,7 +16,7 @@ import yaml
 from omegaconf import DictConfig
 
 from distilingua.errors import UserError, listed, refuse
-from distilingua.locations import overrides_file, typed_for
+from distilingua.locations import SEARCHPATH, overrides_file, typed_for
 from distilingua.models.source import WEIGHTS, check_positions, damaged, readable
 from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task, model_class
@@ -157,7 +157,8 @@ def overrides_of(given: str) -> list[str]:
         path = path.parent.parent
     run = run_of(path)
     if run and (overrides := overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
-        return [item for item in typed_for(overrides) or [] if not item.startswith(("paths.", "hydra."))]
+        typed = typed_for(overrides) or []
+        return [item for item in typed if not item.startswith(("paths.", "hydra.")) or item.startswith(SEARCHPATH)]
     if not (path / "config.json").is_file():
         return []
     typed = _exported_settings(path, given).get("overrides", [])

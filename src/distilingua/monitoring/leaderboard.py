@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich.table import Table
@@ -18,6 +17,7 @@ from rich.table import Table
 from distilingua.artifacts import whole_file
 from distilingua.console import console, plain_table
 from distilingua.errors import UserError
+from distilingua.locations import typed_for
 from distilingua.monitoring.sweep import FAILED, OBJECTIVES, first_line, key_of, objective, rounded, varying
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
@@ -74,7 +74,7 @@ def jobs_of(sweep: Path, select: Sequence[str]) -> list[JobOfSweep]:
     jobs = []
     for file in sorted(sweep.glob("*/.hydra/overrides.yaml")):
         folder = file.parents[1]
-        overrides = [str(item) for item in yaml.safe_load(file.read_text("utf-8")) or []]
+        overrides = typed_for(file) or []
         varied = {key_of(item): item.partition("=")[2] for item in varying(sweep, overrides)}
         failed = first_line(folder / FAILED) if (folder / FAILED).exists() else ""
         files = [] if failed else sorted(folder.glob("metrics.json")) or sorted(folder.glob("*/metrics.json"))
