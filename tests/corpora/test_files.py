@@ -102,6 +102,7 @@ def test_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
         "label": "light",
         "group": "",
         "block": "",
+        "cluster": "",
         "audio": "",
         "spans": "",
     }

@@ -317,6 +317,7 @@ def test_xnli_is_a_pair_of_sentences_with_the_names_of_its_classes(tmp_path: Pat
         "label": "neutral",
         "group": "train-1",
         "block": "",
+        "cluster": "",
         "audio": "",
         "spans": "",
     }
@@ -382,6 +383,7 @@ def test_pawsx_is_a_pair_of_sentences_aligned_by_id(tmp_path: Path) -> None:
         "label": "1",
         "group": "train-2",
         "block": "",
+        "cluster": "",
         "audio": "",
         "spans": "",
     }

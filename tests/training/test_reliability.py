@@ -160,15 +160,15 @@ def test_groups_are_what_the_corpus_says() -> None:
     corpus = SmartHome(sentences=4, eval_sentences=4)
     rows = corpus.load(["zh-CN"])
     rows = rows.select(range(0, len(rows), max(len(rows) // 200, 1)))
-    groups = groups_of(corpus, TextClassification(), rows)
+    groups = groups_of(TextClassification(), rows)
     assert all(row_id.startswith(f"{group}-") for row_id, group in zip(rows["id"], groups, strict=True))
     assert all(len({rows["label"][i] for i in range(len(rows)) if groups[i] == group}) == 1 for group in groups[:5])
     asked = Questions(corpus).load(["en"])
-    found = groups_of(Questions(corpus), QuestionAnswering(), asked)
+    found = groups_of(QuestionAnswering(), asked)
     assert len(set(found)) < len(set(asked["id"]))
     contexts = rows_of(["x"] * 3, text_pair=["one", "one", "two"])
-    assert groups_of(object(), QuestionAnswering(), contexts) == ["one", "one", "two"]
-    assert groups_of(object(), TextClassification(), contexts) == ["0", "1", "2"]
+    assert groups_of(QuestionAnswering(), contexts) == ["one", "one", "two"]
+    assert groups_of(TextClassification(), contexts) == ["0", "1", "2"]
 
 
 def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:

@@ -80,5 +80,6 @@ class Questions:
             "label": json.dumps(answers, ensure_ascii=False),
             "group": f"{command['group']}?{slot}",
             "block": f"{command['block']}?{slot}",
+            "cluster": command["cluster"],
             "spans": command["spans"],
         }

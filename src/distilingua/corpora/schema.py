@@ -4,9 +4,6 @@ A corpus is any object with these two methods, named by `_target_` in a YAML und
 
     check(languages)   raises UserError within a second when the corpus cannot serve them; imports nothing heavy
     load(languages)    returns the rows as a `datasets.Dataset` with the columns below
-
-and, where rows are not independent of one another, `cluster(row)`, which names what a row was made of (a template, a
-context, a speaker); without it every row stands for itself.
 """
 
 from __future__ import annotations
@@ -37,6 +34,8 @@ COLUMNS = {
     "label": 'what is to be learnt, as the task spells it: a class, tags, an answer, a text; "" for unknown',
     "group": 'rows of one group mean the same, whatever their language; "" where nothing is aligned',
     "block": 'a coarser group, for pair.align=block; "" where there is none',
+    "cluster": "what stands and falls together, such as the rows of a template or a speaker: intervals are over these; "
+    '"" where nothing is known',
     "audio": 'where sound comes from, see corpora/sound.py; "" for text',
     "spans": "JSON, [[value, start, end], …], in characters of the text (of text_pair, where there is one): stretches "
     'that mean the same wherever aligned rows have an equal value; "" where nothing is known',
@@ -167,6 +166,7 @@ def schema_row(
         "label": name,
         "group": f"{split}-{aligned}" if aligned.strip() else "",
         "block": cell("block"),
+        "cluster": cell("cluster"),
         "audio": of_cell(sound),
         "spans": cell("spans"),
     }
@@ -177,8 +177,8 @@ def check_columns(columns: Mapping[str, Any]) -> None:
     unknown = [key for key in columns if key not in COLUMNS or key in ("lang", "split", "text_pair")]
     if unknown:
         raise UserError(
-            f"corpus.columns.{unknown[0]} is not known. Choose from text, label, group, block, id, audio, spans; two "
-            f"texts are corpus.columns.text=[FIRST,SECOND]."
+            f"corpus.columns.{unknown[0]} is not known. Choose from text, label, group, block, cluster, id, audio, "
+            f"spans; two texts are corpus.columns.text=[FIRST,SECOND]."
         )
     for key, value in columns.items():
         two = key == "text" and isinstance(value, Sequence) and len(value) in (1, 2)

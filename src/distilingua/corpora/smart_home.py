@@ -10,7 +10,7 @@ import functools
 import json
 import random
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,6 @@ ALL_INTENTS = 42  # what the richest languages cover; the yardstick of `min_inte
 LABELS = ("intent", "slots")
 UNTAGGED = {"domain"}  # a kind of device, which German templates alone treat as a slot
 GLOSSARY = "smart_home_glossary.yaml"
-TEMPLATE = re.compile(r".+?-[0-9a-f]{16}(?=-)")  # in an id, whatever corpora that are made of this one append
 FEW = 2  # templates of a block that share their sentences, as one would be left to learn from
 Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if any
 
@@ -246,11 +245,6 @@ class SmartHome:
                 remedy = f", or add {lang!r} to {GLOSSARY}"
             raise UserError(f"pair={'-'.join(languages)}: {problem}. Choose one of: {', '.join(rich)}{remedy}.")
 
-    @staticmethod
-    def cluster(row: Mapping[str, str]) -> str:
-        """The template that a row was drawn from: its sentences stand and fall together."""
-        return cluster_of(row["id"])
-
     def load(self, languages: list[str]) -> Dataset:
         self.check(languages)
         return dataset_from_rows(row for lang in languages for row in self._rows(lang))
@@ -282,12 +276,7 @@ class SmartHome:
                     "label": template.intent if self.label == "intent" else tags_of(text, spans),
                     "group": group,
                     "block": template.block,
+                    "cluster": template_id,
                     "spans": json.dumps([[str(s["value"]), s["start"], s["end"]] for s in slots], ensure_ascii=False),
                     "slots": slots,
                 }
-
-
-def cluster_of(row_id: str) -> str:
-    """The template that a row of this corpus, or of one that is made of it, was drawn from."""
-    found = TEMPLATE.match(row_id)
-    return found[0] if found else row_id

@@ -49,7 +49,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     milliseconds = latency(predictors, next(iter(rows.values())))
     first, *others = predictors
     pairs = [(first, name) for name in others]
-    trusted = trust(predictors, evaluations, rows, judged.corpus, temperatures, predictors, pairs)
+    trusted = trust(predictors, evaluations, rows, temperatures, predictors, pairs)
     found = {
         "task": judged.task.name,
         "pair": judged.pair.name,

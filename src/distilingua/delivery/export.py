@@ -169,7 +169,7 @@ def judgements(
     temperatures = dict.fromkeys(predictors, student.temperature)
     shares = {name: changed(evaluations[name], evaluations["student"]) for name in made}
     pairs = [(name, "student") for name, share in shares.items() if share]
-    trusted = trust(predictors, evaluations, rows.test, judged.corpus, temperatures, ["student"], pairs)
+    trusted = trust(predictors, evaluations, rows.test, temperatures, ["student"], pairs)
     found: dict[str, Any] = {
         name: {
             "bytes": predictors[name].bytes,

@@ -186,7 +186,6 @@ def trust(
     models: Mapping[str, AnyPredictor],
     evaluations: Mapping[str, Mapping[str, Judged]],
     held_out: Mapping[str, Dataset],
-    corpus: Any,
     temperatures: Mapping[str, float | None],
     disturb: Collection[str],
     pairs: Sequence[tuple[str, str]],
@@ -199,7 +198,7 @@ def trust(
         pairs: models that are compared.
     """
     tasks = {name: model.encoder.task for name, model in models.items()}
-    groups = {lang: groups_of(corpus, next(iter(tasks.values())), rows) for lang, rows in held_out.items()}
+    groups = {lang: groups_of(next(iter(tasks.values())), rows) for lang, rows in held_out.items()}
     found: dict[str, dict[str, Any]] = {}
     tallies: dict[str, dict[str, Tally]] = {}
     for name, each in evaluations.items():

@@ -131,15 +131,11 @@ def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
 # --- groups -----------------------------------------------------------------------------------------------------------
 
 
-def groups_of(corpus: Any, task: Task, rows: Dataset) -> list[str]:
-    """Which rows are not independent of one another: what the corpus says, such as the template; else the context that
-    questions are asked about; else every row for itself."""
-    known = ["id", "lang", "text", "text_pair", "group", "block"]
-    while not hasattr(corpus, "cluster") and hasattr(corpus, "corpus"):
-        corpus = corpus.corpus  # which it is made of
-    if hasattr(corpus, "cluster"):
-        return [str(corpus.cluster(row)) for row in rows.select_columns(known)]
-    return list(rows["text_pair"] if task.points_into == ("text_pair",) else rows["id"])
+def groups_of(task: Task, rows: Dataset) -> list[str]:
+    """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
+    the context that questions are asked about; else every row for itself."""
+    alone = rows["text_pair"] if task.points_into == ("text_pair",) else rows["id"]
+    return [cluster or own for cluster, own in zip(rows["cluster"], alone, strict=True)]
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------

@@ -125,7 +125,6 @@ def conclude(
             models,
             evaluations,
             job.rows.test,
-            job.corpus,
             {"student": temperature},
             ["student"],
             [("student", name) for name in ("direct", "single") if models.get(name, student) is not student],
