@@ -64,11 +64,22 @@ def quit_quietly() -> None:
 
 
 def run(command: str, overrides: list[str]) -> None:
+    check_one_folder(overrides)
     check_writable(overrides)
     from distilingua import commands
 
     sys.argv = [sys.argv[0], *overrides]
     getattr(commands, command)()
+
+
+def check_one_folder(overrides: list[str]) -> None:
+    """Processes that torchrun or srun has started would each name a folder after the second in which they start."""
+    several = any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if several and not any(word.startswith("hydra.run.dir=") for word in overrides):
+        sys.exit(
+            "distilingua: several processes were started for one run, and each would name a folder of its own. Name "
+            "one for all: hydra.run.dir=outputs/NAME"
+        )
 
 
 def check_writable(overrides: list[str]) -> None:

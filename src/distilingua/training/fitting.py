@@ -28,7 +28,7 @@ from torch import nn
 from distilingua.artifacts import fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
-from distilingua.monitoring.callbacks import KeepBest, StopBetweenBatches, StopEarly
+from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan
@@ -92,6 +92,9 @@ def fit(
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
         raise NumberError(f"{where}: {error} {saved_at(checkpoints)}") from None
+    if ended not in (None, signal.SIGINT) and stopper.queue_again:
+        console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
+        stopper.queue_again(SIGUSR2, None)
     if ended is not None:
         told = f"\nInterrupted. {saved_at(checkpoints)} Go on with: distilingua resume {shlex.quote(str(run))}"
         raise Stopped(ended, told)
