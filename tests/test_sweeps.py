@@ -232,6 +232,18 @@ def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
     assert f"last.ckpt, step {step[1]}" in again.stdout
 
 
+def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_path: Path) -> None:
+    teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
+    typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", "device=ddp", "trainer.accelerator=cpu"]
+    settings = ["trainer.devices=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
+    killer = {"_target_": "tests.saboteur.KillsItself", "rank": 1, "batch": 5}
+    sabotage = [f"+callbacks.saboteur.{key}={value}" for key, value in killer.items()]
+    answer = launch("train", *typed, *settings, *sabotage, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "student: rank 1 (exit code -9) ended, and the others with it" in answer.stderr
+    assert "distilingua resume run" in answer.stderr or f"distilingua resume {tmp_path / 'run'}" in answer.stderr
+
+
 def test_processes_from_outside_need_one_folder(tmp_path: Path) -> None:
     answer = run("train", "device=ddp", folder=tmp_path, WORLD_SIZE="2", RANK="1")
     assert answer.returncode == 1
