@@ -57,6 +57,22 @@ class Saboteur(Callback):
                 time.sleep(0.01)  # Python handles it between two of its own instructions
 
 
+class KillsItself(Callback):
+    """One process of several dies in the middle of a step.
+
+    Args:
+        rank: which.
+        batch: of the whole training, from 0.
+    """
+
+    def __init__(self, rank: int, batch: int) -> None:
+        self.rank, self.batch = rank, batch
+
+    def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.global_rank == self.rank and trainer.fit_loop.total_batch_idx == self.batch:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
 class FilesOnAFullDisk(Files):
     """Files, after which nothing more can be written, once."""
 

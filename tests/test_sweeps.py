@@ -7,10 +7,12 @@ import json
 import re
 import shlex
 import shutil
+import signal
 import time
 from pathlib import Path
 
 import optuna
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.monitoring.leaderboard import front_of
@@ -191,3 +193,59 @@ def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path) -> None
     assert answer.returncode == 1
     assert "training.select=latency_ms: milliseconds beside other jobs" in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+CLUSTER = """
+import signal, sys
+from pathlib import Path
+from distilingua.cli import main
+
+def queue_again(number, frame):
+    Path("queued").touch()
+    sys.exit(3)
+
+signal.signal(signal.SIGUSR2, queue_again)
+main()
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGUSR2", "SIGTERM"])
+def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
+    kept: Path, tmp_path: Path, how: str
+) -> None:
+    """As submitit does it, whose handler of SIGUSR2 asks SLURM for it and exits."""
+    typed = [*SMALL, of(kept / "data"), "training.epochs=20", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
+    job = start("train", *typed, folder=tmp_path, code=CLUSTER)
+    deadline = time.monotonic() + HANGS
+    while job.poll() is None and time.monotonic() < deadline:
+        if (tmp_path / "run/checkpoints/direct/last.ckpt").exists():
+            break
+        time.sleep(0.02)
+    job.send_signal(getattr(signal, how))
+    out, err = job.communicate(timeout=HANGS)
+    assert job.returncode == 3, err
+    assert (tmp_path / "queued").exists()
+    step = re.search(r"It is saved at step (\d+) in \S*last\.ckpt\. It is queued again", out)
+    assert step is not None, out
+    again = run("train", *typed, folder=tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert f"last.ckpt, step {step[1]}" in again.stdout
+
+
+def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_path: Path) -> None:
+    teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
+    typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", "device=ddp", "trainer.accelerator=cpu"]
+    settings = ["trainer.devices=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
+    killer = {"_target_": "tests.saboteur.KillsItself", "rank": 1, "batch": 5}
+    sabotage = [f"+callbacks.saboteur.{key}={value}" for key, value in killer.items()]
+    answer = launch("train", *typed, *settings, *sabotage, folder=tmp_path)
+    assert answer.returncode == 1
+    assert "student: rank 1 (exit code -9) ended, and the others with it" in answer.stderr
+    assert "distilingua resume run" in answer.stderr or f"distilingua resume {tmp_path / 'run'}" in answer.stderr
+
+
+def test_processes_from_outside_need_one_folder(tmp_path: Path) -> None:
+    answer = run("train", "device=ddp", folder=tmp_path, WORLD_SIZE="2", RANK="1")
+    assert answer.returncode == 1
+    assert "hydra.run.dir=outputs/NAME" in answer.stderr
+    assert not list(tmp_path.iterdir())

@@ -61,6 +61,7 @@ def quit_quietly() -> None:
 
 def run(command: str, overrides: list[str]) -> None:
     overrides = with_own_configurations(overrides)
+    check_one_folder(overrides)
     check_writable(overrides)
     from distilingua import commands
 
@@ -91,6 +92,16 @@ def with_own_configurations(arguments: list[str]) -> list[str]:
         place = str(folder.absolute()).replace("'", "\\'")
         kept.append(f"{SEARCHPATH}['file://{place}']")
     return kept
+
+
+def check_one_folder(overrides: list[str]) -> None:
+    """Processes that torchrun or srun has started would each name a folder after the second in which they start."""
+    several = any(int(os.environ.get(name) or 1) > 1 for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"))
+    if several and not any(word.startswith("hydra.run.dir=") for word in overrides):
+        sys.exit(
+            "distilingua: several processes were started for one run, and each would name a folder of its own. Name "
+            "one for all: hydra.run.dir=outputs/NAME"
+        )
 
 
 def check_writable(overrides: list[str]) -> None:

@@ -121,7 +121,8 @@ def job(cfg: DictConfig) -> float | list[float]:
 def one_run(cfg: DictConfig) -> float | list[float]:
     """What `job` returns, or raises what is to be told."""
     run = Path(HydraConfig.get().runtime.output_dir)
-    first = os.environ.get("LOCAL_RANK", "0") == "0"  # of the processes of a job, which all print the same
+    # of the processes of a job, on all its machines, which print the same
+    first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     with (
         readable_errors(unused=run, cache=Path(cfg.paths.cache)),
         console.logged(run / "train.log") if first else nullcontext(),

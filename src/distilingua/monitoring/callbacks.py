@@ -20,6 +20,7 @@ from distilingua.console import console
 from distilingua.errors import STOPS, stop
 
 GAIN = 1e-4  # a smaller one is none
+SIGUSR2 = getattr(signal, "SIGUSR2", None)  # Windows has none
 
 
 class ProgressBar(RichProgressBar):
@@ -68,13 +69,18 @@ class StopBetweenBatches(Callback):
     the same weights.
 
     A second Ctrl-C does not wait, and nothing is saved of the step that it cuts.
+
+    What runs jobs on a cluster and has a plan for SIGUSR2 (submitit queues the job again) waits too, and its plan is
+    carried out for all of these but Ctrl-C.
     """
 
     asked: int | None = None
     """The signal that came."""
+    queue_again: Any = None
+    """The cluster's plan: a handler of SIGUSR2."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.asked, self._usual = None, {}
+        self.asked, self.queue_again, self._usual = None, None, {}
         if threading.current_thread() is not threading.main_thread():
             return
         # here, because Lightning's own handlers, which may save half a step, come before this hook
@@ -83,6 +89,9 @@ class StopBetweenBatches(Callback):
             ours = number in (signal.SIGINT, signal.SIGTERM) or usual in (signal.SIG_DFL, stop)
             if ours:  # nohup ignores SIGHUP, and what starts jobs on a cluster may have plans with SIGUSR1
                 self._usual[number] = signal.signal(number, self._ask)
+        if SIGUSR2 is not None and callable(plan := signal.getsignal(SIGUSR2)):
+            self.queue_again = self._usual[SIGUSR2] = plan
+            signal.signal(SIGUSR2, self._ask)
 
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked is not None and number == signal.SIGINT:

@@ -9,9 +9,10 @@ import signal
 import time
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from torch import nn
 from distilingua.artifacts import fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
-from distilingua.monitoring.callbacks import KeepBest, StopBetweenBatches, StopEarly
+from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan
@@ -92,6 +93,17 @@ def fit(
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
         raise NumberError(f"{where}: {error} {saved_at(checkpoints)}") from None
+    except RuntimeError as error:  # so says a process that waits for another one
+        if trainer.world_size > 1 and (gone := ended_processes(trainer)):
+            raise UserError(
+                f"{name}: {gone} ended, and the others with it. {saved_at(checkpoints)} Go on with: distilingua resume "
+                f"{shlex.quote(str(run))}"
+            ) from error
+        raise
+    if ended not in (None, signal.SIGINT) and stopper.queue_again:
+        console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
+        with suppress(SubprocessError):  # SLURM refuses where it was SLURM that ended the job, to queue it again itself
+            stopper.queue_again(SIGUSR2, None)
     if ended is not None:
         told = f"\nInterrupted. {saved_at(checkpoints)} Go on with: distilingua resume {shlex.quote(str(run))}"
         raise Stopped(ended, told)
@@ -99,6 +111,15 @@ def fit(
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
     load_best(module, Path(best.best_model_path))
     return trainer
+
+
+def ended_processes(trainer: Trainer) -> str:
+    """Which of the processes that this one has started are gone, and how; "" for none, and where others started them:
+    torchrun and SLURM say it themselves."""
+    started = getattr(trainer.strategy.launcher, "procs", [])
+    codes = {rank: process.poll() for rank, process in enumerate(started, start=1)}
+    gone = [f"rank {rank} (exit code {code})" for rank, code in codes.items() if code is not None]
+    return ", ".join(gone)
 
 
 def load_best(module: nn.Module, file: Path) -> None:
