@@ -1,6 +1,6 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
+# make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.
 # make rename NAME=myproject: a clone becomes a project of your own.   make schema: what editors know of conf/.
-# make test-browser: TensorBoard in headless Chromium, which has to be installed (Debian: chromium chromium-driver).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -22,7 +22,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 test-browser: setup
-	$(BIN)/python -m pytest -m browser --numprocesses=0 tests/monitoring
+	$(BIN)/python -m pytest -m browser --numprocesses=0 tests/browser tests/monitoring
 
 lint: setup
 	$(BIN)/ruff check

@@ -70,6 +70,7 @@ in RUN/export/.
 
   distilingua export RUN
   distilingua export RUN format=[hub,onnx_int8]
+  distilingua export RUN format=[web]            a page that runs it in the browser
 """,
     "compare": """\
 distilingua compare [FOLDER …]: finished runs side by side, a table per setting, means over seeds; and jobs that failed.

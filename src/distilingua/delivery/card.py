@@ -152,7 +152,9 @@ def usage(found: Mapping[str, Any], cleaned: bool, imports: str) -> str:
             f"```python\n{imports}from transformers import pipeline\n\npipe = pipeline(model=FOLDER)\n"
             'pipe("…", truncation=True)\n```'
         )
-    if set(made) - {"teacher", "student", "hub"}:
+    if "web" in made:
+        lines.append("The folder `web/` is a page that runs the student: `python -m http.server -d web`.")
+    if set(made) - {"teacher", "student", "hub", "web"}:
         lines.append("The ONNX files in `onnx/` are laid out as transformers.js looks for them.")
     lines.append('With `distilingua predict FOLDER "…"`, texts are cleaned as in training.' if cleaned else "")
     return "\n\n".join(line for line in lines if line)

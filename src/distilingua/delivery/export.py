@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
@@ -42,6 +44,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     rows = rows_of(cfg, judged)
     student = student_of(cfg, model, judged, rows)
     describe(cfg, model, student, folder)
+    student.teacher = partial(taught_by, cfg, model)
     made = {name: write(name, one, student, folder) for name, one in formats.items()}
     found = about(cfg, judged, student) | judgements(cfg, model, judged, student, made, formats, rows)
     finish(cfg, model, found, folder)
@@ -70,8 +73,22 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
     if not task_typed:
         judged = Judged(judged.pair, known_task(model.settings, model.given) or judged.task, judged.corpus)
     formats = written({name: instantiate(one) for name, one in cfg.format.items()})
-    refuse(*(one.check(judged.task) for one in formats.values()))
+    alone = [name for name, one in formats.items() if getattr(one, "teacher", False) and not knows_teacher(cfg, model)]
+    refuse(
+        *(one.check(judged.task) for one in formats.values()),
+        *(f"format.{name}.teacher=true: {model.given} is no run with one teacher. Leave it out." for name in alone),
+    )
     return model, judged, formats
+
+
+def knows_teacher(cfg: DictConfig, model: Delivered) -> bool:
+    """Whether a model is of a run with one teacher, which may not be several that answer as one."""
+    run = run_of(Path(model.given).expanduser())
+    if run is None or not (run / "metrics.json").is_file():
+        return False
+    members = instantiate(cfg.teacher, _convert_="all").members.values()
+    taught = "teacher" in json.loads((run / "metrics.json").read_text("utf-8"))["models"]
+    return taught and sum(one.seeds for one in members) == 1
 
 
 def check_push(name: str) -> None:
@@ -103,9 +120,10 @@ def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Rows) ->
     temperature = calibrating(predictor, rows.dev[judged.pair.source], "student")
     if cfg.temperature and temperature is None:
         raise UserError(f"temperature=true: answers of task={encoder.task.name} are no classes. Leave it out.")
-    inputs = sample_inputs(encoder, next(iter(rows.test.values())))
+    some = next(iter(rows.test.values()))
     load = partial(load_weights, model, encoder.task, encoder.tokenizer)
-    return Student(load, encoder, inputs, predictor.parameters, temperature)
+    pairs = any(some["text_pair"])
+    return Student(load, encoder, sample_inputs(encoder, some), predictor.parameters, temperature, pairs)
 
 
 def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) -> None:
@@ -115,8 +133,8 @@ def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) 
     if task.auto == "AutoModelForSequenceClassification":
         each = type(task).__name__ == "MultiLabel"
         config.problem_type = "multi_label_classification" if each else "single_label_classification"
-    own = {"prefix": student.encoder.prefix, **model.settings, "parameters": student.parameters}
-    if cfg.temperature:
+    own = {**model.settings, "prefix": student.encoder.prefix, "parameters": student.parameters}
+    if cfg.temperature and student.temperature is not None:
         own["temperature"] = student.temperature
     typed = [item for item in overrides_of(model.given) if HARMLESS.fullmatch(item)]
     setattr(config, OWN, {**own, "overrides": own.get("overrides", typed)})
@@ -231,6 +249,27 @@ def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Calla
 
     known = ("bytes", "parameters", "languages", "reliability")
     return {name: figures[name] for name in known if name in figures}, load
+
+
+def taught_by(cfg: DictConfig, model: Delivered, folder: Path) -> Student:
+    """The teacher of a run as formats take it, described in a folder; found in the cache, or trained again."""
+    from distilingua.training.inference import Predictor
+    from distilingua.training.job import prepare as prepare_job
+    from distilingua.training.teacher import train_teacher
+
+    with TemporaryDirectory() as run:
+        alone = copy.deepcopy(cfg)
+        OmegaConf.set_struct(alone, False)
+        alone.paths.run, alone.logger = run, None
+        job = prepare_job(alone)
+        ((name, source),) = job.source.members.items()
+        predictor = train_teacher(job, name, source)
+    assert isinstance(predictor, Predictor)
+    inputs = sample_inputs(predictor.encoder, next(iter(job.rows.test.values())))
+    teacher = Student(predictor.load, predictor.encoder, inputs, predictor.parameters)
+    languages = source.languages or job.pair.languages
+    describe(cfg, replace(model, settings={**model.settings, "languages": languages}), teacher, folder)
+    return teacher
 
 
 def _shape(source: Any, task: Any, tokenizer: Any) -> Any:

@@ -35,6 +35,8 @@ class Student:
         inputs: of two rows or more, each of two pieces or more: a size of 0 or 1 would become a constant of the graph.
         parameters: how many weights it has.
         temperature: what calibrates its probabilities; None where it chooses no class.
+        pairs: whether it reads two texts.
+        teacher: writes how its teacher reads to a folder, and gives it; None where nobody knows it.
     """
 
     load: Callable[[], PreTrainedModel]
@@ -42,6 +44,8 @@ class Student:
     inputs: dict[str, Tensor]
     parameters: int
     temperature: float | None = None
+    pairs: bool = False
+    teacher: Callable[[Path], Student] | None = None
 
 
 class Format(Protocol):
