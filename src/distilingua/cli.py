@@ -8,7 +8,6 @@ import signal
 import sys
 from pathlib import Path
 
-from distilingua.locations import SEARCHPATH
 from distilingua.usage import HELP, USAGE, help_of, mistyped
 
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
@@ -80,6 +79,8 @@ def run(command: str, overrides: list[str]) -> None:
 def with_own_configurations(arguments: list[str]) -> list[str]:
     """`--config-dir FOLDER` as an override, which Hydra keeps with a run, so that `resume`, `evaluate` and `export`
     find these configurations again, from wherever they are typed."""
+    from distilingua.locations import SEARCHPATH
+
     kept, rest = [], iter(arguments)
     for word in rest:
         option, equals, value = word.partition("=")

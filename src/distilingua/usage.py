@@ -8,8 +8,6 @@ from difflib import get_close_matches
 from textwrap import fill
 from typing import Any
 
-from distilingua.locations import conf_folder
-
 USAGE = """\
 distilingua: distil a teacher that is strong in one language into a small student that serves others.
 
@@ -121,6 +119,8 @@ def help_of(command: str = "") -> str:
     """With what can be chosen for `train`; the whole usage where no command is named."""
     told = HELP.get(command, USAGE)
     if command == "train":
+        from distilingua.locations import conf_folder  # not for those who only ask for help
+
         groups: dict[str, list[str]] = {}
         for path in sorted(conf_folder().glob("*/**/*.yaml")):
             groups.setdefault(path.parent.relative_to(conf_folder()).as_posix(), []).append(path.stem)
@@ -170,6 +170,8 @@ def known_keys(config: str) -> Iterator[str]:
     from hydra import compose, initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import OmegaConf
+
+    from distilingua.locations import conf_folder
 
     def inside(values: Any, before: str) -> Iterator[str]:
         for key, value in values.items() if isinstance(values, dict) else ():
