@@ -169,6 +169,8 @@ def test_everybody_can_use_it(width: int, browser: Browser, address: str) -> Non
     ask(browser, "הדלק את האור " + "x" * 80)
     assert browser.violations() == []
     assert browser.sticks_out() == []
+    student, teacher = (browser.find_element(By.ID, name).rect for name in ("student", "teacher"))
+    assert (student["y"] == teacher["y"]) == (width > 600), "beside each other where there is room"
     assert browser.find_element(By.ID, "text").get_attribute("dir") == "auto"
 
 
