@@ -5,15 +5,31 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import torch
+import yaml
+from hydra.utils import instantiate
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from transformers import BertForSequenceClassification
 
+from distilingua.corpora.schema import dataset_from_rows
+from distilingua.data.encoder import Encoder
+from distilingua.delivery.formats import Student, sample_inputs
+from distilingua.delivery.model import OWN
+from distilingua.delivery.web import Web
+from distilingua.locations import conf_folder
+from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.multi_label import MultiLabel
+from distilingua.tasks.text_classification import TextClassification
 from tests.browser.conftest import Browser
+from tests.conftest import tiny_bert
+from tests.delivery.test_export import bag
 from tests.processes import run
 
 pytest.importorskip("onnxruntime")
@@ -43,20 +59,28 @@ def site(finished_run: Path, kept: Path, tmp_path_factory: pytest.TempPathFactor
     return folder / "out/web"
 
 
-@pytest.fixture(scope="module")
-def address(site: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site)))
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """As `python -m http.server` does it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
 
 
-def ask(browser: Browser, text: str) -> dict[str, dict[str, float]]:
+@pytest.fixture(scope="module")
+def address(site: Path) -> Iterator[str]:
+    with served(site) as address:
+        yield address
+
+
+def ask(browser: Browser, text: str, *models: str) -> dict[str, dict[str, float]]:
     """The shares of the classes that each model shows, best first."""
+    models = models or ("student", "teacher")
     browser.told("#state", "Type something")
     browser.find_element(By.ID, "text").send_keys(text)
-    browser.told("#state", "teacher: ")
-    found: dict[str, dict[str, float]] = {"student": {}, "teacher": {}}
+    browser.told("#state", f"{models[-1]}: ")
+    found: dict[str, dict[str, float]] = {name: {} for name in models}
     for name, shares in found.items():
         for line in browser.find_elements(By.CSS_SELECTOR, f"#{name} li"):
             share = line.find_element(By.TAG_NAME, "data").get_attribute("value")
@@ -76,6 +100,51 @@ def test_it_answers_as_predict_does(text: str, browser: Browser, address: str, s
         assert next(iter(shares)) == expected["answer"]
         assert shares == pytest.approx(expected["probabilities"], abs=0.02)  # rounding to 8 bits differs by processor
         assert float(browser.find_element(By.CSS_SELECTOR, f"#{name} .ms").text) > 0
+
+
+def by_hand(kind: str, kept: Path, folder: Path) -> Path:
+    """The page of a model with random weights: that chooses several classes, reads two texts, or is none that
+    transformers.js has heard of."""
+    pairs = kind == "pairs"
+    task = MultiLabel() if kind == "labels" else TextClassification()
+    if kind == "static":
+        model, encoder, rows = bag(kept)
+        task = encoder.task
+    else:
+        torch.manual_seed(0)
+        tokenizer, task = train_tokenizer(TEXTS, 100), task.fit_labels(["a", "b", "c"])
+        model = BertForSequenceClassification(tiny_bert(len(tokenizer), **task.model_options)).eval()
+        torch.nn.init.normal_(model.classifier.weight, std=3)  # so that it is sure of something
+        encoder = Encoder(task, tokenizer)
+        texts = [{"id": t, "lang": "de", "text": t, "text_pair": TEXTS[0] if pairs else ""} for t in TEXTS]
+        rows = dataset_from_rows(texts)
+    model.config.problem_type = "multi_label_classification" if kind == "labels" else None
+    own = {"_target_": f"{type(task).__module__}.{type(task).__name__}", "max_length": task.max_length}
+    setattr(model.config, OWN, {"task": own, "cleaning": {}, "parameters": 1})
+    model.config.save_pretrained(folder)
+    encoder.tokenizer.save_pretrained(folder)
+    student = Student(lambda: model, encoder, sample_inputs(encoder, rows), 1, pairs=pairs)
+    form: Web = instantiate(yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"])
+    return form.write(student, folder).parents[2]
+
+
+@pytest.mark.parametrize("kind", ["labels", "pairs", "static"])
+def test_models_of_every_kind_answer_so(kind: str, browser: Browser, kept: Path, tmp_path: Path) -> None:
+    folder = by_hand(kind, kept, tmp_path / "page")
+    with served(folder) as address:
+        browser.show(address)
+        if kind == "pairs":
+            browser.told("#state", "Type something")
+            browser.find_element(By.ID, "pair").send_keys(TEXTS[1])
+        found = ask(browser, GERMAN, "student")["student"]
+        typed = f"{GERMAN}\t{TEXTS[1]}" if kind == "pairs" else GERMAN
+        told = run("predict", str(folder / "student"), typed, "--all", folder=tmp_path)
+        assert told.returncode == 0, told.stderr
+        expected = json.loads(told.stdout)
+        assert found == pytest.approx(expected["probabilities"], abs=0.02)
+        answer = browser.told("#student .answer")
+        names = json.loads(expected["answer"]) if kind == "labels" else [expected["answer"]]
+        assert sorted(answer.split(", ")) == sorted(names or ["none of them"])
 
 
 def test_nothing_leaves_the_browser(browser: Browser, address: str) -> None:
@@ -100,6 +169,8 @@ def test_everybody_can_use_it(width: int, browser: Browser, address: str) -> Non
     ask(browser, "הדלק את האור " + "x" * 80)
     assert browser.violations() == []
     assert browser.sticks_out() == []
+    student, teacher = (browser.find_element(By.ID, name).rect for name in ("student", "teacher"))
+    assert (student["y"] == teacher["y"]) == (width > 600), "beside each other where there is room"
     assert browser.find_element(By.ID, "text").get_attribute("dir") == "auto"
 
 

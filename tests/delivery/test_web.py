@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import instantiate
+from omegaconf import open_dict
 
+from distilingua.artifacts import TOLD
+from distilingua.delivery.export import taught_by
 from distilingua.delivery.formats import Student
+from distilingua.delivery.model import Delivered
 from distilingua.delivery.web import Web, from_npm
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
@@ -21,6 +25,7 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
+from tests.conftest import Compose
 from tests.test_cli import SLOW, run_several
 
 CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]
@@ -50,6 +55,26 @@ def test_a_page_asks_its_own_folder_or_one_other_place_for_exact_versions() -> N
     assert "<title>topic &amp; co, en, de</title>" in text
     assert 'id="pair"' not in text
     assert 'id="pair"' in page("npm", pairs=True)
+
+
+def test_a_teacher_that_is_gone_is_trained_again(
+    tiny_run: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the callbacks and the logger of an ordinary run; and once."""
+    cfg = tiny_run("teacher.fine_tune.epochs=1")
+    with open_dict(cfg):
+        cfg.temperature = True
+    weights = []
+    for told in ("Training the teacher", "Reused: teachers"):
+        teacher = taught_by(cfg, Delivered("a run", tmp_path), tmp_path / "page")
+        weights.append(teacher.load().state_dict())
+        assert told in " ".join(capsys.readouterr().out.split())
+        TOLD.clear()
+    assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
+    config = json.loads((tmp_path / "page/config.json").read_text("utf-8"))
+    assert config["distilingua"]["languages"] == ["en"]
+    assert list(config["id2label"].values()) == ["light", "music", "weather"]
+    assert not (tmp_path / "run").exists(), "it is no run"
 
 
 @pytest.mark.parametrize("task", [TokenClassification(), QuestionAnswering(), Translation()])

@@ -260,7 +260,7 @@ def taught_by(cfg: DictConfig, model: Delivered, folder: Path) -> Student:
     with TemporaryDirectory() as run:
         alone = copy.deepcopy(cfg)
         OmegaConf.set_struct(alone, False)
-        alone.paths.run, alone.logger = run, None
+        alone.paths.run, alone.logger, alone.callbacks = run, None, {}  # of its training, nothing is shown
         job = prepare_job(alone)
         ((name, source),) = job.source.members.items()
         predictor = train_teacher(job, name, source)
