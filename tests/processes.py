@@ -21,7 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-DISTILINGUA = str(Path(sys.executable).with_name("distilingua"))
+SCRIPT = str(Path(sys.executable).with_name("distilingua"))
 HANGS = 1800  # seconds; nothing here is judged by time, a test that never ends is ended
 ENVIRONMENT = {
     **os.environ,
@@ -43,7 +43,7 @@ if sys.platform == "linux":
 def launch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The installed script, from its first import on."""
     return subprocess.run(
-        [DISTILINGUA, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS
+        [SCRIPT, *arguments], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS
     )
 
 
@@ -67,7 +67,7 @@ def start(*arguments: str, folder: Path, limit: int | None = None, code: str | N
     if FORKS is not None:
         return Forked(arguments, folder, environment, limit, code)
     return subprocess.Popen(
-        [DISTILINGUA, *arguments] if code is None else [sys.executable, "-c", code, *arguments],
+        [SCRIPT, *arguments] if code is None else [sys.executable, "-c", code, *arguments],
         cwd=folder,
         env=environment,
         stdout=subprocess.PIPE,
@@ -163,7 +163,7 @@ def _command(
     os.environ.clear()
     os.environ.update(environment)
     _prepare(limit)
-    sys.argv = ["-c" if code else DISTILINGUA, *arguments]
+    sys.argv = ["-c" if code else SCRIPT, *arguments]
     try:
         if code is not None:
             exec(code, {"__name__": "__main__"})

@@ -24,7 +24,7 @@ from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.sweep import SWEEP, varied_in
 from distilingua.monitoring.tables import results_table
-from tests.processes import DISTILINGUA, HANGS, launch, run
+from tests.processes import HANGS, SCRIPT, launch, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------
 
@@ -181,7 +181,7 @@ def test_sixty_columns_cut_no_score() -> None:
 @pytest.mark.parametrize("command", ["train --help", "train --cfg job", "--help", "corpus --cfg job"])
 def test_a_reader_may_leave_early(tmp_path: Path, command: str) -> None:
     """`distilingua train --help | head -1`: no traceback."""
-    piped = f"{shlex.quote(DISTILINGUA)} {command} | head -1; exit ${{PIPESTATUS[0]}}"
+    piped = f"{shlex.quote(SCRIPT)} {command} | head -1; exit ${{PIPESTATUS[0]}}"
     answer = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
     assert answer.stdout.strip()
     assert "Traceback" not in answer.stderr

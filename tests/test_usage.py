@@ -11,7 +11,7 @@ import pytest
 
 from distilingua.completion import words
 from distilingua.usage import COMMANDS, USAGE
-from tests.processes import DISTILINGUA, ENVIRONMENT, run
+from tests.processes import ENVIRONMENT, SCRIPT, run
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -79,7 +79,7 @@ def test_bash_completes(tmp_path: Path) -> None:
         _distilingua
         echo "${COMPREPLY[@]}"
     """
-    path = f"{Path(DISTILINGUA).parent}:{ENVIRONMENT['PATH']}"
+    path = f"{Path(SCRIPT).parent}:{ENVIRONMENT['PATH']}"
     told = subprocess.run(
         ["bash", "-c", code], cwd=tmp_path, capture_output=True, text=True, env={**ENVIRONMENT, "PATH": path}
     )

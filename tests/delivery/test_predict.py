@@ -26,7 +26,7 @@ from distilingua.delivery.predict import predict
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from tests.conftest import tiny_bert
-from tests.processes import DISTILINGUA, ENVIRONMENT
+from tests.processes import ENVIRONMENT, SCRIPT
 from tests.test_cli import SLOW, run_several
 
 TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"] * 3
@@ -302,7 +302,7 @@ def test_bad_rows_are_named_by_number_and_kept(
 
 
 def test_the_first_answers_come_before_the_last_texts_are_there(finished_run: Path, tmp_path: Path) -> None:
-    command = [DISTILINGUA, "predict", str(finished_run)]
+    command = [SCRIPT, "predict", str(finished_run)]
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdin=-1, stdout=-1, text=True) as job:
         assert job.stdin is not None
         assert job.stdout is not None
