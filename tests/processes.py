@@ -40,6 +40,11 @@ if sys.platform == "linux":
     FORKS.set_forkserver_preload(LIBRARIES)
 
 
+def from_source(folder: Path) -> str:
+    """Code for `start` that runs the package in this folder in place of the installed one."""
+    return f"import sys; sys.path.insert(0, {str(folder)!r}); from distilingua.cli import main; main()"
+
+
 def launch(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The installed script, from its first import on."""
     return subprocess.run(

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,17 @@ def run_several(*runs: list[str], folder: Path, modules: Sequence[str] = SLOW) -
     answer = subprocess.run(command, cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS)
     assert answer.returncode == 0, answer.stderr
     return [json.loads(line) for line in answer.stdout.splitlines()]
+
+
+def all_refused(command: str, told: Mapping[tuple[str, ...], str], folder: Path) -> None:
+    """Each of what is typed ends in one line that says so, before anything slow is imported, and leaves nothing."""
+    answers = run_several(*([command, *words] for words in told), folder=folder)
+    for (words, message), answer in zip(told.items(), answers, strict=True):
+        assert answer["code"] == 1, words
+        assert message in answer["err"], (words, answer["err"])
+        assert len(answer["err"].strip().splitlines()) == 1, (words, answer["err"])
+        assert not answer["loaded"], (words, answer["loaded"])
+        assert not answer["left"], words
 
 
 def test_help_lists_the_commands(tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, run, start
+from tests.processes import ENVIRONMENT, from_source, run, start
 
 ROOT = Path(__file__).parents[1]
-RUN = "import sys; sys.path.insert(0, {!r}); from distilingua.cli import main; main()"  # this copy, no checkout
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
     subprocess.run(build, check=True, env=ENVIRONMENT)
     (wheel,) = wheels.glob("*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", str(site), str(wheel)], check=True, env=ENVIRONMENT)
-    return RUN.format(str(site))
+    return from_source(site)
 
 
 def test_the_project_that_init_writes_trains_from_an_installed_wheel(installed: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, start
+from tests.processes import ENVIRONMENT, from_source, start
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/recipes.md").read_text("utf-8")
@@ -19,9 +19,6 @@ FILE = re.compile(r"^```\w+\n# ((?:src|conf)/\S+)\n(.*?)^```$", re.M | re.S)
 COMMANDS = re.compile(r"^```bash\n(.*?)^```$", re.M | re.S)
 SECTIONS = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S))
 RECIPES = [title for title, body in SECTIONS.items() if FILE.search(body)]
-RUN = (
-    "import sys; sys.path.insert(0, {!r}); from distilingua.cli import main; main()"  # this copy, not what is installed
-)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def test_a_recipe_works_as_it_is_written(copy: Path, recipe: str) -> None:
     for command in commands:
         name, *arguments = shlex.split(command)
         assert name == "distilingua"
-        with start(*arguments, folder=copy, code=RUN.format(str(copy / "src")), OMP_NUM_THREADS="1") as job:
+        with start(*arguments, folder=copy, code=from_source(copy / "src"), OMP_NUM_THREADS="1") as job:
             out, err = job.communicate(timeout=600)
         assert job.returncode == 0, f"{command}\n{out[-2000:]}{err[-3000:]}"
         assert "distilled" in out or "direct" in command or arguments[0] == "corpus", out

@@ -18,7 +18,7 @@ from distilingua.errors import UserError
 from tests.conftest import Compose
 from tests.delivery.conftest import settings
 from tests.processes import run
-from tests.test_cli import SLOW, run_several
+from tests.test_cli import all_refused
 
 
 def judged(folder: Path) -> dict[str, Any]:
@@ -119,13 +119,7 @@ def test_what_is_no_model_is_refused_at_once(finished_run: Path, tmp_path: Path)
         (str(finished_run), str(finished_run)): "is named twice",
         (str(finished_run), "pair.targets=de"): "Give a list: pair.targets=[de]",
     }
-    answers = run_several(*(["evaluate", *words] for words in told), folder=tmp_path, modules=SLOW)
-    for (words, message), answer in zip(told.items(), answers, strict=True):
-        assert answer["code"] == 1, words
-        assert message in answer["err"], (words, answer["err"])
-        assert len(answer["err"].strip().splitlines()) == 1, words
-        assert not answer["loaded"], (words, answer["loaded"])
-        assert not answer["left"], words
+    all_refused("evaluate", told, tmp_path)
 
 
 def test_a_corpus_whose_classes_a_model_does_not_know(finished_run: Path, tmp_path: Path) -> None:

@@ -296,7 +296,7 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_cannot_be_exported_is_told_at_once(finished_run: Path, tmp_path: Path) -> None:
-    from tests.test_cli import SLOW, run_several
+    from tests.test_cli import all_refused
 
     own = str(finished_run)
     place = f"hydra.run.dir={tmp_path}/out"
@@ -308,13 +308,7 @@ def test_what_cannot_be_exported_is_told_at_once(finished_run: Path, tmp_path: P
         (own, "sentences=0", place): "sentences=0: expected a whole number of at least 1",
         (own, "push=alone", place): "push=alone: names no organisation",
     }
-    answers = run_several(*(["export", *words] for words in told), folder=tmp_path, modules=SLOW)
-    for (words, message), answer in zip(told.items(), answers, strict=True):
-        assert answer["code"] == 1, words
-        assert message in answer["err"], (words, answer["err"])
-        assert len(answer["err"].strip().splitlines()) == 1, words
-        assert not answer["loaded"], (words, answer["loaded"])
-        assert not answer["left"], words
+    all_refused("export", told, tmp_path)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

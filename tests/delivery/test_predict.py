@@ -27,7 +27,7 @@ from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from tests.conftest import tiny_bert
 from tests.processes import ENVIRONMENT, SCRIPT
-from tests.test_cli import SLOW, run_several
+from tests.test_cli import all_refused
 
 TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"] * 3
 
@@ -344,13 +344,7 @@ def test_what_cannot_be_meant_is_refused_at_once(finished_run: Path, tmp_path: P
         (own, "--from", f"{tmp_path}/in.csv", "--column", "text=words"): "has no column 'words'; it has id, text.",
         (own, "--from", f"{tmp_path}/in.csv", "--column", "label=text"): "this model reads text, text_pair",
     }
-    answers = run_several(*(["predict", *words] for words in told), folder=tmp_path, modules=SLOW)
-    for (words, message), answer in zip(told.items(), answers, strict=True):
-        assert answer["code"] == 1, words
-        assert message in answer["err"], (words, answer["err"])
-        assert len(answer["err"].strip().splitlines()) == 1, words
-        assert not answer["loaded"], (words, answer["loaded"])
-        assert not answer["left"], words
+    all_refused("predict", told, tmp_path)
     for arguments, message in {
         ("--from", f"{tmp_path}/twice.csv", "--to", f"{tmp_path}/out.csv"): "has a column 'answer' already",
         ("--from", f"{tmp_path}/in.jsonl", "--to", f"{tmp_path}/out.csv"): "Write them to a .jsonl",

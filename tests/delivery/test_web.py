@@ -26,7 +26,7 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
 from tests.conftest import Compose
-from tests.test_cli import SLOW, run_several
+from tests.test_cli import all_refused
 
 CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]
 
@@ -115,10 +115,4 @@ def test_what_cannot_be_a_page_is_told_at_once(finished_run: Path, tmp_path: Pat
         (own, *options, "task=slots"): "task=slots gives none for a text",
         (f"{own}/checkpoints", *options): "holds no model",
     }
-    answers = run_several(*(["export", *words] for words in told), folder=tmp_path, modules=SLOW)
-    for (words, message), answer in zip(told.items(), answers, strict=True):
-        assert answer["code"] == 1, words
-        assert message in answer["err"], (words, answer["err"])
-        assert len(answer["err"].strip().splitlines()) == 1, (words, answer["err"])
-        assert not answer["loaded"], (words, answer["loaded"])
-        assert not answer["left"], words
+    all_refused("export", told, tmp_path)
