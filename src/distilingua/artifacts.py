@@ -105,6 +105,12 @@ def whole_file(path: Path) -> Iterator[Path]:
         unfinished.replace(path)
 
 
+def write_json(path: Path, found: Any) -> None:
+    """For people too; whole or not at all, see `whole_file`."""
+    with whole_file(path) as file:
+        file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name for what becomes `path`; what has it in the end is removed. A full disk is told by the name of `path`."""

@@ -8,10 +8,16 @@ import signal
 import sys
 from pathlib import Path
 
-from distilingua.usage import HELP, USAGE, help_of, mistyped
+from distilingua.usage import HELP, USAGE, config_of, help_of, mistyped
 
 ROOM = 100_000  # bytes, for what Hydra writes before anything else
 ASKING = ("-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i")  # options that print and run nothing
+
+NAMING = {  # commands that are given a run or models: what Hydra runs for them, and what makes its overrides
+    "resume": ("train", "resume"),
+    "evaluate": ("evaluate", "evaluation"),
+    "export": ("export", "exporting"),
+}
 
 
 def main() -> None:
@@ -31,18 +37,11 @@ def main() -> None:
         from distilingua import commands
 
         getattr(commands, command)(rest)
-    elif command == "resume":
+    elif command in NAMING:
         from distilingua import commands
 
-        run("train", commands.resume(rest))
-    elif command == "evaluate":
-        from distilingua import commands
-
-        run("evaluate", commands.evaluation(rest))
-    elif command == "export":
-        from distilingua import commands
-
-        run("export", commands.exporting(rest))
+        hydra, overrides = NAMING[command]
+        run(hydra, getattr(commands, overrides)(rest))
     elif command == "corpus":
         run("corpus", [*rest, "hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none"])
     elif command == "train" or "=" in command or command.startswith("-"):
@@ -65,13 +64,12 @@ def run(command: str, overrides: list[str]) -> None:
     from distilingua import commands
 
     sys.argv = [sys.argv[0], *overrides]
-    config = "export" if command == "export" else "train"
     # or Hydra prints its errors itself, in several lines and none of them with what to type
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
         getattr(commands, command)()
     except Exception as error:
-        if (told := mistyped(error, config)) is None:
+        if (told := mistyped(error, config_of(command))) is None:
             raise
         sys.exit(f"distilingua: {told}")
 

@@ -223,6 +223,15 @@ def evaluation(arguments: list[str]) -> list[str]:
 
 
 @contextmanager
+def refusals(command: str) -> Iterator[None]:
+    """A UserError of a command that is none of Hydra's ends it with its message alone, each of its lines by itself."""
+    try:
+        yield
+    except UserError as error:
+        sys.exit("\n".join(f"distilingua {command}: {problem}" for problem in str(error).splitlines()))
+
+
+@contextmanager
 def readable_errors(unused: Path | None = None, cache: Path | None = None) -> Iterator[None]:
     """A UserError ends the command with its message alone, and so do Ctrl-C, other signals, and a full disk.
 
@@ -304,22 +313,21 @@ def resume(arguments: list[str]) -> list[str]:
 
 def compare(arguments: list[str]) -> None:
     """Prints finished runs side by side, for a terminal, or as --csv, --markdown or --latex."""
+    from distilingua.monitoring.plain import FORMS, tables_of
+
     forms = [word.removeprefix("--") for word in arguments if word.startswith("--")]
     folders = [Path(word) for word in arguments if not word.startswith("--")] or [Path("multirun")]
-    if len(forms) > 1 or not set(forms) <= {"csv", "markdown", "latex"}:
-        sys.exit(f"distilingua compare: {' '.join(arguments)} names no form. Choose one of --csv, --markdown, --latex.")
+    if len(forms) > 1 or not set(forms) <= set(FORMS):
+        known = ", ".join(f"--{form}" for form in FORMS)
+        sys.exit(f"distilingua compare: {' '.join(arguments)} names no form. Choose one of {known}.")
     from distilingua.monitoring.compare import compare as compare_runs
 
-    try:
+    with refusals("compare"):
         found = compare_runs(folders)
         if forms:
-            from distilingua.monitoring.plain import FORMS, tables_of
-
             print(FORMS[forms[0]](tables_of(found)), end="")
         else:
             console.print_whole(found)
-    except UserError as error:
-        sys.exit("\n".join(f"distilingua compare: {problem}" for problem in str(error).splitlines()))
 
 
 def report(arguments: list[str]) -> None:
@@ -330,20 +338,16 @@ def report(arguments: list[str]) -> None:
         sys.exit(f"distilingua report: {arguments[0]} is no folder. Name that of a finished run or sweep.")
     from distilingua.delivery.report import report as write
 
-    try:
+    with refusals("report"):
         write(Path(arguments[0]))
-    except UserError as error:
-        sys.exit(f"distilingua report: {error}")
 
 
 def cache(arguments: list[str]) -> None:
     """Lists what runs keep for later ones, or frees some of it."""
     from distilingua.cache import cache as list_or_prune
 
-    try:
+    with refusals("cache"):
         list_or_prune(arguments)
-    except UserError as error:
-        sys.exit(f"distilingua cache: {error}")
 
 
 def init(arguments: list[str]) -> None:
@@ -365,8 +369,7 @@ def predict(arguments: list[str]) -> None:
     from distilingua.delivery.predict import predict as answer
 
     try:
-        answer(arguments)
+        with refusals("predict"):
+            answer(arguments)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    except UserError as error:
-        sys.exit("\n".join(f"distilingua predict: {problem}" for problem in str(error).splitlines()))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from distilingua.locations import conf_folder
-from distilingua.usage import COMMANDS, HELP
+from distilingua.usage import COMMANDS, HELP, config_of
 
 OVERRIDABLE = ("train", "corpus", "evaluate", "export")  # commands that take Hydra's overrides
 BASH = """\
@@ -58,5 +58,4 @@ def words(line: str) -> list[str]:
     loader = ConfigLoaderImpl(create_automatic_config_search_path(None, None, str(conf_folder())))
     last = overrides.rpartition(" ")[2]
     known = [word for word in overrides.split()[: -1 if last else None] if "=" in word]  # not a model, nor -m
-    config = command if (conf_folder() / f"{command}.yaml").exists() else "train"
-    return sorted(BashCompletion(loader)._query(config, " ".join([*known, last])))
+    return sorted(BashCompletion(loader)._query(config_of(command), " ".join([*known, last])))

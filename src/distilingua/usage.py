@@ -115,6 +115,11 @@ distilingua completion SHELL: what makes bash, zsh or fish complete commands, gr
 COMMANDS = (*HELP, "predict")
 
 
+def config_of(command: str) -> str:
+    """Name of the configuration that a command's overrides change."""
+    return "export" if command == "export" else "train"
+
+
 def help_of(command: str = "") -> str:
     """With what can be chosen for `train`; the whole usage where no command is named."""
     told = HELP.get(command, USAGE)

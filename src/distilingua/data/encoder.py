@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
+from datasets.fingerprint import generate_random_fingerprint
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -39,16 +41,19 @@ class Encoder:
             encoded = task.encode(batch, self.tokenizer, self.prefix)
             return {name: [row[name] for row in encoded] for name in encoded[0]}
 
-        def build(folder: Path | None) -> Dataset:
+        def build(folder: Path | None, name: str) -> Dataset:
             return rows.select_columns(list(task.reads)).map(
                 encode,
                 batched=True,
                 remove_columns=list(task.reads),
                 cache_file_name=str(folder / TOKENS) if folder is not None else None,
-                new_fingerprint=fingerprint(recipe),
+                new_fingerprint=name,
                 desc="Tokenising",
             )
 
+        if cache is None or not len(rows):  # of nothing, `datasets` keeps nothing
+            # a name, or `datasets` would hash all of the above to find one
+            return build(None, generate_random_fingerprint()).to_list()
         recipe = {
             "rows": rows_fingerprint(rows, task.reads),
             "tokenizer": self.fingerprint,
@@ -56,9 +61,8 @@ class Encoder:
             "task": task.recipe,
             "code": code_fingerprint(task),
         }
-        if cache is None or not len(rows):  # of nothing, `datasets` keeps nothing
-            return build(None).to_list()
-        return Dataset.from_file(str(cached(cache, "tokens", recipe, build) / TOKENS)).to_list()
+        kept = cached(cache, "tokens", recipe, partial(build, name=fingerprint(recipe)))
+        return Dataset.from_file(str(kept / TOKENS)).to_list()
 
     def changed(self, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
         """Rows that an augmentation has changed, as a model reads them."""

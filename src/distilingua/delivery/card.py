@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 
+from distilingua.monitoring.plain import piped
 from distilingua.monitoring.tables import spread, trust_rows
 
 PIPELINES = {  # as the hub spells them
@@ -136,12 +137,6 @@ def how_far(found: Mapping[str, Any]) -> str:
         "its score on copies of the test split with typing errors, in upper case, and without punctuation.\n\n"
         + piped(heads, rows)
     )
-
-
-def piped(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of Markdown."""
-    lines = [heads, ["---"] * len(heads), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def usage(found: Mapping[str, Any], cleaned: bool, imports: str) -> str:

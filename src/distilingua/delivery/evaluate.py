@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
@@ -77,10 +77,13 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Ju
     with problems:
         judged = assemble_judged(cfg)
     problems.tell()
-    task = None if task_typed else known_task(found[0].settings, found[0].given)
-    return dict(zip(names_of([model.given for model in found]), found, strict=True)), Judged(
-        judged.pair, task or judged.task, judged.corpus
-    )
+    models = dict(zip(names_of([model.given for model in found]), found, strict=True))
+    return models, judged if task_typed else by_its_task(judged, found[0])
+
+
+def by_its_task(judged: Judged, model: Delivered) -> Judged:
+    """With the task that a model says it was trained for, where it does."""
+    return replace(judged, task=known_task(model.settings, model.given) or judged.task)
 
 
 def names_of(given: Sequence[str]) -> list[str]:
@@ -125,8 +128,7 @@ def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
 def write(folder: Path, found: dict[str, Any], answers: Any) -> None:
     with whole_file(folder / "predictions.parquet") as file:
         answers.to_parquet(str(file))
-    with whole_file(folder / "evaluation.json") as file:
-        file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
+    write_json(folder / "evaluation.json", found)
 
 
 def show(found: dict[str, Any]) -> None:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.card import write_card
-from distilingua.delivery.evaluate import check_classes, rows_of
+from distilingua.delivery.evaluate import by_its_task, check_classes, rows_of
 from distilingua.delivery.formats import Format, Student, plain, sample_inputs, written
-from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, known_task, load_weights, overrides_of, run_of
+from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, load_weights, overrides_of, run_of
 from distilingua.errors import Problems, UserError, refuse, truth, whole
 from distilingua.parts import Judged, assemble_judged
 
@@ -70,8 +70,7 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
         with problems:
             check_push(cfg.push)
     problems.tell()
-    if not task_typed:
-        judged = Judged(judged.pair, known_task(model.settings, model.given) or judged.task, judged.corpus)
+    judged = judged if task_typed else by_its_task(judged, model)
     formats = written({name: instantiate(one) for name, one in cfg.format.items()})
     alone = [name for name, one in formats.items() if getattr(one, "teacher", False) and not knows_teacher(cfg, model)]
     refuse(
@@ -83,12 +82,19 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
 
 def knows_teacher(cfg: DictConfig, model: Delivered) -> bool:
     """Whether a model is of a run with one teacher, which may not be several that answer as one."""
-    run = run_of(Path(model.given).expanduser())
-    if run is None or not (run / "metrics.json").is_file():
+    if "teacher" not in measured(model):
         return False
     members = instantiate(cfg.teacher, _convert_="all").members.values()
-    taught = "teacher" in json.loads((run / "metrics.json").read_text("utf-8"))["models"]
-    return taught and sum(one.seeds for one in members) == 1
+    return sum(one.seeds for one in members) == 1
+
+
+def measured(model: Delivered) -> dict[str, Any]:
+    """What the run that a model is of measured of its models; nothing of where there is no run."""
+    run = run_of(Path(model.given).expanduser())
+    if run is None or not (run / "metrics.json").is_file():
+        return {}
+    found: dict[str, Any] = json.loads((run / "metrics.json").read_text("utf-8"))["models"]
+    return found
 
 
 def check_push(name: str) -> None:
@@ -225,10 +231,7 @@ def _cpu() -> Any:
 def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
     """What the run measured of its teacher, and a model of its shape for the clock, as weights do not change how long a
     model takes; None where there is no run, or it has none."""
-    run = run_of(Path(model.given).expanduser())
-    if run is None or not (run / "metrics.json").is_file():
-        return None
-    figures = json.loads((run / "metrics.json").read_text("utf-8"))["models"].get("teacher")
+    figures = measured(model).get("teacher")
     if figures is None:
         return None
     from distilingua.parts import assemble, read_rows
@@ -285,8 +288,7 @@ def finish(cfg: DictConfig, model: Delivered, found: dict[str, Any], folder: Pat
     from distilingua.delivery.judge import artefacts_table
     from distilingua.monitoring.tables import differences_table
 
-    with whole_file(folder / "export.json") as file:
-        file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
+    write_json(folder / "export.json", found)
     write_card(cfg, model.settings, found, folder)
     console.print_whole(artefacts_table(found))
     if found["differences"]:

@@ -67,10 +67,7 @@ class Hub:
         return None
 
     def write(self, student: Student, folder: Path) -> Path:
-        model = plain(student.load())
-        if hasattr(model.config, "first_weights"):  # where its training began; a path of this machine
-            del model.config.first_weights
-        model.save_pretrained(folder)
+        plain(student.load()).save_pretrained(folder)
         return folder
 
     def predictor(self, made: Path, student: Student, threads: int) -> Predictor:

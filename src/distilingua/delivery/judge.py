@@ -16,10 +16,9 @@ from datasets import Dataset
 from rich.table import Table
 
 from distilingua.console import plain_table
-from distilingua.data.encoder import Encoder
 from distilingua.monitoring.tables import spread
 from distilingua.training.evaluate import Judged
-from distilingua.training.inference import AnyPredictor, Predictor
+from distilingua.training.inference import AnyPredictor
 
 BATCH = 32
 WARM = 2  # calls in every turn before the clock counts
@@ -110,18 +109,10 @@ def turns(
         for name, model in models.items():
             for n in range(-WARM, len(turn)):
                 start = time.perf_counter()
-                for one in model.alone:
-                    read(one, one.encoder, turn[max(n, 0)])
+                model.predict_one(turn[max(n, 0)])
                 if n >= 0:
                     seconds[name].append(time.perf_counter() - start)
     return seconds
-
-
-def read(model: Predictor, encoder: Encoder, rows: Mapping[str, Any]) -> None:
-    """One call of the model, from text to answers."""
-    encoded = encoder.task.encode(rows, encoder.tokenizer, encoder.prefix)
-    inputs, at = encoder.collate(encoded)
-    encoder.task.answer(model.model, inputs, at)
 
 
 @contextmanager

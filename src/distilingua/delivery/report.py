@@ -22,6 +22,7 @@ from distilingua.monitoring.compare import compare
 from distilingua.monitoring.leaderboard import jobs_of, table_of
 from distilingua.monitoring.plain import Plain, plain, tables_of
 from distilingua.monitoring.sweep import failures
+from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 
 PROTOCOLS = {
@@ -76,10 +77,7 @@ class Run:
 
     def point(self, kind: str, name: str) -> pictures.Point:
         model = self.metrics["models"][kind]
-        return pictures.Point(
-            name, "student" if name != "direct transfer" and kind != "teacher" else kind,
-            self.score(kind), model["bytes"] / 1e6, model["latency_ms"],
-        )  # fmt: skip
+        return pictures.Point(name, kind, self.score(kind), model["bytes"] / 1e6, model["latency_ms"])
 
     @cached_property
     def predictions(self) -> pd.DataFrame:
@@ -110,10 +108,11 @@ def report(folder: Path) -> Path:
     """
     runs = finished(folder)
     sweep = len(runs) > 1
-    best = max(runs, key=lambda run: run.metrics["dev"]["score"] or 0)  # of the source: no target label chooses
     oracles = [run for run in runs if run.metrics["protocol"] == "supervised"]
     distilled = [run for run in runs if run not in oracles and "teacher" in run.metrics["models"]]
-    best = max(distilled, key=lambda run: run.metrics["dev"]["score"] or 0, default=best)
+    # by the source's dev split: no target label chooses
+    best = max(distilled or runs, key=lambda run: run.metrics["dev"]["score"] or 0)
+    models = with_oracle(best, oracles)
     page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
     told = page.get_template("report.html.j2").render(
         title=f"{best.metrics['task']}, {best.metrics['pair']}",
@@ -124,8 +123,8 @@ def report(folder: Path) -> Path:
         failed={job.name: why for job, why in failures(folder).items()},
         protocol=PROTOCOLS.get(best.metrics["protocol"], best.metrics["protocol"]),
         names=pictures.NAMES,
-        scores=scores(best, with_oracle(best, oracles)),
-        languages_picture=pictures.languages(with_oracle(best, oracles), best.metric, best.heading),
+        scores=scores(best, models),
+        languages_picture=pictures.languages(models, best.metric, best.heading),
         cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
         curves_picture=pictures.curves(best.folder, best.metric, best.heading),
         tables=tables_of(compare([folder])) if sweep else [],  # means over seeds
@@ -181,12 +180,10 @@ def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
         for kind, model in models.items():
             if (found := model["languages"].get(lang)) is None:
                 continue
-            interval = model.get("reliability", {}).get(lang, {}).get("interval")
-            sure = "{:.1f} – {:.1f}".format(*(100 * end for end in interval)) if interval else ""
             share = run.metrics["retention"].get("languages", {}).get(lang) if kind == "student" else None
             kept = f"{100 * share:.1f}" if share is not None else ""
             numbers = [f"{100 * found[name]:.1f}" for name in others]
-            rows.append([lang, pictures.NAMES[kind], f"{100 * found[first]:.1f}", sure, *numbers, kept])
+            rows.append([lang, pictures.NAMES[kind], f"{100 * found[first]:.1f}", spread(model, lang), *numbers, kept])
     return rows
 
 

@@ -18,6 +18,7 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console, plain_table
 from distilingua.errors import UserError
 from distilingua.locations import typed_for
+from distilingua.monitoring.plain import piped
 from distilingua.monitoring.sweep import FAILED, OBJECTIVES, first_line, key_of, objective, rounded, varying
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
@@ -153,8 +154,7 @@ def markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     from distilingua.monitoring.tensorboard import as_it_is
 
     keys = list(dict.fromkeys(key for row in rows for key in row))
-    lines = [keys, ["---"] * len(keys), *([as_it_is(str(row.get(key, ""))) for key in keys] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return piped(keys, ([as_it_is(str(row.get(key, ""))) for key in keys] for row in rows))
 
 
 def conclude(sweep: Path, select: Sequence[str]) -> None:

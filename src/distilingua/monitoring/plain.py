@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from rich.console import Group
@@ -45,13 +45,15 @@ def as_csv(tables: Sequence[Plain]) -> str:
     return file.getvalue()
 
 
+def piped(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of Markdown, whose cells are of one line each."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
 def as_markdown(tables: Sequence[Plain]) -> str:
-    parts = []
-    for table in tables:
-        lines = [table.header, ["---"] * len(table.header), *table.rows]
-        shown = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines]
-        parts.append("\n".join([*([f"**{table.title}**", ""] if table.title else []), *shown]))
-    return "\n\n".join(parts) + "\n"
+    titled = [f"**{table.title}**\n\n" if table.title else "" for table in tables]
+    return "\n\n".join(title + piped(t.header, t.rows) for title, t in zip(titled, tables, strict=True)) + "\n"
 
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}

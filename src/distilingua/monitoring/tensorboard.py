@@ -10,6 +10,7 @@ import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 
+from distilingua.monitoring.plain import piped
 from distilingua.tasks.task import Evaluation
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
@@ -55,9 +56,7 @@ def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40)
     columns = zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True)
     different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
     shown = different[:: -(-len(different) // rows) or 1]
-    lines = ["| text | teacher | student | truth |", "| --- | --- | --- | --- |"]
-    lines += ["| {} | {} | {} | {} |".format(*map(as_it_is, row)) for row in shown]
-    return "\n".join(lines)
+    return piped(["text", "teacher", "student", "truth"], ([as_it_is(cell) for cell in row] for row in shown))
 
 
 def as_it_is(text: str) -> str:

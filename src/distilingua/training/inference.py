@@ -193,7 +193,7 @@ class Predictor:
             raise NumberError("an answer is no number", [rows[n] for n in rows_at(wrong, at)])
 
     def predict_one(self, row: Mapping[str, list[str]]) -> None:
-        """Reads one row, for the clock."""
+        """Reads one row, or a batch in one call, for the clock."""
         task, tokenizer, prefix = self.encoder.task, self.encoder.tokenizer, self.encoder.prefix
         inputs, at = self._collate(task.encode(row, tokenizer, prefix))
         task.answer(self.model, inputs, at)[0].cpu()

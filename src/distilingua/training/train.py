@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
@@ -142,8 +142,7 @@ def conclude(
         "seconds": clock.seconds,
     }
     # before what is drawn, which may fail; whoever resumes takes it for the end, see `finished`
-    with whole_file(job.run / "metrics.json") as file:
-        file.write_text(json.dumps(metrics, indent=2, ensure_ascii=False), "utf-8")
+    write_json(job.run / "metrics.json", metrics)
     for table in (results_table(metrics), *trust_tables(metrics)):
         console.print_whole(table)
     vectors = sentence_vectors(job, teacher, models["student"]) if teacher and job.cfg.get("logger") else {}
