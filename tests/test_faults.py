@@ -38,6 +38,11 @@ def small(data: Path, teacher: Path, cache: Path) -> list[str]:
     ]
 
 
+def of_all(kept: Path) -> list[str]:
+    """The same job in every test, which finds the baseline and the soft labels of the first."""
+    return small(kept / "data", kept / "teacher", kept / "cache")
+
+
 def sabotage(how: str, batch: int, done: Path, model: str = "student") -> list[str]:
     given = {"_target_": "tests.saboteur.Saboteur", "how": f"'{how}'", "batch": batch, "done": done, "model": model}
     return [f"+callbacks.saboteur.{key}={value}" for key, value in given.items()]
@@ -68,16 +73,21 @@ FAULTS = [  # overrides, how, batch (an epoch has 22, or what is set), exit code
 ]
 
 
+UNSTOPPED: dict[tuple[str, ...], tuple[int, dict[str, torch.Tensor]]] = {}  # steps and weights, trained once for all
+
+
 @pytest.mark.parametrize(("overrides", "how", "batch", "code", "saved"), FAULTS)
 def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
-    tiny_run, tmp_path: Path, overrides: list[str], how: str, batch: int, code: int | None, saved: int
+    next_run, tmp_path: Path, overrides: list[str], how: str, batch: int, code: int | None, saved: int
 ) -> None:
-    cfg = tiny_run("+trainer.limit_train_batches=1.0", "training.epochs=3", "student.dropout=0.2", *overrides)
+    cfg = next_run("+trainer.limit_train_batches=1.0", "training.epochs=3", "student.dropout=0.2", *overrides)
     parts = Parts(cfg)
-    module, data = parts.module(store=True)
-    whole = fit(cfg, "whole", module, data, passes(3))
-    assert whole.num_training_batches in (22, 5)
-    expected = weights(module.student)
+    if tuple(overrides) not in UNSTOPPED:
+        module, data = parts.module(store=True)
+        whole = fit(cfg, "whole", module, data, passes(3))
+        assert whole.num_training_batches in (22, 5)
+        UNSTOPPED[tuple(overrides)] = whole.global_step, weights(module.student)
+    steps, expected = UNSTOPPED[tuple(overrides)]
 
     stopping = cfg.copy()
     OmegaConf.set_struct(stopping, False)
@@ -95,15 +105,15 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)
     resumed = fit(cfg, "student", module, data, passes(3))
-    assert resumed.global_step == whole.global_step
+    assert resumed.global_step == steps
     assert same(expected, weights(module.student))
 
 
 @pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)])
 def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
-    tmp_path: Path, files_corpus: Path, teacher_folder: Path, how: str, code: int
+    kept: Path, tmp_path: Path, how: str, code: int
 ) -> None:
-    settings = small(files_corpus, teacher_folder, tmp_path / "cache")
+    settings = of_all(kept)
     fault = sabotage(how, 25, tmp_path / "done")
     stopped = run("train", *settings, "trainer.accumulate_grad_batches=2", *fault, "hydra.run.dir=out", folder=tmp_path)
     assert stopped.returncode == code, stopped.stderr
@@ -112,10 +122,10 @@ def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
     assert "distilingua resume" in stopped.stderr
 
 
-def test_processes_of_a_job_stop_at_the_same_step(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
+def test_processes_of_a_job_stop_at_the_same_step(kept: Path, tmp_path: Path) -> None:
     """One of two is asked, whichever comes first; both end, and resume together."""
     settings = [
-        *small(files_corpus, teacher_folder, tmp_path / "cache"),
+        *of_all(kept),
         *("device=ddp", "trainer.accelerator=cpu", "trainer.devices=2"),
     ]
     stopped = run("train", *settings, *sabotage("SIGTERM", 7, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path)
@@ -155,8 +165,8 @@ def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
     assert "out holds a run whose corpus has changed since it began" in resumed.stderr
 
 
-def test_a_checkpoint_carries_what_it_belongs_to(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run("training.epochs=1")
+def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     fit(cfg, "student", module, data, passes(1), recipe={"code": "old"})
@@ -168,11 +178,9 @@ def test_a_checkpoint_carries_what_it_belongs_to(tiny_run) -> None:  # type: ign
 # --- results outlive the process -------------------------------------------------------------------------------------
 
 
-def test_results_are_the_same_after_a_kill_and_for_a_finished_run(
-    tmp_path: Path, files_corpus: Path, teacher_folder: Path
-) -> None:
+def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tmp_path: Path) -> None:
     """Killed after the last step of the student; then resumed; then resumed again, when there is nothing to do."""
-    settings = [*small(files_corpus, teacher_folder, tmp_path / "cache"), "training.select=agreement"]
+    settings = [*of_all(kept), "training.select=agreement"]
     whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
     assert whole.returncode == 0, whole.stderr
     expected = json.loads((tmp_path / "whole/metrics.json").read_text())
@@ -210,14 +218,9 @@ def test_a_sweep_never_compares_one_number_in_place_of_another() -> None:
 # --- files that were cut ----------------------------------------------------------------------------------------------
 
 
-def test_a_full_disk_does_not_make_resume_forget_what_was_typed(
-    tmp_path: Path, files_corpus: Path, teacher_folder: Path
-) -> None:
+def test_a_full_disk_does_not_make_resume_forget_what_was_typed(kept: Path, tmp_path: Path) -> None:
     """Full at the moment when settings are kept. (Whether a limit on the size of files or the disk says no is one.)"""
-    settings = [
-        *small(files_corpus, teacher_folder, tmp_path / "cache"),
-        "corpus._target_=tests.saboteur.FilesOnAFullDisk",
-    ]
+    settings = [*of_all(kept), "corpus._target_=tests.saboteur.FilesOnAFullDisk"]
     whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
     assert whole.returncode == 0, whole.stderr
     full = run("train", *settings, "hydra.run.dir=out", folder=tmp_path, DISK_IS_FULL="1")
@@ -240,8 +243,8 @@ def test_an_empty_file_of_overrides_is_not_no_overrides(tmp_path: Path, place: s
     assert resume([str(tmp_path)]) == [f"hydra.run.dir='{tmp_path}'"]
 
 
-def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run("training.epochs=2")
+def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     fit(cfg, "whole", module, data, passes(2))
@@ -264,10 +267,10 @@ def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(tiny_run, tmp_path: Pa
 
 
 def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  # type: ignore[no-untyped-def]
-    tiny_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    next_run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Looked at in the last moment before it gets its name."""
-    cfg = tiny_run("training.epochs=1")
+    cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
     folder = Path(cfg.paths.run) / "checkpoints/student"
     seen: list[list[str]] = []
@@ -299,8 +302,8 @@ def test_a_learning_rate_too_high_stops_the_run(tiny_run) -> None:  # type: igno
     assert not list((Path(cfg.paths.cache) / "direct").glob("*/"))
 
 
-def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkpoint(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run("training.epochs=2")
+def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkpoint(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     fit(cfg, "whole", module, data, passes(2))
@@ -354,8 +357,8 @@ def test_a_teacher_that_answers_no_numbers_is_not_believed(  # type: ignore[no-u
 # --- one job in a folder ----------------------------------------------------------------------------------------------
 
 
-def test_a_second_job_in_the_same_folder_is_refused(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
-    settings = small(files_corpus, teacher_folder, tmp_path / "cache")
+def test_a_second_job_in_the_same_folder_is_refused(kept: Path, tmp_path: Path) -> None:
+    settings = of_all(kept)
     with start(
         "train", *settings, *sabotage("wait", 5, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path
     ) as first:

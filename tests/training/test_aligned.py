@@ -35,7 +35,7 @@ def test_its_choices_carry_translation_across_vocabularies(run: Compose) -> None
 def test_stored_and_live_choices_teach_alike(run: Compose, tmp_path: Path) -> None:
     found = []
     for store in ("true", "false"):
-        short = ("teacher.fine_tune.epochs=2", "training.epochs=1", "task.ratio=null", "teacher.store_top_k=null")
+        short = ("training.epochs=1", "task.beams=1", "task.ratio=null", "teacher.store_top_k=null")
         cfg = run(*ALIGNED, *short, f"teacher.store={store}", f"paths.run={tmp_path / store}")
         check(cfg)
         train(cfg)

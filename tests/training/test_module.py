@@ -65,8 +65,8 @@ class Watch(Callback):
         self.modes |= {module.training for module in pl_module.teacher.model.modules()}
 
 
-def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    parts = Parts(tiny_run("training.epochs=2"))
+def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(next_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(next_run("training.epochs=2"))
     before = weights(parts.teacher.model)
     module, data = parts.module(store=False)
     assert isinstance(module.teacher, FrozenTeacher)
@@ -86,9 +86,9 @@ def test_the_teacher_never_changes_and_is_not_in_the_checkpoint(tiny_run) -> Non
 
 
 @pytest.mark.parametrize(("dtype", "close"), [("float32", 1e-6), ("float16", 1e-3)])
-def test_stored_soft_labels_train_like_the_live_teacher(tiny_run, dtype: str, close: float) -> None:  # type: ignore[no-untyped-def]
+def test_stored_soft_labels_train_like_the_live_teacher(next_run, dtype: str, close: float) -> None:  # type: ignore[no-untyped-def]
     """The same losses, step by step. The live teacher pads other batches together, so its last bits differ."""
-    parts = Parts(tiny_run())
+    parts = Parts(next_run())
     parts.source.store_dtype = dtype
     losses: list[list[float]] = []
     for store in (True, False):
@@ -107,8 +107,8 @@ def test_stored_soft_labels_train_like_the_live_teacher(tiny_run, dtype: str, cl
     assert dtype == "float32" or losses[0] != losses[1]
 
 
-def test_a_finished_store_never_loads_the_teacher(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    parts = Parts(tiny_run())
+def test_a_finished_store_never_loads_the_teacher(next_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(next_run())
     parts.module(store=True)
     parts.teacher = Predictor(lambda: pytest.fail("loaded"), parts.teacher.encoder, folder=parts.teacher.folder)
     module, data = parts.module(store=True)
@@ -137,9 +137,9 @@ class StopAt(Callback):
 
 
 @pytest.mark.parametrize("crash", [False, True])
-def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: bool) -> None:  # type: ignore[no-untyped-def]
+def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(next_run, crash: bool) -> None:  # type: ignore[no-untyped-def]
     """Ctrl-C resumes in the middle of the epoch; after a crash, the last whole epoch is where it goes on."""
-    cfg = tiny_run("training.epochs=3", "student.dropout=0.2")
+    cfg = next_run("training.epochs=3", "student.dropout=0.2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     whole = fit(cfg, "whole", module, data, passes(3))
@@ -165,8 +165,8 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(tiny_run, crash: 
     assert same(expected, weights(module.student))
 
 
-def test_checkpoints_hold_plain_values_and_load_without_pickle(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run("training.epochs=1")
+def test_checkpoints_hold_plain_values_and_load_without_pickle(next_run) -> None:  # type: ignore[no-untyped-def]
+    cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=False)
     fit(cfg, "student", module, data, passes(1))
@@ -180,9 +180,9 @@ def test_training_step_is_a_handful_of_lines() -> None:
     assert len(body) <= 5
 
 
-def test_accumulating_two_batches_gives_the_update_of_their_union(tiny_run) -> None:  # type: ignore[no-untyped-def]
+def test_accumulating_two_batches_gives_the_update_of_their_union(next_run) -> None:  # type: ignore[no-untyped-def]
     """One SGD step over two half batches, with labels and soft labels spread unevenly, equals one over the whole."""
-    parts = Parts(tiny_run("student.dropout=0"))
+    parts = Parts(next_run("student.dropout=0"))
     module, data = parts.module(store=True)
     data.setup("fit")
     examples = data.train_rows[:8] + data.train_rows[-8:]  # labelled English rows, then unlabelled German ones
@@ -207,8 +207,8 @@ def test_accumulating_two_batches_gives_the_update_of_their_union(tiny_run) -> N
         assert torch.allclose(value, updates[1][name], atol=1e-6), name
 
 
-def test_rows_of_the_teacher_are_found_by_id_not_by_position(tiny_run) -> None:  # type: ignore[no-untyped-def]
-    parts = Parts(tiny_run())
+def test_rows_of_the_teacher_are_found_by_id_not_by_position(next_run) -> None:  # type: ignore[no-untyped-def]
+    parts = Parts(next_run())
     _, data = parts.module(store=True)
     data.setup("fit")
     assert data.outputs.stored is not None

@@ -92,7 +92,7 @@ def test_lengths_of_no_use_are_refused_by_name(compose_run: Any, override: str, 
         check(compose_run(override))
 
 
-def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(tiny_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(next_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """A rate that wrecks the weights in the end: what is kept is what was there before."""
     kept: list[dict[str, torch.Tensor]] = []
 
@@ -103,19 +103,20 @@ def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(tiny_r
         forget(cfg, name)
 
     monkeypatch.setattr("distilingua.training.train.forget", remember)
-    cfg = tiny_run("training.epochs=40", "training.patience=2", "lr_schedule.name=constant", "optimizer.lr=3e-2")
+    wrecking = ["lr_schedule.name=constant", "optimizer.lr=3e-2"]
+    cfg = next_run("training.epochs=12", "training.patience=2", "training.batch_size=32", *wrecking)
     train(cfg)
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
     select = [event.value for event in events.Scalars("dev/select")]
-    assert 20 <= len(select) < 40  # never in the first half
-    assert max(select[-2:]) <= max(select[19:]) + 1e-4
+    assert 6 <= len(select) < 12  # never in the first half
+    assert max(select[-2:]) <= max(select[5:]) + 1e-4
     saved = load_file(Path(cfg.paths.run) / "student/model.safetensors")
     assert all(torch.equal(kept[-1][f"student.{name}"], weights) for name, weights in saved.items())
 
 
 def test_no_label_of_a_target_chooses_weights(tiny_run) -> None:  # type: ignore[no-untyped-def]
     """`dev/select` is the mean of the source's score and of the agreement with the teacher."""
-    cfg = tiny_run("training.epochs=2")
+    cfg = tiny_run("training.epochs=2", "training.batch_size=64", "teacher.fine_tune.epochs=2")
     train(cfg)
     events = EventAccumulator(str(Path(cfg.paths.run) / "tensorboard/student")).Reload()
     last = {

@@ -33,10 +33,12 @@ def aligned_distances(
         Twice (positions,), at least 0.
     """
     own = len(shared)
-    log_p, q = (student / temperature).log_softmax(-1), (teacher / temperature).softmax(-1)
+    p, q = (student / temperature).softmax(-1), (teacher / temperature).softmax(-1)
+    log_p = (student / temperature).log_softmax(-1)
     known, q_known = log_p[:, shared], q[:, :own][:, shared]
     direct = torch.xlogy(q_known, q_known) - q_known * known - q_known + known.exp()
-    apart = sorted_gaps(log_p[:, ~shared].exp(), torch.cat([q[:, :own][:, ~shared], q[:, own:]], -1))
+    # of a softmax each: of the same logits it is the same to the last bit, or a gap's sign would be chance where they agree
+    apart = sorted_gaps(p[:, ~shared], torch.cat([q[:, :own][:, ~shared], q[:, own:]], -1))
     return (temperature**2 * direct).sum(-1), (temperature * apart).sum(-1)
 
 
