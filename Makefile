@@ -1,11 +1,12 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
+# make test-docs: notebooks, recipes, a renamed clone and an installed wheel, each run as a reader would.
 # make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.
 # make rename NAME=myproject: a clone becomes a project of your own.   make schema: what editors know of conf/.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-browser lint rename schema clean
+.PHONY: setup demo test test-docs test-browser lint rename schema clean
 
 setup: $(VENV)/.installed
 
@@ -20,6 +21,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-docs: setup
+	$(BIN)/python -m pytest -m docs
 
 test-browser: setup
 	$(BIN)/python -m pytest -m browser --numprocesses=0 tests/browser tests/monitoring

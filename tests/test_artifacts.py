@@ -21,6 +21,7 @@ from distilingua.artifacts import (
     rows_fingerprint,
 )
 from distilingua.errors import UserError
+from tests.processes import HANGS
 
 RECIPE = {"teacher": "abc", "labels": ["light", "music"], "length": 64}
 
@@ -54,7 +55,7 @@ def start(root: Path, seconds: float, name: str) -> subprocess.Popen[str]:
 
 
 def wait_for(*files: Path) -> None:
-    deadline = time.monotonic() + 300  # not to hang for ever
+    deadline = time.monotonic() + HANGS  # not to hang for ever
     while not all(file.exists() for file in files):
         assert time.monotonic() < deadline, files
         time.sleep(0.005)
@@ -123,7 +124,7 @@ def test_of_two_racing_processes_one_builds(tmp_path: Path) -> None:
     jobs = [start(tmp_path, 0.4, name) for name in "ab"]
     wait_for(tmp_path / "ready-a", tmp_path / "ready-b")
     (tmp_path / "go").touch()
-    answers = [job.communicate(timeout=300)[0].strip() for job in jobs]
+    answers = [job.communicate(timeout=HANGS)[0].strip() for job in jobs]
     assert [job.returncode for job in jobs] == [0, 0]
     expected = tmp_path / "cache" / "things" / fingerprint({"name": "raced"})
     assert answers == [f"{expected} ['files.json', 'half', 'recipe.json', 'whole']"] * 2
@@ -135,7 +136,7 @@ def test_a_killed_build_is_done_again(tmp_path: Path) -> None:
     job = start(tmp_path, 60, "a")
     wait_for(tmp_path / "builds.log")
     job.kill()
-    job.communicate(timeout=300)
+    job.communicate(timeout=HANGS)
     folder = cached(tmp_path / "cache", "things", {"name": "raced"}, whole)
     assert {path.name for path in folder.iterdir()} == {"half", "whole", "recipe.json", "files.json"}
 
@@ -145,7 +146,7 @@ def test_what_killed_builders_leave_is_cleared(tmp_path: Path) -> None:
     job = start(tmp_path, 60, "a")
     wait_for(tmp_path / "builds.log")
     job.kill()
-    job.communicate(timeout=30)
+    job.communicate(timeout=HANGS)
     things = tmp_path / "cache" / "things"
     assert len(list(things.glob(".*-*"))) == 1
     other = things / f".{fingerprint({'name': 'other'})}-abc"

@@ -257,21 +257,11 @@ def test_corpus_files_with_a_missing_column_an_empty_split_or_unknown_labels(
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
-def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(
-    tmp_path: Path, files_corpus: Path, teacher_folder: Path
-) -> None:
+def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(kept: Path, tmp_path: Path) -> None:
     small = [
-        *files_overrides(files_corpus),
-        "teacher=local",
-        f"teacher.path={teacher_folder}",
-        "teacher.languages=[en]",
-        "student=nano",
-        "training.epochs=1",
-        "training.batch_size=16",
-        "teacher.fine_tune.epochs=1",
-        "~logger",
-        "~callbacks.learning_rate",
-        "hydra.sweep.dir=sweep",
+        *files_overrides(kept / "data"),
+        *("objective=direct", "student=nano", "student.layers=1", "training.epochs=1", "training.batch_size=16"),
+        *("~logger", "~callbacks.learning_rate", f"paths.cache={kept / 'cache'}", "hydra.sweep.dir=sweep"),
     ]
     swept = run("train", "-m", "student.hidden_size=32,64", "student.heads=2", "seed=1,2", *small, folder=tmp_path)
     assert swept.returncode == 0, swept.stderr

@@ -23,7 +23,7 @@ from distilingua.monitoring.sweep import objective
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
 from tests.conftest import passes
-from tests.processes import Job, launch, run, start
+from tests.processes import HANGS, Job, launch, run, start
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
 
@@ -49,7 +49,7 @@ def sabotage(how: str, batch: int, done: Path, model: str = "student") -> list[s
 
 
 def wait_for(file: Path, job: Job) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + HANGS  # not to hang for ever
     while not file.exists():
         assert job.poll() is None, job.communicate(timeout=10)
         assert time.monotonic() < deadline, file
@@ -365,7 +365,7 @@ def test_a_second_job_in_the_same_folder_is_refused(kept: Path, tmp_path: Path) 
         wait_for(tmp_path / "done", first)
         second = run("train", *settings, "hydra.run.dir=out", folder=tmp_path)
         (tmp_path / "go").touch()
-        _, told = first.communicate(timeout=120)
+        _, told = first.communicate(timeout=HANGS)
     assert second.returncode == 1
     assert "out: another job is at work in this folder" in second.stderr
     assert first.returncode == 0, told

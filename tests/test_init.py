@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, from_source, run, start
+from tests.processes import ENVIRONMENT, HANGS, from_source, run, start
+
+pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[1]
 
@@ -32,21 +34,21 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> str:
 def test_the_project_that_init_writes_trains_from_an_installed_wheel(installed: str, tmp_path: Path) -> None:
     """Every command of its README, the last one at a size for trying it."""
     with start("init", "ours", folder=tmp_path, code=installed) as job:
-        assert "cd ours" in job.communicate(timeout=600)[0]
+        assert "cd ours" in job.communicate(timeout=HANGS)[0]
     project = tmp_path / "ours"
     readme = (project / "README.md").read_text("utf-8")
     commands = [line.split("#")[0] for line in re.findall(r"^distilingua (.+)$", readme, re.M)]
     assert [command.split()[0] for command in commands] == ["corpus", "train", "train"]
     for command in commands[:2]:
         with start(*shlex.split(command), folder=project, code=installed, OMP_NUM_THREADS="1") as job:
-            out, err = job.communicate(timeout=600)
+            out, err = job.communicate(timeout=HANGS)
         assert job.returncode == 0, err
     (metrics,) = project.glob("outputs/*/*/metrics.json")
     found = json.loads(metrics.read_text("utf-8"))
     assert set(found["models"]["student"]["languages"]) == {"en", "de"}
     assert "distilled" in out
     with start("evaluate", str(metrics.parent), folder=project, code=installed, OMP_NUM_THREADS="1") as job:
-        out, err = job.communicate(timeout=600)
+        out, err = job.communicate(timeout=HANGS)
     assert job.returncode == 0, err  # it knows where the run's own configurations are
 
 
@@ -67,7 +69,7 @@ def test_a_choice_of_ones_own_stands_beside_those_of_the_package(installed: str,
     own.write_text("defaults: [base]\nsource: en\ntargets: [nl, sv]\n", "utf-8")
     options = ["--config-dir", "mine", "pair=x", "--cfg", "job", "--package", "pair"]
     with start("train", *options, folder=tmp_path, code=installed) as job:
-        out, err = job.communicate(timeout=600)
+        out, err = job.communicate(timeout=HANGS)
     assert "- sv" in out, err
     assert "protocol: zero_shot" in out
 

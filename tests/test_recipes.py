@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import ENVIRONMENT, from_source, start
+from tests.processes import ENVIRONMENT, HANGS, from_source, start
+
+pytestmark = pytest.mark.docs
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/recipes.md").read_text("utf-8")
@@ -48,7 +50,7 @@ def test_a_recipe_works_as_it_is_written(copy: Path, recipe: str) -> None:
         name, *arguments = shlex.split(command)
         assert name == "distilingua"
         with start(*arguments, folder=copy, code=from_source(copy / "src"), OMP_NUM_THREADS="1") as job:
-            out, err = job.communicate(timeout=600)
+            out, err = job.communicate(timeout=HANGS)
         assert job.returncode == 0, f"{command}\n{out[-2000:]}{err[-3000:]}"
         assert "distilled" in out or "direct" in command or arguments[0] == "corpus", out
 

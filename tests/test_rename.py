@@ -12,6 +12,8 @@ import pytest
 
 from tests.processes import ENVIRONMENT
 
+pytestmark = pytest.mark.docs
+
 ROOT = Path(__file__).parents[1]
 # what reads every file and composes every command; the rest takes minutes, and only imports another name
 TESTS = ["tests/test_house.py", "tests/test_readme.py", "tests/distillation"]
