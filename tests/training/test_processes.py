@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from copy import deepcopy
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +12,6 @@ import pytest
 import torch
 from lightning.fabric.strategies.launchers import subprocess_script
 from lightning.pytorch.strategies import FSDPStrategy
-from safetensors.torch import load_file
 from torch import nn
 from torch.distributed import DistNetworkError
 
@@ -23,7 +20,7 @@ from distilingua.errors import UserError
 from distilingua.training.module import DistillationModule
 from distilingua.training.processes import name_the_dead, put_together, who_is_lost
 from tests.conftest import Compose
-from tests.processes import HANGS, Job, run, start
+from tests.processes import HANGS
 
 DIES, WAITS = ([sys.executable, "-c", code] for code in ("raise SystemExit(3)", "import time; time.sleep(999)"))
 
@@ -55,7 +52,7 @@ def test_others_are_named_by_what_started_them() -> None:
     assert who_is_lost(trainer, RuntimeError("closed by peer")) == ("", False)
 
 
-# --- shards -----------------------------------------------------------------------------------------------------------
+# --- shards; a whole run: torchrun -m tests.fsdp_on_cpu ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("accelerator", ["cpu", "auto"])
@@ -84,37 +81,3 @@ def test_what_was_in_shards_is_whole_again(first: bool) -> None:
     strategy = SimpleNamespace(lightning_module_state_dict=lambda: learnt if first else {})
     put_together(module, plain, SimpleNamespace(strategy=strategy, is_global_zero=first))  # type: ignore[arg-type]
     assert torch.equal(module.student.weight, learnt["student.weight"] if first else before)
-
-
-def as_torchrun_does(*arguments: str, folder: Path) -> list[Job]:
-    """Two processes of one run."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    code = "from tests.fsdp_on_cpu import main; main()"
-    shared = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-    ranks = ({"RANK": n, "LOCAL_RANK": n, "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0"} for n in "01")
-    return [start(*arguments, folder=folder, code=code, **shared, **rank) for rank in ranks]
-
-
-def test_shards_learn_what_one_process_learns(kept: Path, tmp_path: Path) -> None:
-    """Two processes on a CPU, see `tests.fsdp_on_cpu`."""
-    typed = [
-        *("corpus=files", f"corpus.path={kept / 'data'}", "corpus.columns.group=key", "objective=kd", "teacher=local"),
-        *(f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null", "student=nano"),
-        *("student.layers=1", "student.hidden_size=32", "student.heads=2", "student.dropout=0", "training.epochs=1"),
-        *("training.batch_size=29", "optimizer._target_=torch.optim.SGD", "optimizer.lr=0.3", "~optimizer.betas"),
-        *("~optimizer.fused", f"paths.cache={tmp_path / 'cache'}", "~callbacks.progress_bar"),
-    ]
-    one = ["trainer.precision=32-true", "trainer.accumulate_grad_batches=2", "hydra.run.dir=one"]
-    answer = run("train", *typed, *one, folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    two = ["device=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
-    for job in as_torchrun_does("train", *typed, *two, "hydra.run.dir=two", folder=tmp_path):
-        _, told = job.communicate(timeout=HANGS)
-        assert job.returncode == 0, told
-    assert (tmp_path / "two/metrics.json").exists()
-    alone, together = (load_file(tmp_path / name / "student/model.safetensors") for name in ("one", "two"))
-    assert alone.keys() == together.keys()
-    for name, weights in alone.items():
-        assert weights.allclose(together[name], atol=1e-5), name

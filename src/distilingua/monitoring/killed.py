@@ -22,25 +22,31 @@ Failed = Callable[[Sequence[str], str], JobReturn | None]
 
 def outlive_killed_jobs(config: DictConfig) -> None:
     """A killed job is one that failed, and the others go on. Hydra has no place for this, so launchers are changed."""
-    sweep, basic = Path(config.hydra.sweep.dir), by_hydra_itself(config.hydra.sweeper)
+    failed = failing(Path(config.hydra.sweep.dir), config.hydra.sweeper)
+    launcher: Any = get_class(config.hydra.launcher._target_)
+    if launcher.__name__ == "JoblibLauncher":
+        launcher.launch = launching_the_others(launcher.launch, failed)
+    elif launcher.__module__.startswith("hydra_plugins.hydra_submitit_launcher"):
+        _wait_for_the_others(failed)
 
-    def failed(overrides: Sequence[str], where: str) -> JobReturn | None:
-        """What a sweeper is told of a job; None for one that had not begun, or has left a result."""
+
+def failing(sweep: Path, sweeper: DictConfig) -> Failed:
+    """What notes that a job was killed, by its overrides, with what else is to be said; and gives what its sweeper is
+    told: None of one that had not begun, or has left a result."""
+    basic = by_hydra_itself(sweeper)
+
+    def failed(overrides: Sequence[str], more: str) -> JobReturn | None:
         folder = unfinished(sweep).get(tuple(overrides))
         if folder is None:
             return None
-        raised = UserError(f"its process was killed, as where memory or time is used up{where}")
+        raised = UserError(f"its process was killed, as where memory or time is used up{more}")
         note_failure(folder / FAILED, raised)
         print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
         result: Any = math.nan if basic else raised
         status = JobStatus.COMPLETED if basic else JobStatus.FAILED
         return JobReturn(list(overrides), status=status, _return_value=result)
 
-    launcher: Any = get_class(config.hydra.launcher._target_)
-    if launcher.__name__ == "JoblibLauncher":
-        launcher.launch = _launching_the_others(launcher.launch, failed)
-    elif launcher.__module__.startswith("hydra_plugins.hydra_submitit_launcher"):
-        _wait_for_the_others(failed)
+    return failed
 
 
 def unfinished(sweep: Path) -> dict[tuple[str, ...], Path]:
@@ -54,7 +60,7 @@ def unfinished(sweep: Path) -> dict[tuple[str, ...], Path]:
     }
 
 
-def _launching_the_others(launch: Any, failed: Failed) -> Any:
+def launching_the_others(launch: Any, failed: Failed) -> Any:
     """For joblib, where all that is at work ends with a process that is killed, and what waits is forgotten."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
