@@ -310,7 +310,7 @@ def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_p
     settings = ["trainer.devices=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
     killer = {"_target_": "tests.saboteur.KillsItself", "rank": 1, "batch": 5}
     sabotage = [f"+callbacks.saboteur.{key}={value}" for key, value in killer.items()]
-    answer = launch("train", *typed, *settings, *sabotage, folder=tmp_path)
+    answer = run("train", *typed, *settings, *sabotage, folder=tmp_path)
     assert answer.returncode == 1
     assert "student: rank 1 (exit code -9) ended, and the others with it" in answer.stderr
     assert "distilingua resume run" in answer.stderr or f"distilingua resume {tmp_path / 'run'}" in answer.stderr
