@@ -20,6 +20,7 @@ from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
 from distilingua.monitoring.results import final_scores
 from distilingua.monitoring.sweep import check_sweep, varied_in
+from distilingua.training.job import training_recipe
 from tests.processes import run
 from tests.test_sweeps import SMALL, of
 
@@ -147,3 +148,15 @@ def test_every_command_of_a_sweep_is_one_that_starts(command: str) -> None:
     check_sweep(config)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
     assert varied_in([*params, *typed])
+
+
+def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run) -> None:  # type: ignore[no-untyped-def]
+    def recipe(*typed: str) -> dict[str, Any]:
+        task = SimpleNamespace(labels=[], hard=object)
+        job: Any = SimpleNamespace(cfg=compose_run(*typed), task=task, student=None, augmentations={})
+        return training_recipe(job)
+
+    usual, stopped = recipe(), recipe("callbacks=early_stopping")
+    assert usual == recipe("~callbacks.speed")
+    assert usual != stopped
+    assert stopped != recipe("callbacks=early_stopping", "callbacks.early_stopping.patience=5")
