@@ -47,7 +47,10 @@ def test_a_folder_is_named_after_what_was_typed_most_telling_first(typed: list[s
     assert found == run_name(list(reversed(typed)))
 
 
-ODD = ["'a b (v2)'", "сообщение", '"x"', "a/b", "[1,2]", "{a: b}", "x=y", "it's", "$HOME", "a;b", "*", "", "ß" * 300]
+ODD = [
+    *("'a b (v2)'", "сообщение", '"x"', "a/b", "{a: b}", "x=y", "it's", "$HOME", "a;b", "*", "", "ß" * 300),
+    *("[1,2]", "1+2", "[[1],[2]]", "[[1,2]]", "a-", "a", "[]"),
+]
 
 
 def test_names_can_be_pasted_and_other_settings_have_other_names() -> None:
@@ -65,6 +68,7 @@ def test_numbers_have_three_digits_and_still_names_of_their_own() -> None:
     near = [run_name([f"optimizer.lr={lr}", "seed=12345"]) for lr in ("0.00023487234", "0.00023491", "2.35e-4")]
     assert [re.sub(r"-[0-9a-f]{8}$", "", name) for name in near[:2]] == ["lr-0.000235_seed-12345"] * 2
     assert near[2] == "lr-2.35e-4_seed-12345"
+    assert run_name(["optimizer.betas=[0.87654,0.99]"]).startswith("betas-0.877+0.99-")
     assert len(set(near)) == 3
 
 
@@ -74,6 +78,9 @@ def test_a_job_is_named_after_what_varies(tmp_path: Path) -> None:
     overrides = ["student=nano", "seed=1", "pair=en-fr"]
     assert job_name(str(tmp_path), overrides) == "pair-en-fr"
     assert job_name(str(tmp_path / "unknown"), overrides) == run_name(overrides)
+    told["varied"] = varied_in(["callbacks=default,early_stopping"])
+    (tmp_path / SWEEP).write_text(yaml.safe_dump(told))
+    assert job_name(str(tmp_path), ["seed=1", "callbacks=default"]) == "callbacks-default"
 
 
 def test_two_folders_of_one_second(tmp_path: Path) -> None:

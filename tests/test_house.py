@@ -90,6 +90,7 @@ SHAPES_NOTHING = {  # what teachers and baselines are built with, and why it is 
     "console.py": "prints",
     "errors.py": "refuses",
     "extras.py": "finds packages",
+    "training/processes.py": "is for models that several processes train, and one trains these",
     "locations.py": "finds folders; what is in them has a hash",
     "parts.py": "makes objects of settings, which are in every recipe",
     "monitoring/callbacks.py": "watches",

@@ -8,18 +8,24 @@ import re
 import shlex
 import shutil
 import signal
-import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
+import yaml
+from hydra.core.utils import JobReturn, JobStatus
+from joblib.externals.loky.process_executor import TerminatedWorkerError
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distilingua.errors import UserError
+from distilingua.monitoring.killed import failing, launching_the_others
 from distilingua.monitoring.leaderboard import front_of
 from distilingua.monitoring.sweep import objective
 from distilingua.training.train import train
 from tests.conftest import Compose
-from tests.processes import HANGS, launch, run, start
+from tests.processes import launch, run
 
 SMALL = [  # a job of seconds
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -30,6 +36,12 @@ SMALL = [  # a job of seconds
 
 def of(data: Path) -> str:
     return f"corpus.path={data}"
+
+
+def asked_at(batch: int, done: Path, how: str = "SIGKILL") -> list[str]:
+    """The process of the first baseline that comes so far gets a signal there, once: after its first pass of 33."""
+    asks = {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": done, "model": "direct"}
+    return [f"+callbacks.saboteur.{key}={value}" for key, value in asks.items()]
 
 
 def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Path) -> None:
@@ -53,9 +65,7 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Pa
     assert float(rows[0]["score"]) == metrics["dev"]["score"]
     assert float(rows[0]["test/de/accuracy"]) == student["languages"]["de"]["accuracy"]
     assert float(rows[0]["bytes"]) == student["bytes"]
-    assert (tmp_path / "sweep/pareto.png").read_bytes().startswith(b"\x89PNG")
-    events = EventAccumulator(str(tmp_path / "sweep/summary")).Reload()
-    assert events.Tags()["images"] == ["sweep/pareto"]
+    told_at_the_end(tmp_path / "sweep", told, jobs=2)
     best = re.search(r"The best: distilingua (.*)", told)
     assert best is not None
     again = run(*shlex.split(best[1]), "hydra.run.dir=again", folder=tmp_path)
@@ -70,6 +80,24 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Pa
     assert "was finished on" in again.stdout
 
 
+def told_at_the_end(sweep: Path, told: str, jobs: int) -> None:
+    """The same for every sweep: a table, a CSV file, a picture, and the command of the best."""
+    rows = list(csv.DictReader((sweep / "sweep.csv").read_text().splitlines()))
+    assert len(rows) == jobs
+    finished = [row for row in rows if row["status"] == "finished"]
+    scores = [float(row["score"]) for row in finished]
+    assert scores == sorted(scores, reverse=True)
+    assert "best first, by score" in told
+    best = re.search(r"The best: distilingua train (.*)", told)
+    assert best is not None
+    assert shlex.split(best[1]) == yaml.safe_load((sweep / rows[0]["folder"] / ".hydra/overrides.yaml").read_text())
+    beside_others = "ms was measured beside other jobs" in told
+    assert [row["ms_beside_other_jobs"] for row in finished] == [str(beside_others)] * len(finished)
+    assert (sweep / "pareto.png").read_bytes().startswith(b"\x89PNG")
+    events = EventAccumulator(str(sweep / "summary")).Reload()
+    assert events.Tags()["images"] == ["sweep/pareto"]
+
+
 def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     """Killed in its third job of four: the first failed, and is tried again; the second has its result; the third goes
     on from its checkpoint; the fourth is new."""
@@ -79,17 +107,11 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     rows = (missing / "en/train.jsonl").read_text().splitlines()
     (missing / "en/train.jsonl").write_text("\n".join(rows[:100]))  # other rows, or jobs would share their models
     (missing / "de/dev.jsonl").rename(tmp_path / "dev.jsonl")
-    job = start("train", "-m", *typed, "training.epochs=20", folder=tmp_path)
-    deadline = time.monotonic() + HANGS  # not to hang for ever
-    while job.poll() is None and time.monotonic() < deadline:
-        checkpoints = list(tmp_path.glob("multirun/*/*/*data_seed-1*/checkpoints/direct/last.ckpt"))
-        if checkpoints and not list(tmp_path.glob("multirun/*/*/*data_seed-1*/metrics.json")):
-            break
-        time.sleep(0.02)
-    job.send_signal(9)
-    job.communicate(timeout=HANGS)
+    killed = run("train", "-m", *typed, "training.epochs=2", *asked_at(40, tmp_path / "done"), folder=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
     (sweep,) = tmp_path.glob("multirun/*/*")
     assert len(list(sweep.glob("*/failed.txt"))) == 2
+    assert len(list(sweep.glob("*/checkpoints/direct/last.ckpt"))) == 1
     assert not list(sweep.glob("*/metrics.json"))
 
     (tmp_path / "dev.jsonl").rename(missing / "de/dev.jsonl")
@@ -101,6 +123,7 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     assert resumed.stdout.count("Going on from") == 1
     assert len(list(sweep.glob("*/metrics.json"))) == 4
     assert not list(sweep.glob("*/failed.txt"))
+    told_at_the_end(sweep, resumed.stdout, jobs=4)
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
@@ -113,14 +136,9 @@ def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> No
     lr = "optimizer.lr=tag(log,interval(3e-4,5e-3))"
     typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", lr, "hydra/sweeper=search"]
     trials = "hydra.sweeper.n_trials"
-    job = start("train", "-m", *typed, "training.epochs=20", f"{trials}=2", "hydra.sweep.dir=sweep", folder=tmp_path)
-    deadline = time.monotonic() + HANGS
-    while job.poll() is None and time.monotonic() < deadline:
-        if list(tmp_path.glob("sweep/*/checkpoints/direct/last.ckpt")):
-            break
-        time.sleep(0.02)
-    job.send_signal(9)
-    job.communicate(timeout=HANGS)
+    few = ["training.epochs=2", f"{trials}=2", "hydra.sweep.dir=sweep"]
+    killed = run("train", "-m", *typed, *few, *asked_at(40, tmp_path / "done"), folder=tmp_path)
+    assert killed.returncode == -signal.SIGKILL
     (cut,) = (tmp_path / "sweep").glob("lr-*")
     assert not (cut / "metrics.json").exists()
 
@@ -138,6 +156,7 @@ def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> No
     scores = [json.loads(path.read_text())["dev"]["score"] for path in tmp_path.glob("sweep/lr-*/metrics.json")]
     assert sorted(trial.value for trial in done) == sorted(scores)
     assert len(done) == 3
+    told_at_the_end(tmp_path / "sweep", more.stdout, jobs=3)
 
 
 def test_a_search_may_not_go_the_wrong_way(tmp_path: Path) -> None:
@@ -160,7 +179,7 @@ def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Pat
                 for old, new in (("light", "?"), ("music", "light"), ("?", "music")):
                     text = text.replace(f'"label": "{old}"', f'"label": "{new}"')
                 file.write_text(text)
-        paths = [f"corpus.path='{folder}/{{lang}}/{{split}}.jsonl'", "corpus.columns.block=null"]
+        paths = [f"corpus.path='{folder}/{{lang}}/{{split}}.jsonl'", "corpus.columns.block=null", "training.epochs=6"]
         found.append(train(next_run(*paths, f"paths.run={tmp_path / 'run' / folder.name}")))
     one, other = found
     for by in ("score", "agreement", "bytes"):
@@ -171,8 +190,16 @@ def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Pat
 
 def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> None:
     """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
-    teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=2"]
-    typed = [*SMALL, of(kept / "data"), "teacher=local", *teacher, "objective=kd", "objective.temperature=1,2"]
+    teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=1"]
+    typed = [
+        *SMALL,
+        of(kept / "data"),
+        "teacher=local",
+        *teacher,
+        "training.epochs=1",
+        "objective=kd",
+        "objective.temperature=1,2",
+    ]
     launcher = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
     raced = launch("train", "-m", *typed, *launcher, folder=tmp_path)  # whose workers end with it
     assert raced.returncode == 0, raced.stderr
@@ -184,14 +211,65 @@ def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> No
         assert len([path for path in (tmp_path / "cache" / kind).iterdir() if path.is_dir()]) == 1, kind
     assert all("ms on cpu beside other jobs" in log for log in logs)
     assert "ms was measured beside other jobs" in raced.stdout
-    assert (tmp_path / "sweep/pareto.png").exists()
+    told_at_the_end(tmp_path / "sweep", raced.stdout, jobs=2)
 
 
-def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path) -> None:
-    typed = ["seed=1,2", "training.select=latency_ms", "hydra/launcher=parallel"]
+def test_a_job_that_is_killed_is_one_that_failed(kept: Path, tmp_path: Path) -> None:
+    """Of two in processes of their own, which differ by a callback alone: the other one comes to its end."""
+    killer = ["+callbacks.saboteur._target_=tests.saboteur.KillsItself", "+callbacks.saboteur.rank=0"]
+    typed = [*SMALL, of(kept / "data"), *killer, "+callbacks.saboteur.batch=3,999", "training.epochs=1"]
+    launcher = ["hydra/launcher=local", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
+    swept = run("train", "-m", *typed, *launcher, folder=tmp_path)
+    assert swept.returncode == 1
+    assert "distilingua: batch-3 failed: its process was killed" in swept.stderr
+    assert "1 of 2 jobs failed" in swept.stderr
+    assert "Traceback" not in swept.stderr
+    assert "its process was killed" in (tmp_path / "sweep/batch-3/failed.txt").read_text()
+    assert (tmp_path / "sweep/batch-999/metrics.json").exists()
+    told_at_the_end(tmp_path / "sweep", swept.stdout, jobs=2)
+
+
+def test_beside_a_process_of_joblib_that_is_killed_what_waited_is_launched(tmp_path: Path) -> None:
+    """Its other workers end with it; a job that has left its result there has one."""
+
+    def began(name: str) -> None:
+        (tmp_path / name / ".hydra").mkdir(parents=True)
+        (tmp_path / name / ".hydra/overrides.yaml").write_text(f"[x={name}]")
+
+    def launch_two(_: Any, job_overrides: list[list[str]], first: int) -> list[Any]:
+        asked.append(job_overrides)
+        if len(asked) == 1:
+            began("a")
+            began("b")
+            (tmp_path / "a/metrics.json").touch()
+            raise TerminatedWorkerError("killed")
+        return [JobReturn(one, status=JobStatus.COMPLETED, _return_value=0.5) for one in job_overrides]
+
+    asked: list[list[list[str]]] = []
+    sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
+    jobs = [[f"x={name}"] for name in "abc"]
+    failed = failing(tmp_path, OmegaConf.create(sweeper))
+    found = launching_the_others(launch_two, failed)(None, jobs, 0)
+    assert asked == [jobs, [["x=a"], ["x=c"]]]
+    assert [one.return_value for one in found] == [0.5, pytest.approx(float("nan"), nan_ok=True), 0.5]
+    assert "beside one that was" in (tmp_path / "b/failed.txt").read_text()
+    told = failing(tmp_path, OmegaConf.create({"_target_": "optuna"}))
+    (tmp_path / "b/failed.txt").unlink()
+    lost = told(["x=b"], "")
+    assert lost is not None
+    with pytest.raises(UserError, match="its process was killed"):  # as Optuna is told of a trial
+        _ = lost.return_value
+
+
+@pytest.mark.parametrize(
+    ("launcher", "way_out"), [("parallel", "Leave out hydra/launcher"), ("slurm", "parameters.exclusive=true")]
+)
+def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path, launcher: str, way_out: str) -> None:
+    typed = ["seed=1,2", "training.select=latency_ms", f"hydra/launcher={launcher}"]
     answer = run("train", "-m", *typed, folder=tmp_path)
     assert answer.returncode == 1
     assert "training.select=latency_ms: milliseconds beside other jobs" in answer.stderr
+    assert way_out in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
@@ -214,19 +292,13 @@ def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
     kept: Path, tmp_path: Path, how: str
 ) -> None:
     """As submitit does it, whose handler of SIGUSR2 asks SLURM for it and exits."""
-    typed = [*SMALL, of(kept / "data"), "training.epochs=20", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
-    job = start("train", *typed, folder=tmp_path, code=CLUSTER)
-    deadline = time.monotonic() + HANGS
-    while job.poll() is None and time.monotonic() < deadline:
-        if (tmp_path / "run/checkpoints/direct/last.ckpt").exists():
-            break
-        time.sleep(0.02)
-    job.send_signal(getattr(signal, how))
-    out, err = job.communicate(timeout=HANGS)
-    assert job.returncode == 3, err
+    settings = ["training.epochs=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
+    typed = [*SMALL, of(kept / "data"), *settings, *asked_at(40, tmp_path / "done", how)]
+    answer = run("train", *typed, folder=tmp_path, code=CLUSTER)
+    assert answer.returncode == 3, answer.stderr
     assert (tmp_path / "queued").exists()
-    step = re.search(r"It is saved at step (\d+) in \S*last\.ckpt\. It is queued again", out)
-    assert step is not None, out
+    step = re.search(r"It is saved at step (\d+) in \S*last\.ckpt\. It is queued again", answer.stdout)
+    assert step is not None, answer.stdout
     again = run("train", *typed, folder=tmp_path)
     assert again.returncode == 0, again.stderr
     assert f"last.ckpt, step {step[1]}" in again.stdout
@@ -238,7 +310,7 @@ def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_p
     settings = ["trainer.devices=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
     killer = {"_target_": "tests.saboteur.KillsItself", "rank": 1, "batch": 5}
     sabotage = [f"+callbacks.saboteur.{key}={value}" for key, value in killer.items()]
-    answer = launch("train", *typed, *settings, *sabotage, folder=tmp_path)
+    answer = run("train", *typed, *settings, *sabotage, folder=tmp_path)
     assert answer.returncode == 1
     assert "student: rank 1 (exit code -9) ended, and the others with it" in answer.stderr
     assert "distilingua resume run" in answer.stderr or f"distilingua resume {tmp_path / 'run'}" in answer.stderr

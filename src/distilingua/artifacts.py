@@ -10,7 +10,7 @@ import shlex
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -248,3 +248,44 @@ def remove(folder: Path) -> None:
     gone = folder.with_name(f".{folder.name}-removed")
     folder.rename(gone)
     shutil.rmtree(gone)
+
+
+def cached_by_all(
+    root: Path,
+    kind: str,
+    recipe: Mapping[str, Any],
+    build: Callable[[Path, slice], None],
+    join: Callable[[Path, Sequence[Path]], None],
+    resumable: bool = False,
+) -> Path:
+    """As `cached`, of what can be made in parts: where several processes were started together, each makes one, and the
+    first that is done takes over those of the processes that are gone.
+
+    Args:
+        build: writes what belongs to a slice of the items.
+        join: writes the whole, from the folders of all parts in their order.
+    """
+    rank, size = started_together()
+    if size == 1:
+        return cached(root, kind, recipe, lambda folder: build(folder, slice(None)), resumable)
+    whole = root / kind / fingerprint(recipe)
+    parts = whole.parent / f".parts-{whole.name}"
+
+    def part(n: int) -> Path:
+        made = {**recipe, "part": [n, size]}
+        return cached(parts, "of_processes", made, lambda folder: build(folder, slice(n, None, size)), resumable)
+
+    if not whole.exists():
+        part(rank)
+    cached(root, kind, recipe, lambda folder: join(folder, [part(n) for n in range(size)]))
+    shutil.rmtree(parts, ignore_errors=True)
+    return whole
+
+
+def started_together() -> tuple[int, int]:
+    """Which of how many processes of one run this is, where torchrun or srun has started them. Those that Lightning
+    starts come later, when all that is kept between runs is there."""
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")):
+        if rank in os.environ and int(os.environ.get(size) or 1) > 1:
+            return int(os.environ[rank]), int(os.environ[size])
+    return 0, 1

@@ -295,6 +295,11 @@ def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     import torch
 
     accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
+    if str(cfg.trainer.get("strategy", "auto")).startswith("fsdp") and accelerator not in ("gpu", "cuda"):
+        yield (
+            f"device=fsdp: torch shards over GPUs alone, and trainer.accelerator={accelerator} was typed. Type "
+            f"device=ddp trainer.accelerator={accelerator}, which gives each process a copy of the student."
+        )
     if accelerator in ("gpu", "cuda"):
         there = torch.cuda.device_count()
         if not torch.cuda.is_available():

@@ -26,7 +26,17 @@ from distilingua.artifacts import fingerprint
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
 from distilingua.locations import conf_folder, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import FAILED, PLUMBING, SWEEP, note_failure, objective, rounded, told_of, varying
+from distilingua.monitoring.sweep import (
+    FAILED,
+    SWEEP,
+    by_hydra_itself,
+    note_failure,
+    objective,
+    rounded,
+    telling,
+    told_of,
+    varying,
+)
 from distilingua.parts import objectives
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
@@ -34,36 +44,13 @@ TELLING = (  # what says most about a run, in this order; then everything else t
     *("augmentation", "sweep", "debug"),
 )
 LONGEST = 100  # characters of a folder's name
+WORD = r"[A-Za-z0-9.-]*[A-Za-z0-9.]"
+SPELT = re.compile(rf"{WORD}|\[({WORD}(,{WORD})*)?\]")  # values that a name says in full: a word, or a list of words
 
 
 def run_name(overrides: Sequence[str]) -> str:
-    """A name for the folder of a run, of what was typed for it.
-
-    It has letters, digits and `.`, `_`, `-`, `+` alone, so that it can be pasted into a shell, and into an override.
-    What cannot be spelt so, is rounded, or is too long, leaves a hash, so that other settings have another name.
-
-    Args:
-        overrides: as typed.
-    """
-    typed = dict.fromkeys(overrides)
-    keys = {item: item.lstrip("+~").partition("=")[0] for item in typed}
-    kept = [item for item, key in keys.items() if re.split(r"[./]", key)[0] not in PLUMBING]
-    last = Counter(re.split(r"[./]", keys[item])[-1] for item in kept)
-    order = {key: n for n, key in enumerate(TELLING)}
-    parts, lost = [], []
-    for item in sorted(kept, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
-        short = re.split(r"[./]", keys[item])[-1]
-        key = short if last[short] == 1 else keys[item].replace("/", ".")
-        value = "no" if item.startswith("~") else item.partition("=")[2]
-        exact, value = value, rounded(value)
-        plain = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
-        parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', plain)}".rstrip("-"))
-        if re.search(r"[^A-Za-z0-9.,+\[\]-]", value) or value != exact:
-            lost.append(item)
-    name = "_".join(parts) or "default"
-    if len(name) > LONGEST or lost:
-        name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(kept))[:8]}"
-    return name
+    """A name for the folder of a run, of what was typed for it."""
+    return name_of(telling(overrides))
 
 
 def job_name(sweep: str, overrides: Sequence[str]) -> str:
@@ -73,7 +60,32 @@ def job_name(sweep: str, overrides: Sequence[str]) -> str:
         sweep: the folder of the sweep.
         overrides: of the job.
     """
-    return run_name(varying(Path(sweep), overrides))
+    return name_of(varying(Path(sweep), overrides))
+
+
+def name_of(overrides: Sequence[str]) -> str:
+    """A name made of overrides, what says most in front.
+
+    It has letters, digits and `.`, `_`, `-`, `+` alone, so that it can be pasted into a shell, and into an override.
+    What cannot be spelt so, is rounded, or is too long, leaves a hash, so that other settings have another name.
+    """
+    keys = {item: item.lstrip("+~").partition("=")[0] for item in overrides}
+    last = Counter(re.split(r"[./]", key)[-1] for key in keys.values())
+    order = {key: n for n, key in enumerate(TELLING)}
+    parts, lost = [], []
+    for item in sorted(keys, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
+        short = re.split(r"[./]", keys[item])[-1]
+        key = short if last[short] == 1 else keys[item].replace("/", ".")
+        value = "no" if item.startswith("~") else item.partition("=")[2]
+        exact, value = value, rounded(value)
+        plain = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
+        parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', plain)}".rstrip("-"))
+        if not SPELT.fullmatch(value) or value != exact:
+            lost.append(item)
+    name = "_".join(parts) or "default"
+    if len(name) > LONGEST or lost:
+        name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(keys))[:8]}"
+    return name
 
 
 def quoted(value: object) -> str:
@@ -112,7 +124,7 @@ def job(cfg: DictConfig) -> float | list[float]:
         raise
     except Exception as raised:
         note_failure(folder / FAILED, raised)
-        if not HydraConfig.get().sweeper._target_.endswith("BasicSweeper"):
+        if not by_hydra_itself(HydraConfig.get().sweeper):
             raise
         print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
         return math.nan

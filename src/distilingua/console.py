@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console, Group
 from rich.measure import Measurement
+from rich.progress import track
 from rich.table import Table
 
 
@@ -36,6 +39,24 @@ class Printer(Console):
         super().print(*objects, **options)
         if self._log is not None:
             self._log.print(*objects, **options)
+
+    def steps(self, some: range, title: str, every_seconds: float = 60) -> Iterator[int]:
+        """A bar while they are gone through; where the output is no terminal, a line now and then.
+
+        Args:
+            title: "" for neither.
+            every_seconds: between two lines.
+        """
+        if self.is_terminal or not title:
+            yield from track(some, title, transient=True, disable=not title, console=self)
+            return
+        began = told = time.perf_counter()
+        for done, step in enumerate(some):
+            yield step
+            now = time.perf_counter()
+            if now - told >= every_seconds:
+                told, left = now, (now - began) / (done + 1) * (len(some) - done - 1)
+                self.print(f"{title}: {done + 1} of {len(some)} batches, {timedelta(seconds=round(left))} left")
 
     def print_whole(self, table: Table | Group) -> None:
         """A table of numbers with all its digits: in a narrow terminal its lines wrap, where rich would cut columns."""

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import csv
 import re
+import shlex
 import sqlite3
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
 from distilingua.monitoring.results import final_scores
+from distilingua.monitoring.sweep import check_sweep, varied_in
+from distilingua.training.job import training_recipe
 from tests.processes import run
 from tests.test_sweeps import SMALL, of
 
@@ -124,3 +129,34 @@ def test_early_stopping_watches_the_source_alone(compose_run) -> None:  # type: 
     trainer: Any = SimpleNamespace(val_check_interval=1.0, check_val_every_n_epoch=1)
     stopper.setup(trainer, module, "fit")
     assert stopper.monitor == "dev/en/f1"
+
+
+COMMANDS = [
+    line.partition("distilingua train -m ")[2].partition("     ")[0]
+    for file in sorted((conf_folder() / "sweep").glob("*.yaml"))
+    for line in file.read_text("utf-8").splitlines()
+    if line.startswith("#   distilingua train -m ")
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_of_a_sweep_is_one_that_starts(command: str) -> None:
+    typed = shlex.split(command)
+    single = [item for item in typed if item.partition("=")[0] not in varied_in(typed)]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        config = compose("train", [*single, "hydra.sweep.dir=sweep"], return_hydra_config=True)
+    check_sweep(config)
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
+    assert varied_in([*params, *typed])
+
+
+def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run) -> None:  # type: ignore[no-untyped-def]
+    def recipe(*typed: str) -> dict[str, Any]:
+        task = SimpleNamespace(labels=[], hard=object)
+        job: Any = SimpleNamespace(cfg=compose_run(*typed), task=task, student=None, augmentations={})
+        return training_recipe(job)
+
+    usual, stopped = recipe(), recipe("callbacks=early_stopping")
+    assert usual == recipe("~callbacks.speed")
+    assert usual != stopped
+    assert stopped != recipe("callbacks=early_stopping", "callbacks.early_stopping.patience=5")

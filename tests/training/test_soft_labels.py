@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +16,7 @@ import torch
 from datasets import Dataset
 from transformers import BertForSequenceClassification
 
+from distilingua import artifacts
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.tasks.text_classification import TextClassification
@@ -85,6 +88,54 @@ def test_a_store_is_made_once_and_asks_nobody_again(tmp_path: Path, teacher: Pre
     first = make(tmp_path, teacher, given)
     teacher.model.register_forward_pre_hook(lambda module, inputs: pytest.fail("asked again"))
     assert np.array_equal(np.asarray(make(tmp_path, teacher, given).logits), np.asarray(first.logits))
+
+
+@pytest.mark.parametrize("options", [{}, {"keep": 3, "dtype": "float16", "pooling": "mean"}])
+def test_processes_that_were_started_together_each_ask_for_their_share(
+    tmp_path: Path, teacher: Predictor, given: dict[str, Any], monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    """Three of them, of which the last one never comes: its share is taken over."""
+    alone = make(tmp_path / "alone", teacher, given, **options)
+    asked: dict[int, list[int]] = {0: [], 1: []}
+    rank = threading.local()
+    monkeypatch.setattr(artifacts, "started_together", lambda: (rank.number, 3))
+    both = threading.Barrier(2)
+
+    class Counting(Predictor):
+        def cells(self, *args: Any) -> Any:
+            for rows, cells, vectors in super().cells(*args):
+                asked[rank.number].append(len(rows))
+                if sum(asked[rank.number]) == len(rows):
+                    both.wait(timeout=60)  # or the first could be done before the other one begins
+                yield rows, cells, vectors
+
+    def process(number: int) -> Store:
+        rank.number = number
+        return make(tmp_path / "together", Counting(lambda: teacher.model, teacher.encoder), given, **options)
+
+    with ThreadPoolExecutor() as processes:
+        stores = list(processes.map(process, range(2)))
+    assert min(sum(asked[0]), sum(asked[1])) == ROWS // 3
+    assert sum(asked[0]) + sum(asked[1]) == ROWS
+    for store in stores:
+        for name in ("logits", "classes", "rest", "vectors"):
+            one, other = getattr(store, name), getattr(alone, name)
+            assert (one is None) == (other is None)
+            assert one is None or np.allclose(one, other, atol=1e-3)
+    assert sorted(path.suffix for path in (tmp_path / "together/soft_labels").iterdir()) == ["", ".lock"]
+
+
+def test_who_was_started_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+    assert artifacts.started_together() == (0, 1)
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    assert artifacts.started_together() == (2, 4)
+    monkeypatch.setenv("WORLD_SIZE", "3")  # as Lightning's own have it, and no rank
+    assert artifacts.started_together() == (2, 4)
+    monkeypatch.setenv("RANK", "1")
+    assert artifacts.started_together() == (1, 3)
 
 
 @pytest.mark.parametrize("name", list(RECIPE))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from distilingua import artifacts
 from distilingua.checks import check
 from distilingua.corpora.sound import spoken, waveform
 from distilingua.errors import UserError
@@ -74,7 +76,9 @@ def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: C
     assert processor.batch_decode(logits.argmax(-1)[None])[0].split() == best_path(logits, classes).split()
 
 
-def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(speech_run: Compose) -> None:
+def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(
+    speech_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from distilingua.training.job import prepare
     from distilingua.training.teacher import pseudo_label_rows, teacher_train_rows, train_teacher
 
@@ -87,11 +91,16 @@ def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(s
     assert mine
     assert not taught & set(mine)
     assert set(mine.values()) == {""}
-    anew = pseudo_label_rows(job, {"teacher": train_teacher(job, "teacher", job.source)})  # type: ignore[arg-type]
+    teachers = {"teacher": train_teacher(job, "teacher", job.source)}  # type: ignore[arg-type]
+    anew = pseudo_label_rows(job, teachers)
     truth = dict(zip(job.rows.texts["id"], job.rows.texts["label"], strict=True))
     visible = {row["id"]: row["label"] for row in job.rows.train if row["label"]}
     for row in anew.train:  # what was visible stays, what was not comes from the teacher, never from the corpus
         assert row["label"] == visible[row["id"]] if row["id"] in visible else row["label"] != truth[row["id"]]
+
+    shutil.rmtree(job.cache / "pseudo_labels")
+    monkeypatch.setattr(artifacts, "started_together", lambda: (1, 2))  # of two, each asks for its share
+    assert pseudo_label_rows(job, teachers).train["label"][:] == anew.train["label"][:]
 
 
 def test_direct_transfer_and_a_strict_threshold_need_no_pseudo_label(speech_run: Compose) -> None:

@@ -47,6 +47,11 @@ class JobOfSweep:
     def label(self) -> str:
         return " ".join(self.cells())
 
+    @property
+    def beside_others(self) -> bool:
+        """Whether its milliseconds are those of a busy machine."""
+        return any(metrics.get("ms_beside_other_jobs") for metrics in self.found)
+
     def cells(self, keys: Sequence[str] | None = None) -> list[str]:
         """What varies, with three digits."""
         return [rounded(self.varied.get(key, "")) for key in keys or self.varied]
@@ -62,6 +67,8 @@ class JobOfSweep:
                 cells |= {f"{task}test/{lang}/{name}": languages[lang][name] for name in metrics["shown"]}
             kept = metrics["retention"]
             cells |= {f"{task}retention/{name}": kept[name] for name in ("mean", "worst") if kept}
+        if self.found:
+            cells["ms_beside_other_jobs"] = self.beside_others
         seconds = sum(sum(metrics["seconds"].values()) for metrics in self.found)
         return {**cells, "seconds": round(seconds, 1), "status": self.status, "folder": self.folder.name}
 
@@ -98,7 +105,7 @@ def table_of(jobs: Sequence[JobOfSweep], select: Sequence[str]) -> Table:
     table = plain_table(f"best first, by {' and '.join(select)} (no target label)", keys, (*select, *names, "MB", "ms"))
     for job in jobs:
         if not job.values:
-            table.add_row(*job.cells(keys), job.status.partition(":")[0])
+            table.add_row(*job.cells(keys), job.status.partition(" ")[0])
             continue
         table.add_row(
             *job.cells(keys),
@@ -135,7 +142,8 @@ def pareto_figure(jobs: Sequence[JobOfSweep], by: str) -> Figure:
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     for axes, (cost, (unit, title)) in zip(figure.subplots(1, len(COSTS), sharey=True), COSTS.items(), strict=True):
         _draw(axes, [(job.values[cost] / unit, job.values[by]) for job in jobs], [job.label for job in jobs])
-        axes.set(xlabel=title, ylabel=by)
+        busy = cost == "latency_ms" and any(job.beside_others for job in jobs)
+        axes.set(xlabel=f"{title}, beside other jobs" if busy else title, ylabel=by)
     return figure
 
 
@@ -170,7 +178,7 @@ def conclude(sweep: Path, select: Sequence[str]) -> None:
     if not finished:
         return
     console.print_whole(table_of(jobs, select))
-    if any(metrics.get("ms_beside_other_jobs") for job in finished for metrics in job.found):
+    if any(job.beside_others for job in finished):
         console.print("ms was measured beside other jobs; `distilingua evaluate FOLDER` measures one alone.")
     best = shlex.join(["distilingua", "train", *finished[0].overrides])
     console.print(f"The best: {best}", soft_wrap=True)

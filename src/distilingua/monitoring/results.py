@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import PLUMBING, key_of, varying
+from distilingua.monitoring.sweep import telling, varying
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -105,11 +105,9 @@ def typed_values() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     hydra = HydraConfig.get()
-    overrides = [
-        item for item in hydra.overrides.task if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING
-    ]
+    overrides = telling(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
-        overrides = varying(Path(hydra.sweep.dir), overrides)
+        overrides = varying(Path(hydra.sweep.dir), hydra.overrides.task)
     parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
     ends = Counter(re.split(r"[./]", one.key_or_group)[-1] for one in parsed)
     values = {}

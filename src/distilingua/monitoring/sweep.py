@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 import sys
 import time
@@ -50,6 +51,9 @@ class Sweep(Callback):
             from distilingua.monitoring.study import go_on  # Optuna is slow to import
 
             go_on(config.hydra.sweeper)
+        from distilingua.monitoring.killed import outlive_killed_jobs  # which needs this module
+
+        outlive_killed_jobs(config)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
@@ -76,15 +80,25 @@ def check_sweep(config: DictConfig) -> None:
             f"{' and '.join(wanted)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
         )
     if "latency_ms" in objectives(config.training.select) and several_at_once(config.hydra.launcher):
+        alone = "Leave out hydra/launcher"
+        if config.hydra.launcher._target_.endswith("SlurmLauncher"):
+            alone = "Give each job a machine of its own (+hydra.launcher.additional_parameters.exclusive=true)"
         raise UserError(
-            "training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. Leave out "
-            "hydra/launcher, or name bytes in its place: training.select=[score,bytes]."
+            f"training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. {alone}, "
+            f"or name bytes in its place: training.select=[score,bytes]."
         )
 
 
 def several_at_once(launcher: DictConfig) -> bool:
-    """Whether jobs of a sweep share this machine, so that milliseconds are those of a busy one."""
+    """Whether jobs of a sweep share a machine, or may, so that milliseconds are those of a busy one."""
+    if launcher._target_.endswith("SlurmLauncher"):
+        return not launcher.additional_parameters.get("exclusive")
     return launcher._target_.endswith("LocalLauncher") or launcher.get("n_jobs", 1) != 1
+
+
+def by_hydra_itself(sweeper: DictConfig) -> bool:
+    """Whether the sweeper is Hydra's own, which ends at the first job that fails."""
+    return str(sweeper._target_).endswith("BasicSweeper")
 
 
 def beside_others() -> bool:
@@ -114,14 +128,24 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
+def telling(overrides: Sequence[str]) -> list[str]:
+    """Those that say something about a run."""
+    return [item for item in overrides if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING]
+
+
 def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that its sweep varies; all where nothing does, or nobody knows."""
+    """Those of a job's overrides that its sweep varies, whatever they are: jobs differ by nothing else. All that say
+    something about it where nothing varies, or nobody knows."""
     told = told_of(sweep)
-    return [item for item in overrides if told and key_of(item) in told["varied"]] or list(overrides)
+    return [item for item in overrides if told and key_of(item) in told["varied"]] or telling(overrides)
 
 
 def rounded(value: str) -> str:
-    """A number with three digits, where it has more; whole numbers and all that is no number as they are."""
+    """Numbers with three digits, where they have more; whole numbers and all that is no number as they are."""
+    return re.sub(r"[^\[\]{},:\s]+", lambda part: _three_digits(part[0]), value)
+
+
+def _three_digits(value: str) -> str:
     try:
         number = float(value)
     except ValueError:

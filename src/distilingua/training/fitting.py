@@ -10,6 +10,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from functools import wraps
 from pathlib import Path
 from subprocess import SubprocessError
@@ -33,6 +34,7 @@ from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatch
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan
+from distilingua.training.processes import name_the_dead, put_together, shards, who_is_lost
 
 
 def fit(
@@ -81,7 +83,16 @@ def fit(
         plugins=[*instantiate(cfg.trainer.get("plugins") or []), saves],
         **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
     )
+    if shards(trainer) and last and last.is_file():  # Lightning restores shards after it has made the loaders
+        data.load_state_dict(header(last)[type(data).__qualname__])
+    plain = {name: deepcopy(part) for name, part in module.named_children()} if shards(trainer) else {}
     stopper = next((one for one in callbacks if isinstance(one, StopBetweenBatches)), StopBetweenBatches())
+
+    def end_of_all(gone: str, own: bool = True) -> str:
+        go_on = f"Go on with: distilingua resume {shlex.quote(str(run))}" if own else "The same command goes on."
+        return f"{name}: {gone} ended, and the others with it. {saved_at(checkpoints)} {go_on}"
+
+    name_the_dead(end_of_all)
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
         ended = stopper.asked  # after the last step, where nothing was left to stop
@@ -94,11 +105,9 @@ def fit(
         where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
         raise NumberError(f"{where}: {error} {saved_at(checkpoints)}") from None
     except RuntimeError as error:  # so says a process that waits for another one
-        if trainer.world_size > 1 and (gone := ended_processes(trainer)):
-            raise UserError(
-                f"{name}: {gone} ended, and the others with it. {saved_at(checkpoints)} Go on with: distilingua resume "
-                f"{shlex.quote(str(run))}"
-            ) from error
+        gone, own = who_is_lost(trainer, error)
+        if gone:
+            raise UserError(end_of_all(gone, own)) from error
         raise
     if ended not in (None, signal.SIGINT) and stopper.queue_again:
         console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
@@ -107,19 +116,11 @@ def fit(
     if ended is not None:
         told = f"\nInterrupted. {saved_at(checkpoints)} Go on with: distilingua resume {shlex.quote(str(run))}"
         raise Stopped(ended, told)
+    put_together(module, plain, trainer)
     if wrong := no_numbers_in(module):
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
     load_best(module, Path(best.best_model_path))
     return trainer
-
-
-def ended_processes(trainer: Trainer) -> str:
-    """Which of the processes that this one has started are gone, and how; "" for none, and where others started them:
-    torchrun and SLURM say it themselves."""
-    started = getattr(trainer.strategy.launcher, "procs", [])
-    codes = {rank: process.poll() for rank, process in enumerate(started, start=1)}
-    gone = [f"rank {rank} (exit code {code})" for rank, code in codes.items() if code is not None]
-    return ", ".join(gone)
 
 
 def load_best(module: nn.Module, file: Path) -> None:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from datasets import Dataset
-from rich.progress import track
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distilingua.console import console
 from distilingua.data.encoder import Encoder
 from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
@@ -130,7 +130,7 @@ class Predictor:
         """
         order = sorted(range(len(encoded)), key=lambda i: length_of(encoded[i]))
         size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
-        for first in track(range(start, len(order), size), title, transient=True, disable=not title):
+        for first in console.steps(range(start, len(order), size), title):
             rows = order[first : first + size]
             yield rows, *self._collate([encoded[i] for i in rows])
 

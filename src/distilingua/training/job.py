@@ -161,7 +161,9 @@ def plain(part: Any) -> Any:
 def training_recipe(job: Job, **optimizer: float) -> dict[str, Any]:
     """What shapes every model this package trains, with what this model's own optimizer has of its own."""
     cfg = job.cfg
+    stops = cfg.callbacks.get("early_stopping")  # the one callback that says how long a model learns
     return {
+        **({"early_stopping": plain(stops)} if stops else {}),
         "labels": job.task.labels,
         "task": plain(cfg.task),
         "seed": cfg.seed,

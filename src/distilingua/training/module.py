@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from transformers import PretrainedConfig, PreTrainedModel, get_scheduler
@@ -179,9 +180,13 @@ class DistillationModule(LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning refuses to clip for fused optimizers in mixed precision; without a gradient scaler it is safe."""
-        plugin = self.trainer.precision_plugin
-        if isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_algorithm in (None, "norm"):
+        """Lightning refuses to clip for fused optimizers in mixed precision; without a gradient scaler it is safe. It
+        refuses for shards too, whose norm only all processes together know."""
+        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
+        if isinstance(strategy, FSDPStrategy) and gradient_clip_algorithm in (None, "norm"):
+            if gradient_clip_val:
+                strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[operator, union-attr]
+        elif isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_algorithm in (None, "norm"):
             if gradient_clip_val:
                 nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
         else:

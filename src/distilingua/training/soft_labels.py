@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,9 +19,9 @@ from numpy.lib.format import open_memmap
 from rich.filesize import decimal
 from torch import Tensor
 
-from distilingua.artifacts import cached, whole_file
+from distilingua.artifacts import cached_by_all, whole_file
 from distilingua.console import console
-from distilingua.errors import UserError, full_disk
+from distilingua.errors import NumberError, UserError, full_disk
 from distilingua.tasks.task import Encoded, Example, Task
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
@@ -177,7 +178,8 @@ def store_soft_labels(
 ) -> Store:
     """The store for this recipe, computed unless an earlier run or another job has it.
 
-    Says how large it will be, and goes on where an interrupted computation stopped.
+    Says how large it will be, and goes on where an interrupted computation stopped. Of processes that were started
+    together, each asks for its share.
 
     Args:
         recipe: everything that shapes the logits.
@@ -193,7 +195,12 @@ def store_soft_labels(
     """
     recipe = {**recipe, "dtype": dtype, "top_k": keep, "vectors": pooling}
 
-    def build(folder: Path) -> None:
+    def build(folder: Path, part: slice) -> None:
+        own = range(len(encoded))[part]
+        with _numbered(own):
+            ask(folder, [encoded[n] for n in own], [rows["id"][n] for n in own])
+
+    def ask(folder: Path, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
         counts = [task.positions(row) for row in encoded]
         starts, total = np.cumsum([0, *counts]), sum(counts)
         progress = folder / "progress.json"
@@ -219,9 +226,7 @@ def store_soft_labels(
             done += len(texts)
             last = done == len(encoded)
             if last:  # before the last note of progress: with it, a store is whole but for its name
-                index = json.dumps({"ids": rows["id"][:], "counts": counts, "width": width})
-                with whole_file(folder / "index.json") as file:
-                    file.write_text(index, "utf-8")
+                _note_index(folder, ids, counts, width)
                 if k is not None:
                     console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
             if last or n % SAVE_EVERY == 0:
@@ -231,7 +236,37 @@ def store_soft_labels(
                     file.write_text(json.dumps([done, lost]))
         progress.unlink(missing_ok=True)
 
-    return Store(cached(cache, "soft_labels", recipe, build, resumable=True), recipe)
+    def join(folder: Path, parts: Sequence[Path]) -> None:
+        counts, stores = [task.positions(row) for row in encoded], [Store(part, recipe) for part in parts]
+        starts, one = np.cumsum([0, *counts]), stores[0]
+        k, vectors = one.logits.shape[1] if one.classes is not None else None, one.vectors
+        beside = (len(encoded), vectors.shape[1]) if vectors is not None else None
+        arrays = _arrays(folder, sum(counts), one.width, k, dtype, beside, new=True)
+        for n, store in enumerate(stores):
+            own = range(len(encoded))[n :: len(stores)]
+            at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in own]) if own else np.array([], dtype=int)
+            for name, array in arrays.items():
+                array[list(own) if name == "vectors" else at] = getattr(store, name)
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]  # a memory map
+        _note_index(folder, rows["id"][:], counts, one.width)
+
+    return Store(cached_by_all(cache, "soft_labels", recipe, build, join, resumable=True), recipe)
+
+
+@contextmanager
+def _numbered(own: Sequence[int]) -> Iterator[None]:
+    """Numbers rows of a share as all rows are numbered."""
+    try:
+        yield
+    except NumberError as error:
+        error.rows = [own[n] for n in error.rows]
+        raise
+
+
+def _note_index(folder: Path, ids: Sequence[str], counts: Sequence[int], width: int) -> None:
+    with whole_file(folder / "index.json") as file:
+        file.write_text(json.dumps({"ids": list(ids), "counts": list(counts), "width": width}), "utf-8")
 
 
 def _arrays(

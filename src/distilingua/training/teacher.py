@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from lightning import seed_everything
 from torch import nn
 from transformers import PreTrainedModel
 
-from distilingua.artifacts import cached, code_fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
 from distilingua.console import console
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
 from distilingua.data.encoder import Encoder
@@ -124,15 +124,24 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     assert isinstance(predictor, Predictor)
     recipe = {**answer_recipe(job, name, predictor, texts), "task": plain(job.cfg.task)}
 
-    def build(folder: Path) -> None:
-        found = predictor.predict(texts, "The teacher's own labels")
+    def build(folder: Path, part: slice) -> None:
+        own = texts.select(range(len(texts))[part])
+        found = predictor.predict(own, "The teacher's own labels")
         labels = {
             row["id"]: task.pseudo_label(answer, row, encoded, predictor.encoder.tokenizer)
-            for row, answer, encoded in zip(texts.to_list(), found.answers, found.encoded, strict=True)
+            for row, answer, encoded in zip(own.to_list(), found.answers, found.encoded, strict=True)
         }
         (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
 
-    labels = json.loads((cached(job.cache, "pseudo_labels", recipe, build) / "labels.json").read_text("utf-8"))
+    def labels_in(folder: Path) -> dict[str, str]:
+        found: dict[str, str] = json.loads((folder / "labels.json").read_text("utf-8"))
+        return found
+
+    def join(folder: Path, parts: Sequence[Path]) -> None:
+        everything = {name: label for part in parts for name, label in labels_in(part).items()}
+        (folder / "labels.json").write_text(json.dumps(everything, ensure_ascii=False), "utf-8")
+
+    labels = labels_in(cached_by_all(job.cache, "pseudo_labels", recipe, build, join))
     console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
     marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
     train = with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])

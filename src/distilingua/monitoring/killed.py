@@ -1,0 +1,101 @@
+"""Jobs of a sweep that were killed, as by a machine that is out of memory: they cannot say so themselves, and launchers
+would end the sweep with a traceback, whatever becomes of the other jobs."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.utils import get_class
+from omegaconf import DictConfig
+
+from distilingua.errors import UserError
+from distilingua.monitoring.sweep import FAILED, by_hydra_itself, note_failure
+
+Failed = Callable[[Sequence[str], str], JobReturn | None]
+
+
+def outlive_killed_jobs(config: DictConfig) -> None:
+    """A killed job is one that failed, and the others go on. Hydra has no place for this, so launchers are changed."""
+    failed = failing(Path(config.hydra.sweep.dir), config.hydra.sweeper)
+    launcher: Any = get_class(config.hydra.launcher._target_)
+    if launcher.__name__ == "JoblibLauncher":
+        launcher.launch = launching_the_others(launcher.launch, failed)
+    elif launcher.__module__.startswith("hydra_plugins.hydra_submitit_launcher"):
+        _wait_for_the_others(failed)
+
+
+def failing(sweep: Path, sweeper: DictConfig) -> Failed:
+    """What notes that a job was killed, by its overrides, with what else is to be said; and gives what its sweeper is
+    told: None of one that had not begun, or has left a result."""
+    basic = by_hydra_itself(sweeper)
+
+    def failed(overrides: Sequence[str], more: str) -> JobReturn | None:
+        folder = unfinished(sweep).get(tuple(overrides))
+        if folder is None:
+            return None
+        raised = UserError(f"its process was killed, as where memory or time is used up{more}")
+        note_failure(folder / FAILED, raised)
+        print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
+        result: Any = math.nan if basic else raised
+        status = JobStatus.COMPLETED if basic else JobStatus.FAILED
+        return JobReturn(list(overrides), status=status, _return_value=result)
+
+    return failed
+
+
+def unfinished(sweep: Path) -> dict[tuple[str, ...], Path]:
+    """Overrides of a job -> its folder, of all that have begun, and have neither a result nor an error."""
+    files = [file for file in sweep.glob("*/.hydra/overrides.yaml") if not (file.parents[1] / FAILED).exists()]
+    found = {tuple(map(str, yaml.safe_load(file.read_text("utf-8")) or ())): file.parents[1] for file in files}
+    return {
+        overrides: folder
+        for overrides, folder in found.items()
+        if not [*folder.glob("metrics.json"), *folder.glob("*/metrics.json")]
+    }
+
+
+def launching_the_others(launch: Any, failed: Failed) -> Any:
+    """For joblib, where all that is at work ends with a process that is killed, and what waits is forgotten."""
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    def launch_all(self: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> list[JobReturn]:
+        found: dict[int, JobReturn] = {}
+        while len(found) < len(job_overrides):
+            left = [n for n in range(len(job_overrides)) if n not in found]
+            try:
+                found |= zip(left, launch(self, [job_overrides[n] for n in left], initial_job_idx), strict=True)
+            except TerminatedWorkerError:
+                told = {n: failed(job_overrides[n], ", or beside one that was") for n in left}
+                gone = {n: one for n, one in told.items() if one is not None}
+                if not gone:
+                    raise
+                found |= gone
+        return [found[n] for n in range(len(job_overrides))]
+
+    return launch_all
+
+
+def _wait_for_the_others(failed: Failed) -> None:
+    """For submitit, where each job has a process of its own."""
+    from submitit.core.core import Job
+    from submitit.core.utils import UncompletedJobError
+
+    job: Any = Job
+    results = job.results
+
+    def results_or_failure(self: Any) -> list[Any]:
+        try:
+            return results(self)
+        except UncompletedJobError:
+            told = failed(self.submission().args[0], f"; see {self.paths.stdout}")
+            if told is None:
+                raise
+            return [told]
+
+    job.results = results_or_failure
