@@ -86,6 +86,8 @@ class Task(ABC):
     """Columns that shape what `encode` returns."""
     points_into: ClassVar[tuple[str, ...]] = ()
     """Columns that labels point into by word or by character: cleaning leaves them as they are."""
+    points_at_words: ClassVar[bool] = False
+    """Whether they point by word, so that a word may be spelt otherwise."""
     pseudo_labels: bool = False
     """Whether a teacher's own answer becomes the label of a row without one, see `pseudo_label`."""
     class_weights: Tensor | None = None

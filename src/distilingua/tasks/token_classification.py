@@ -40,6 +40,7 @@ class TokenClassification(Task):
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "precision": "prec", "recall": "rec"}
     reads = ("text",)
     points_into = ("text",)
+    points_at_words = True
 
     def __init__(self, name: str = "slots", max_length: int = 64) -> None:
         check_length(max_length)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ import torch
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.words import entities
+from distilingua.corpora.words import WORD, entities
 from distilingua.data.augmentation import CharacterNoise
 from distilingua.statistics.bootstrap import Score, bleu, difference, group_sums, holm, interval, macro_f1, ratio
 from distilingua.statistics.calibration import calibration_error, coverage, fit_temperature
@@ -30,6 +31,7 @@ from distilingua.tasks.translation import Translation
 FEWEST = 5  # rows of a class from which on its recall is one
 TYPOS = 0.05  # of the letters of longer words
 PRECISION = 0.95
+SAMPLE = 150  # rows of a language that are disturbed where every answer takes a search
 MINUS = " - "
 
 
@@ -232,9 +234,8 @@ def differences(
 
 
 def disturbances(task: Task) -> dict[str, Callable[[str, Random], str]]:
-    """How texts are changed without changing what they mean; nothing where labels point into the text, where it is
-    sound, or where a search over every copy would take longer than small models train."""
-    if task.points_into or task.backbone != "encoder":
+    """How texts are changed without changing what they mean; nothing where no text is read."""
+    if not _texts(task):
         return {}
     noise = CharacterNoise(TYPOS, probability=1.0)
     return {
@@ -244,14 +245,40 @@ def disturbances(task: Task) -> dict[str, Callable[[str, Random], str]]:
     }
 
 
-def disturbed(rows: Dataset, change: Callable[[str, Random], str]) -> Dataset:
-    """A copy of the rows; each is changed by its own id, whatever else is in the set."""
+def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -> Dataset:
+    """A copy of the rows; each is changed by its own id, whatever else is in the set. Where labels point at words,
+    every word is changed by itself and stays one; where they point at characters, the text stays as it is."""
+    names = _texts(task)
 
     def changed(row: dict[str, Any]) -> dict[str, str]:
         rng = Random(stable_hash("disturbed", row["id"]))
-        return {name: change(row[name], rng) if row[name] else "" for name in ("text", "text_pair")}
+
+        def word(found: re.Match[str]) -> str:
+            return "".join(change(found[0], rng).split())
+
+        def text(name: str) -> str:
+            if name in task.points_into:
+                return WORD.sub(word, row[name])
+            return change(row[name], rng) if row[name] else ""
+
+        return {name: text(name) for name in names}
 
     return rows.map(changed, desc="Disturbing")
+
+
+def sampled(task: Task, rows: Dataset) -> list[int] | None:
+    """Numbers of the rows that are disturbed, drawn by their ids; None for all. A search over three copies of all rows
+    would take as long as judging the student three times more."""
+    if task.backbone != "encoder-decoder":
+        return None
+    lots = [stable_hash("sampled", row_id) for row_id in rows["id"]]
+    return sorted(sorted(range(len(lots)), key=lambda n: lots[n])[:SAMPLE])
+
+
+def _texts(task: Task) -> list[str]:
+    """Columns that may be changed without moving what labels point at."""
+    fixed = () if task.points_at_words else task.points_into
+    return [name for name in ("text", "text_pair") if name in task.reads and name not in fixed]
 
 
 def _unpunctuated(character: str) -> str:
