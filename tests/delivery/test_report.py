@@ -120,7 +120,7 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"no metrics\.json is under"):
         report(tmp_path)
     (tmp_path / "metrics.json").write_text('{"models": {}}', "utf-8")
-    with pytest.raises(UserError, match="is not as `distilingua train` writes it"):
+    with pytest.raises(UserError, match="is not as a run writes it"):
         report(tmp_path)
     for typed in ([], ["a", "b"], ["--csv"], ["nowhere"]):
         told = run("report", *typed, folder=tmp_path)

@@ -18,7 +18,17 @@ from datasets import Dataset
 from distilingua.artifacts import stable_hash
 from distilingua.corpora.words import WORD, entities
 from distilingua.data.augmentation import CharacterNoise
-from distilingua.statistics.bootstrap import Score, bleu, difference, group_sums, holm, interval, macro_f1, ratio
+from distilingua.statistics.bootstrap import (
+    Score,
+    bleu,
+    difference,
+    group_sums,
+    holm,
+    interval,
+    macro_f1,
+    ratio,
+    word_accuracy,
+)
 from distilingua.statistics.calibration import calibration_error, coverage, fit_temperature
 from distilingua.tasks.multi_label import MultiLabel, names_of
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -113,7 +123,7 @@ def _(task: SpeechRecognition, told: Sequence[str], rows: Dataset) -> Tally:
         words = found.substitutions + found.deletions + found.hits
         counts.append([words - wrong, words])
     array = np.array(counts, dtype=float)
-    return Tally(array, lambda sums: np.maximum(ratio(sums), 0), array[:, 0] == array[:, 1])
+    return Tally(array, word_accuracy, array[:, 0] == array[:, 1])
 
 
 @tally.register
