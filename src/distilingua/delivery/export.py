@@ -295,9 +295,14 @@ def finish(cfg: DictConfig, model: Delivered, found: dict[str, Any], folder: Pat
         console.print_whole(differences_table(found["differences"]))
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
     if cfg.push:
-        from huggingface_hub import HfApi
+        publish(cfg.push, folder)
 
-        api = HfApi()
-        api.create_repo(cfg.push, exist_ok=True)
-        api.upload_folder(repo_id=cfg.push, folder_path=folder, ignore_patterns=["*.log"])
-        console.print(f"Uploaded to https://huggingface.co/{cfg.push}")
+
+def publish(name: str, folder: Path) -> None:
+    """Uploads a folder to a model of the hub, which is made where there is none."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    made = api.create_repo(name, exist_ok=True)
+    api.upload_folder(repo_id=name, folder_path=folder, ignore_patterns=["*.log"])
+    console.print(f"Uploaded to {made}", soft_wrap=True)
