@@ -46,6 +46,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     describe(cfg, model, student, folder)
     student.teacher = partial(taught_by, cfg, model)
     made = {name: write(name, one, student, folder) for name, one in formats.items()}
+    vars(student).pop("graph", None)
     found = about(cfg, benchmark, student) | judgements(cfg, model, benchmark, student, made, formats, rows)
     finish(cfg, model, found, folder)
     return found
@@ -205,7 +206,7 @@ def judgements(
         }
         for name, each in evaluations.items()
     }
-    teacher = teacher_of(cfg, model)
+    teacher = teacher_of(cfg, model, student.encoder.task.labels)
     if teacher is not None:
         figures, load = teacher
         found = {"teacher": {**figures, "parity": None, "changed": None}, **found}
@@ -228,9 +229,15 @@ def _cpu() -> Any:
     return CPU
 
 
-def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
+def teacher_of(
+    cfg: DictConfig, model: Delivered, labels: list[str]
+) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
     """What the run measured of its teacher, and a model of its shape for the clock, as weights do not change how long a
-    model takes; None where there is no run, or it has none."""
+    model takes; None where there is no run, or it has none.
+
+    Args:
+        labels: the student's classes, which are the teacher's too.
+    """
     figures = measured(model).get("teacher")
     if figures is None:
         return None
@@ -239,13 +246,15 @@ def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Calla
     from distilingua.training.job import teacher_encoder
 
     parts = assemble(cfg)
-    rows = read_rows(cfg, parts)
-    parts.task.fit_labels(rows.labels, (label for label in rows.train["label"] if label))
+    parts.task.fit_labels(labels)
+    # a tokenizer of its own is learnt from what it reads, others are there
+    own = any(source.scratch is not None for source in parts.source.members.values())
+    train: Any = read_rows(cfg, parts).train if own else None
 
     def load(threads: int) -> AnyPredictor:
         members = []
         for source in parts.source.members.values():
-            encoder = teacher_encoder(parts, source, rows.train, Path(cfg.paths.cache))
+            encoder = teacher_encoder(parts, source, train, Path(cfg.paths.cache))
             shape = partial(_shape, source, parts.task, encoder.tokenizer)
             members += [Predictor(shape, encoder, _cpu(), precision=str(source.precision))] * source.seeds
         return members[0] if len(members) == 1 else EnsemblePredictor([(one, None) for one in members], [])
