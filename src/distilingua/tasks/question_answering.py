@@ -55,7 +55,7 @@ class QuestionAnswering(WithoutClasses):
     auto = "AutoModelForQuestionAnswering"
     distributed = 0
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "EM"}
-    points_into = ("text_pair",)
+    points_into: ClassVar[Mapping[str, str]] = {"text_pair": "character"}
 
     def __init__(
         self,

@@ -85,10 +85,8 @@ class Task(ABC):
     """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
     reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that shape what `encode` returns."""
-    points_into: ClassVar[tuple[str, ...]] = ()
-    """Columns that labels point into by word or by character: cleaning leaves them as they are."""
-    points_at_words: ClassVar[bool] = False
-    """Whether they point by word, so that a word may be spelt otherwise."""
+    points_into: ClassVar[Mapping[str, str]] = {}
+    """Columns that labels point into, by "word" or by "character": cleaning leaves them as they are."""
     pseudo_labels: bool = False
     """Whether a teacher's own answer becomes the label of a row without one, see `pseudo_label`."""
     class_weights: Tensor | None = None

@@ -40,8 +40,7 @@ class TokenClassification(Task):
     auto = "AutoModelForTokenClassification"
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "precision": "prec", "recall": "rec"}
     reads = ("text",)
-    points_into = ("text",)
-    points_at_words = True
+    points_into: ClassVar[Mapping[str, str]] = {"text": "word"}
 
     def __init__(self, name: str = "slots", max_length: int = 64) -> None:
         check_length(max_length)

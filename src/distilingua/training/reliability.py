@@ -146,7 +146,7 @@ def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
 def groups_of(task: Task, rows: Dataset) -> list[str]:
     """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
     the context that questions are asked about; else every row for itself."""
-    alone = rows["text_pair"] if task.points_into == ("text_pair",) else rows["id"]
+    alone = rows["text_pair"] if list(task.points_into) == ["text_pair"] else rows["id"]
     return [cluster or own for cluster, own in zip(rows["cluster"], alone, strict=True)]
 
 
@@ -287,7 +287,7 @@ def sampled(task: Task, rows: Dataset) -> list[int] | None:
 
 def _texts(task: Task) -> list[str]:
     """Columns that may be changed without moving what labels point at."""
-    fixed = () if task.points_at_words else task.points_into
+    fixed = [name for name, by in task.points_into.items() if by != "word"]
     return [name for name in ("text", "text_pair") if name in task.reads and name not in fixed]
 
 
