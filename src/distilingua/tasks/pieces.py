@@ -28,7 +28,9 @@ def piece_ids(
     from transformers.utils import PaddingStrategy
 
     kind: Any = type(tokenizer)
-    if not tokenizer.is_fast or any(getattr(kind, f) is not getattr(TokenizersBackend, f) for f in OWN_WAYS):
+    if not issubclass(kind, TokenizersBackend) or any(
+        getattr(kind, f) is not getattr(TokenizersBackend, f) for f in OWN_WAYS
+    ):
         return list(tokenizer(texts, pairs, truncation=True, max_length=max_length)["input_ids"])
     cut = (PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None)
     tokenizer.set_truncation_and_padding(*cut)
