@@ -212,6 +212,7 @@ def finished(folder: Path, seed: int, accuracy: float) -> Path:
         **{"task": "intent", "pair": "en-de", "seed": seed, "shown": {"accuracy": "acc"}, "soft_labels": {}},
         "models": {"direct": model, "student": model},
         "retention": {},
+        "dev": {"score": 1.0, "agreement": {}},
         "seconds": {"student": 1.0},
     }
     (folder / ".hydra").mkdir(parents=True)

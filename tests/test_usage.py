@@ -40,6 +40,8 @@ def test_every_command_has_help_with_examples(tmp_path: Path, command: str) -> N
         (["train", "corpus.path=my data (v2)"], "\"corpus.path='my data (v2)'\""),
         (["train", "nonsense"], "'nonsense' cannot be read as KEY=VALUE"),
         (["train", "-m", "seed=1,,"], "'seed=1,,' cannot be read as KEY=VALUE"),
+        (["train", "logger=null"], "such as logger=[], and not GROUP=null."),
+        (["train", "pair="], "pair=: there is no such file in conf/pair. Choose one of en-de,"),
         (["train", "+experiment=nope"], "experiment=nope: there is no such file in conf/experiment."),
     ],
 )

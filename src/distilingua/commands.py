@@ -312,7 +312,8 @@ def resume(arguments: list[str]) -> list[str]:
     overrides = overrides_file(folder)
     if overrides is None:
         sys.exit(
-            f"distilingua resume: {folder} is not the folder of a run or a sweep (no .hydra/overrides.yaml or {SWEEP})."
+            f"distilingua resume: {folder} is not the folder of a run or a sweep (no .hydra/overrides.yaml or {SWEEP})"
+            f". Name one of outputs/ or multirun/, or none for the latest."
         )
     typed = typed_for(overrides)
     if typed is None:
@@ -345,7 +346,10 @@ def compare(arguments: list[str]) -> None:
 def report(arguments: list[str]) -> None:
     """A page on a run or a sweep."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        sys.exit("distilingua report: name the folder of a finished run or sweep: distilingua report outputs/DATE/RUN")
+        sys.exit(
+            f"distilingua report: {' '.join(arguments) or 'nothing'} is typed, and it takes one folder, of a finished "
+            f"run or sweep: distilingua report outputs/DATE/RUN"
+        )
     if not Path(arguments[0]).is_dir():
         sys.exit(f"distilingua report: {arguments[0]} is no folder. Name that of a finished run or sweep.")
     from distilingua.delivery.report import report as write

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from distilingua.locations import conf_folder
-from distilingua.usage import COMMANDS, HELP, config_of
+from distilingua.usage import COMMANDS, config_of
 
 OVERRIDABLE = ("train", "corpus", "evaluate", "export")  # commands that take Hydra's overrides
 BASH = """\
@@ -34,7 +34,8 @@ def completion(arguments: Sequence[str]) -> None:
     elif len(arguments) == 1 and arguments[0] in SCRIPTS:
         print(SCRIPTS[arguments[0]], end="")
     else:
-        sys.exit(f"distilingua completion: name a shell, one of {', '.join(SCRIPTS)}.\n\n{HELP['completion']}")
+        typed = " ".join(arguments) or "nothing"
+        sys.exit(f"distilingua completion: {typed} is typed, and it takes a shell, one of {', '.join(SCRIPTS)}.")
 
 
 def words(line: str) -> list[str]:

@@ -110,7 +110,7 @@ def assemble(cfg: DictConfig) -> Parts:
 
 
 @dataclass
-class Judged:
+class Benchmark:
     """What models are judged on, whoever they are."""
 
     pair: Pair
@@ -118,7 +118,7 @@ class Judged:
     corpus: Corpus
 
 
-def assemble_judged(cfg: DictConfig) -> Judged:
+def assemble_benchmark(cfg: DictConfig) -> Benchmark:
     """The parts that say what is judged; neither teacher nor student is looked at.
 
     Raises:
@@ -127,7 +127,7 @@ def assemble_judged(cfg: DictConfig) -> Judged:
     problems = Problems()
     made = _judged(cfg, problems)
     problems.tell()
-    return Judged(**made)
+    return Benchmark(**made)
 
 
 def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:

@@ -143,9 +143,14 @@ def mistyped(error: Exception, config: str) -> str | None:
     """
     from hydra.errors import HydraException, OverrideParseException
 
+    said = " ".join(str(error).split())
+    if said.startswith("Config group override must be"):  # which one, Hydra does not say
+        return (
+            "a group is chosen by the name of a file in conf/ or by a list of names, so none of its files is GROUP=[], "
+            "such as logger=[], and not GROUP=null."
+        )
     if not isinstance(error, HydraException):
         return None
-    said = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override!r} cannot be read as KEY=VALUE ({said.partition(' See https')[0]}). Quote what a shell "
@@ -161,7 +166,7 @@ def mistyped(error: Exception, config: str) -> str | None:
     if found := re.match(r"Could not append to config. An item is already at '([\w./@]+)'", said):
         return f"{found[1]} is there already. Type it without +."
     if found := re.search(
-        r"Could not find '(\S+)/([^/\s]+)' Available options in '\S+?': (.+?)(?: Config search path|$)", said
+        r"Could not find '(\S+)/([^/\s]*)' Available options in '\S+?': (.+?)(?: Config search path|$)", said
     ):
         listed = [name for name in found[3].split() if name != "base"]
         near = get_close_matches(found[2], listed, 1)

@@ -22,7 +22,7 @@ from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
 from distilingua.delivery.formats import Student, sample_inputs
 from distilingua.delivery.model import OWN
-from distilingua.delivery.web import Web
+from distilingua.delivery.web import BINARY, RUNTIME, SCRIPTS, Web, from_npm
 from distilingua.locations import conf_folder
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.multi_label import MultiLabel
@@ -33,6 +33,7 @@ from tests.delivery.test_export import bag
 from tests.processes import run
 
 pytest.importorskip("onnxruntime")
+CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]
 GERMAN = "bitte prüfe Licht im Stock 4"
 TEXTS = (
     *(GERMAN, "jetzt Musik Nummer 99", "the rain in room 7"),
@@ -59,10 +60,18 @@ def site(finished_run: Path, kept: Path, tmp_path_factory: pytest.TempPathFactor
     return folder / "out/web"
 
 
+class ForAll(Quiet):
+    """As jsDelivr answers, pages of other servers too."""
+
+    def end_headers(self) -> None:
+        self.send_header("Access-Control-Allow-Origin", "*")
+        super().end_headers()
+
+
 @contextmanager
-def served(folder: Path) -> Iterator[str]:
+def served(folder: Path, handler: type[Quiet] = Quiet) -> Iterator[str]:
     """As `python -m http.server` does it."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder)))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=str(folder)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -102,7 +111,7 @@ def test_it_answers_as_predict_does(text: str, browser: Browser, address: str, s
         assert float(browser.find_element(By.CSS_SELECTOR, f"#{name} .ms").text) > 0
 
 
-def by_hand(kind: str, kept: Path, folder: Path) -> Path:
+def by_hand(kind: str, kept: Path, folder: Path, assets: str = "npm") -> Path:
     """The page of a model with random weights: that chooses several classes, reads two texts, or is none that
     transformers.js has heard of."""
     pairs = kind == "pairs"
@@ -124,7 +133,7 @@ def by_hand(kind: str, kept: Path, folder: Path) -> Path:
     model.config.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
     student = Student(lambda: model, encoder, sample_inputs(encoder, rows), 1, pairs=pairs)
-    form: Web = instantiate(yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"])
+    form: Web = instantiate(CHOSEN, assets=assets)
     return form.write(student, folder).parents[2]
 
 
@@ -145,6 +154,29 @@ def test_models_of_every_kind_answer_so(kind: str, browser: Browser, kept: Path,
         answer = browser.told("#student .answer")
         names = json.loads(expected["answer"]) if kind == "labels" else [expected["answer"]]
         assert sorted(answer.split(", ")) == sorted(names or ["none of them"])
+
+
+def test_from_elsewhere_it_asks_for_files_that_are_there(
+    browser: Browser, kept: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """jsDelivr serves packages of npm file by file, at npm/PACKAGE@VERSION/FILE; here another port stands for it."""
+    for package, (script, *_) in SCRIPTS.items():
+        version = CHOSEN["versions"][package]
+        files = [script, BINARY] if package == RUNTIME else [script]
+        from_npm(package, version, files, tmp_path / f"cdn/npm/{package}@{version}" / Path(script).parent)
+    with served(tmp_path / "cdn", ForAll) as elsewhere:
+        monkeypatch.setattr("distilingua.delivery.web.CDN", elsewhere.rstrip("/"))
+        folder = by_hand("one class", kept, tmp_path / "page", assets="cdn")
+        assert not (folder / "assets").exists()
+        with served(folder) as address:
+            browser.show(address)
+            assert set(ask(browser, GERMAN, "student")["student"]) == {"a", "b", "c"}
+            asked = [one for one in browser.requested() if not one.startswith((address, "data:"))]
+            there = [path.relative_to(tmp_path / "cdn").as_posix() for path in (tmp_path / "cdn").rglob("dist/*")]
+            assert {one.removeprefix(elsewhere) for one in asked} == set(there)
+            with served(tmp_path) as third:
+                refused = f"return fetch('{third}').then(() => 'sent', error => error.name)"
+                assert browser.execute_script(refused) == "TypeError"
 
 
 def test_nothing_leaves_the_browser(browser: Browser, address: str) -> None:

@@ -66,6 +66,23 @@ def test_a_class_and_its_probability(finished_run: Path, capsys: pytest.CaptureF
         assert own["probabilities"] == pytest.approx({one["label"]: one["score"] for one in theirs}, abs=1e-5)
 
 
+def test_options_stand_anywhere_and_mistakes_are_told_in_a_line(
+    finished_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for typed in (["--raw", "lamp", "-5 rain"], ["lamp", "--raw", "--", "-5 rain"], ["--raw", "--", "lamp", "-5 rain"]):
+        assert [line[2] for line in lines(capsys, finished_run, *typed)] == ["lamp", "-5 rain"]
+    for typed in ([], [str(finished_run), "--lang"], [str(finished_run), "--from"], ["--nonsense"]):
+        with pytest.raises(SystemExit) as ended:
+            predict(typed)
+        told = capsys.readouterr().err
+        assert ended.value.code == 2
+        assert told.startswith("distilingua predict: ")
+        assert "distilingua predict MODEL [TEXT …]" in told
+        assert len(told.splitlines()) == 1
+    with pytest.raises(UserError, match="nowhere is no folder here, and the hub cannot be reached"):
+        predict(["nowhere", "lamp"])
+
+
 def test_texts_are_cleaned_as_in_training(finished_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Where the pipeline reads what was typed; training has read what is left of it, a URL of its own included."""
     dirty = "<b>the&nbsp;light</b> in\u3000room 4 https://example.com/a?b=rain"

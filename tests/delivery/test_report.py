@@ -72,6 +72,7 @@ def test_a_run_as_a_page_that_needs_nothing_beside_it(copied: Path) -> None:
     for model in metrics["models"].values():
         for lang, scores in model["languages"].items():
             assert f"{100 * scores['accuracy']:.1f}" in page.told, lang
+    assert "de: distilled minus direct transfer is " in page.told
     assert metrics["made"]["versions"]["torch"] in page.told
     assert f"{sum(metrics['seconds'].values()):.1f}" in page.told
     assert "no label of a target was seen" in page.told
@@ -120,7 +121,7 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told(tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"no metrics\.json is under"):
         report(tmp_path)
     (tmp_path / "metrics.json").write_text('{"models": {}}', "utf-8")
-    with pytest.raises(UserError, match="is not as `distilingua train` writes it"):
+    with pytest.raises(UserError, match="is not as a run writes it"):
         report(tmp_path)
     for typed in ([], ["a", "b"], ["--csv"], ["nowhere"]):
         told = run("report", *typed, folder=tmp_path)
@@ -141,6 +142,19 @@ def test_curves_are_those_of_tensorboard(tmp_path: Path) -> None:
     words = {line.strip() for line in page.told.splitlines()}
     assert {"en", "zh-CN", "distilled", "direct transfer", "step"} <= words
     assert 'aria-label="acc on the dev split by step, for en, zh-CN."' in picture
+
+
+def test_there_is_a_panel_a_language_and_a_single_point_is_seen(tmp_path: Path) -> None:
+    """Four languages in rows of three leave two places, which stay empty; a run of one pass has one point a curve."""
+    for kind in ("direct", "student"):
+        with SummaryWriter(str(tmp_path / "tensorboard" / kind)) as writer:
+            for lang in ("en", "de", "fr", "ar"):
+                writer.add_scalar(f"dev/{lang}/accuracy", 0.5, 3)
+    picture = curves(tmp_path, "accuracy", "acc")
+    panels = re.findall(r'<g id="p\d+-axes_\d+">(.*?)(?=<g id="p\d+-axes_|$)', picture, flags=re.S)
+    assert len(panels) == 4
+    marks = re.findall(r"<g clip-path[^>]*>\s*<use ", picture)
+    assert len(marks) >= 8, "curves without a point"
 
 
 def test_tables_for_papers_by_hand() -> None:

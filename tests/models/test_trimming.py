@@ -24,7 +24,7 @@ from transformers import (
 from distilingua.errors import UserError
 from distilingua.models.student import Pretrained, load_student
 from distilingua.models.trimming import kept_rows, trim_embeddings, trim_tokenizer
-from distilingua.tasks.task import pad
+from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification
 from tests.models.conftest import MAKES, OTHER, PAIR, TOKENIZERS, UNSEEN, Encoder
 

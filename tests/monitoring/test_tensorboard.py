@@ -40,6 +40,14 @@ def test_the_confusion_figure_counts_and_shows_shares() -> None:
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
 
 
+def test_letters_come_from_another_font_where_one_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """STIXGeneral, which matplotlib brings, stands for a font that has them."""
+    monkeypatch.setattr("distilingua.monitoring.tensorboard.WIDE", ("No Such Font", "STIXGeneral"))
+    (axes,) = confusion_figure(["灯", "b"], ["灯", "b"], ["b", "b"], "zh-CN").axes
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        assert label.get_fontfamily() == ["DejaVu Sans", "STIXGeneral"]
+
+
 def test_of_many_classes_the_most_confused_are_drawn_and_the_rest_summed() -> None:
     labels = [f"class {n:02}" for n in range(42)]
     truth = labels * 3

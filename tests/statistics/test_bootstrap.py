@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, ratio
+from distilingua.statistics.bootstrap import _drawn, difference, group_sums, holm, interval, ratio
 
 
 def tally(right: np.ndarray) -> np.ndarray:
@@ -66,6 +66,18 @@ def test_a_paired_difference_is_sharper_than_two_intervals() -> None:
     assert found.p < 0.01
     apart = interval(tally(one))
     assert found.high - found.low < 0.6 * (apart[1] - apart[0])
+
+
+def test_what_an_interval_has_drawn_a_difference_draws_no_more() -> None:
+    rng = np.random.default_rng(5)
+    one, other, third = (tally(rng.random(30) < 0.8) for _ in range(3))
+    before = _drawn.cache_info().misses
+    told = interval(one), difference(one, other), difference(one, third)
+    assert _drawn.cache_info().misses - before == 3
+    _drawn.cache_clear()
+    assert told == (interval(one), difference(one, other), difference(one, third))
+    one[0] = 1 - one[0]
+    assert interval(one) != told[0], "it is the numbers that are remembered, not the array"
 
 
 def test_no_difference_is_none() -> None:

@@ -15,6 +15,7 @@ from datasets import Dataset
 from distilingua.corpora.questions import Questions
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
+from distilingua.corpora.words import words_of
 from distilingua.statistics.bootstrap import score_of
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -23,13 +24,14 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from distilingua.training.evaluate import evaluated
+from distilingua.training.evaluate import evaluated, under_disturbance
 from distilingua.training.inference import Predictions
 from distilingua.training.reliability import (
     disturbances,
     disturbed,
     groups_of,
     reliability,
+    sampled,
     tally,
     temperature_of,
     worst_class,
@@ -176,19 +178,76 @@ def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:
     assert set(changes) == {"typos", "upper_case", "no_punctuation"}
     texts = ["Schalte bitte das Licht im Wohnzimmer ein!", "Wie spät ist es, bitte?", "?!"]
     rows = rows_of(["a"] * 3, text=texts)
-    found = {kind: disturbed(rows, change) for kind, change in changes.items()}
+    found = {kind: disturbed(TextClassification(), rows, change) for kind, change in changes.items()}
     assert found["upper_case"]["text"][:] == [text.upper() for text in texts]
     assert found["no_punctuation"]["text"][:] == [
         "Schalte bitte das Licht im Wohnzimmer ein",
         "Wie spät ist es bitte",
         "?!",
     ]
-    again = disturbed(rows.select([0]), changes["typos"])
+    again = disturbed(TextClassification(), rows.select([0]), changes["typos"])
     assert again["text"][0] == found["typos"]["text"][0]
     many = [changes["typos"](texts[0], Random(n)) for n in range(20)]
     assert sum(text != texts[0] for text in many) > 10
     assert all(part["label"][:] == ["a"] * 3 for part in found.values())
-    assert disturbances(TokenClassification()) == {}  # whose labels point into the text
+
+
+def test_words_that_labels_point_at_stay_words() -> None:
+    """Each is changed by itself, and what would vanish stays: as many tags as words, in scripts without spaces too."""
+    task = TokenClassification()
+    texts = ["Turn on Mary's lamp , please !", "打开厨房的灯。", "don't switch-off the television..."]
+    rows = rows_of(["O"] * 3, text=texts)
+    found = {kind: disturbed(task, rows, change)["text"][:] for kind, change in disturbances(task).items()}
+    assert found["upper_case"] == [text.upper() for text in texts]
+    assert found["no_punctuation"] == ["Turn on Marys lamp , please !", texts[1], "dont switchoff the television"]
+    many = disturbed(task, rows_of(["O"] * 60, text=texts * 20), disturbances(task)["typos"])["text"][:]
+    assert [len(words_of(text)) for text in many] == [len(words_of(text)) for text in texts * 20]
+    assert {texts[1]} == set(many[1::3])
+    assert len(set(many[0::3])) > 2
+
+
+def test_a_question_is_changed_and_its_context_is_not() -> None:
+    task = QuestionAnswering()
+    rows = rows_of(["[]"], text=["Which room?"], text_pair=["The lamp is in the hall."])
+    for kind, expected in {"upper_case": "WHICH ROOM?", "no_punctuation": "Which room"}.items():
+        (row,) = disturbed(task, rows, disturbances(task)[kind])
+        assert (row["text"], row["text_pair"]) == (expected, "The lamp is in the hall.")
+
+
+def test_a_translation_keeps_its_reference_and_a_sound_is_left_alone() -> None:
+    rows = rows_of(["Licht an!"], text=["Lights on!"])
+    (row,) = disturbed(Translation(), rows, disturbances(Translation())["no_punctuation"])
+    assert (row["text"], row["label"]) == ("Lights on", "Licht an!")
+    assert disturbances(SpeechRecognition()) == {}
+
+
+def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two of ten rows are answered wrongly; of the four that are drawn all, or three, are right. Without a change the
+    score is that of all rows; in capitals nothing is right, which takes off what the drawn rows had."""
+
+    class Searching(TextClassification):
+        backbone = "encoder-decoder"
+
+    task = Searching().fit_labels(["a", "b"])
+
+    def predict(rows: Dataset, title: str) -> Predictions:
+        wrong = [text.isupper() or text in ("text 0", "text 1") for text in rows["text"]]
+        answers = [torch.tensor([[0.0, 1.0] if one else [1.0, 0.0]]) for one in wrong]
+        return Predictions(answers, [1.0] * len(rows), [{"input_ids": [1]}] * len(rows))
+
+    monkeypatch.setattr("distilingua.training.reliability.SAMPLE", 4)
+    predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None), predict=predict)
+    rows = rows_of(["a"] * 10, text=[f"text {n}" for n in range(10)])
+    chosen = sampled(task, rows)
+    assert chosen is not None
+    assert len(chosen) == 4
+    assert sampled(task, rows.select(chosen)) == [0, 1, 2, 3]  # whatever else is in the set
+    assert sampled(TextClassification(), rows) is None
+    right = sum(n > 1 for n in chosen) / 4
+    judged = evaluated(predictor, rows, predict(rows, ""))
+    assert judged.scores["accuracy"] == 0.8
+    found = under_disturbance(predictor, rows, judged, "student")
+    assert found == {"typos": 0.8, "upper_case": round(max(0.8 - right, 0), 4), "no_punctuation": 0.8}
 
 
 def test_what_is_not_known_is_left_out() -> None:

@@ -16,7 +16,7 @@ from distilingua.errors import UserError
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import in_precision, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.tasks.task import pad
+from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.train import train
 

@@ -48,7 +48,7 @@ class Pair:
     def __post_init__(self) -> None:
         self.source = language_code(self.source)
         if not isinstance(self.targets, str):
-            self.targets = [language_code(lang) for lang in self.targets]
+            self.targets = [language_code(lang) for lang in self.targets or ()]
 
     @property
     def languages(self) -> list[str]:

@@ -15,7 +15,7 @@ from distilingua.artifacts import whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
-from distilingua.parts import Judged, assemble_judged
+from distilingua.parts import Benchmark, assemble_benchmark
 from distilingua.tasks.task import Task
 
 if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
@@ -33,15 +33,15 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     Raises:
         UserError: a model that is not there, or does not know the classes of the corpus; settings that cannot work.
     """
-    models, judged = prepare(cfg, task_typed)
+    models, benchmark = prepare(cfg, task_typed)
     quieten()
     from distilingua.training.evaluate import calibrating, evaluate, figures, latency, predictions, trust
     from distilingua.training.inference import device_of
 
-    read = rows_of(cfg, judged)
-    rows, dev = read.test, read.dev[judged.pair.source]
+    read = rows_of(cfg, benchmark)
+    rows, dev = read.test, read.dev[benchmark.pair.source]
     prefix, device = cfg.student.get("prefix", ""), device_of(cfg.trainer)
-    predictors = {name: model.predictor(judged.task, device, prefix) for name, model in models.items()}
+    predictors = {name: model.predictor(benchmark.task, device, prefix) for name, model in models.items()}
     for name, predictor in predictors.items():
         check_classes(models[name].given, predictor.encoder.task, rows)
     evaluations = {name: evaluate(predictor, rows, name) for name, predictor in predictors.items()}
@@ -51,15 +51,15 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     pairs = [(first, name) for name in others]
     trusted = trust(predictors, evaluations, rows, temperatures, predictors, pairs)
     found = {
-        "task": judged.task.name,
-        "pair": judged.pair.name,
+        "task": benchmark.task.name,
+        "pair": benchmark.pair.name,
         "device": str(device),
-        "shown": dict(judged.task.shown),
+        "shown": dict(benchmark.task.shown),
         "given": {name: model.given for name, model in models.items()},
         "models": figures(predictors, evaluations, milliseconds, trusted),
         "differences": trusted.differences,
         "temperatures": temperatures,
-        "note": judged.task.note,
+        "note": benchmark.task.note,
     }
     write(folder, found, predictions(rows, evaluations, trusted=trusted))
     show(found)
@@ -67,7 +67,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     return found
 
 
-def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Judged]:
+def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Benchmark]:
     """Models by name, and what they are judged on; whatever can be known to be wrong is told at once."""
     problems = Problems()
     found: list[Delivered] = []
@@ -75,15 +75,15 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Ju
         with problems:
             found.append(find(str(given)))
     with problems:
-        judged = assemble_judged(cfg)
+        benchmark = assemble_benchmark(cfg)
     problems.tell()
     models = dict(zip(names_of([model.given for model in found]), found, strict=True))
-    return models, judged if task_typed else by_its_task(judged, found[0])
+    return models, benchmark if task_typed else by_its_task(benchmark, found[0])
 
 
-def by_its_task(judged: Judged, model: Delivered) -> Judged:
+def by_its_task(benchmark: Benchmark, model: Delivered) -> Benchmark:
     """With the task that a model says it was trained for, where it does."""
-    return replace(judged, task=known_task(model.settings, model.given) or judged.task)
+    return replace(benchmark, task=known_task(model.settings, model.given) or benchmark.task)
 
 
 def names_of(given: Sequence[str]) -> list[str]:
@@ -104,11 +104,11 @@ def names_of(given: Sequence[str]) -> list[str]:
     raise UserError(f"{twice} is named twice. Name every model once.")
 
 
-def rows_of(cfg: DictConfig, judged: Judged) -> Rows:
+def rows_of(cfg: DictConfig, benchmark: Benchmark) -> Rows:
     """Clean rows with their labels: those of test are judged on, those of dev calibrate."""
     from distilingua.data.rows import load_rows
 
-    return load_rows(judged.corpus, instantiate(cfg.cleaning), judged.pair, None, [], judged.task)
+    return load_rows(benchmark.corpus, instantiate(cfg.cleaning), benchmark.pair, None, [], benchmark.task)
 
 
 def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from distilingua.delivery.evaluate import by_its_task, check_classes, rows_of
 from distilingua.delivery.formats import Format, Student, plain, sample_inputs, written
 from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, load_weights, overrides_of, run_of
 from distilingua.errors import Problems, UserError, refuse, truth, whole
-from distilingua.parts import Judged, assemble_judged
+from distilingua.parts import Benchmark, assemble_benchmark
 
 if TYPE_CHECKING:
     from distilingua.data.rows import Rows
@@ -39,19 +39,20 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     Raises:
         UserError: a model that is not there or cannot be written so; no token to push with.
     """
-    model, judged, formats = prepare(cfg, task_typed)
+    model, benchmark, formats = prepare(cfg, task_typed)
     quieten()
-    rows = rows_of(cfg, judged)
-    student = student_of(cfg, model, judged, rows)
+    rows = rows_of(cfg, benchmark)
+    student = student_of(cfg, model, benchmark, rows)
     describe(cfg, model, student, folder)
     student.teacher = partial(taught_by, cfg, model)
     made = {name: write(name, one, student, folder) for name, one in formats.items()}
-    found = about(cfg, judged, student) | judgements(cfg, model, judged, student, made, formats, rows)
+    vars(student).pop("graph", None)
+    found = about(cfg, benchmark, student) | judgements(cfg, model, benchmark, student, made, formats, rows)
     finish(cfg, model, found, folder)
     return found
 
 
-def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[str, Format]]:
+def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Benchmark, dict[str, Format]]:
     """The model, what it is judged on, and the formats; whatever can be known to be wrong is told at once."""
     problems = Problems()
     with problems:
@@ -59,7 +60,7 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
         if model.onnx is not None:
             raise UserError(f"{model.given} is an ONNX file already. Name the run, or the folder of transformers.")
     with problems:
-        judged = assemble_judged(cfg)
+        benchmark = assemble_benchmark(cfg)
     with problems:
         refuse(
             whole("sentences", cfg.sentences, 1),
@@ -70,14 +71,14 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Judged, dict[
         with problems:
             check_push(cfg.push)
     problems.tell()
-    judged = judged if task_typed else by_its_task(judged, model)
+    benchmark = benchmark if task_typed else by_its_task(benchmark, model)
     formats = written({name: instantiate(one) for name, one in cfg.format.items()})
     alone = [name for name, one in formats.items() if getattr(one, "teacher", False) and not knows_teacher(cfg, model)]
     refuse(
-        *(one.check(judged.task) for one in formats.values()),
+        *(one.check(benchmark.task) for one in formats.values()),
         *(f"format.{name}.teacher=true: {model.given} is no run with one teacher. Leave it out." for name in alone),
     )
-    return model, judged, formats
+    return model, benchmark, formats
 
 
 def knows_teacher(cfg: DictConfig, model: Delivered) -> bool:
@@ -111,7 +112,7 @@ def check_push(name: str) -> None:
         raise UserError(f"push={name}: {problem}. Log in with `hf auth login`, or set HF_TOKEN.")
 
 
-def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Rows) -> Student:
+def student_of(cfg: DictConfig, model: Delivered, benchmark: Benchmark, rows: Rows) -> Student:
     """The model as formats take it.
 
     Raises:
@@ -120,10 +121,10 @@ def student_of(cfg: DictConfig, model: Delivered, judged: Judged, rows: Rows) ->
     from distilingua.training.evaluate import calibrating
     from distilingua.training.inference import CPU
 
-    predictor = model.predictor(judged.task, CPU, cfg.student.get("prefix", ""))
+    predictor = model.predictor(benchmark.task, CPU, cfg.student.get("prefix", ""))
     encoder = predictor.encoder
     check_classes(model.given, encoder.task, rows.test)
-    temperature = calibrating(predictor, rows.dev[judged.pair.source], "student")
+    temperature = calibrating(predictor, rows.dev[benchmark.pair.source], "student")
     if cfg.temperature and temperature is None:
         raise UserError(f"temperature=true: answers of task={encoder.task.name} are no classes. Leave it out.")
     some = next(iter(rows.test.values()))
@@ -160,13 +161,13 @@ def write(name: str, form: Format, student: Student, folder: Path) -> Path:
     return made
 
 
-def about(cfg: DictConfig, judged: Judged, student: Student) -> dict[str, Any]:
+def about(cfg: DictConfig, benchmark: Benchmark, student: Student) -> dict[str, Any]:
     return {
-        "task": judged.task.name,
-        "pair": judged.pair.name,
-        "languages": judged.pair.languages,
+        "task": benchmark.task.name,
+        "pair": benchmark.pair.name,
+        "languages": benchmark.pair.languages,
         "labels": student.encoder.task.labels,
-        "shown": dict(judged.task.shown),
+        "shown": dict(benchmark.task.shown),
         "machine": f"{platform.machine()} {platform.system()}",
         "corpus": OmegaConf.to_container(cfg.corpus, resolve=True),
     }
@@ -175,7 +176,7 @@ def about(cfg: DictConfig, judged: Judged, student: Student) -> dict[str, Any]:
 def judgements(
     cfg: DictConfig,
     model: Delivered,
-    judged: Judged,
+    benchmark: Benchmark,
     student: Student,
     made: Mapping[str, Path],
     formats: Mapping[str, Format],
@@ -187,7 +188,7 @@ def judgements(
     from distilingua.training.evaluate import evaluate, trust
 
     loaders: dict[str, Loader] = {name: partial(_load, formats[name], made[name], student) for name in made}
-    loaders = {"student": lambda _: model.predictor(judged.task, _cpu(), student.encoder.prefix), **loaders}
+    loaders = {"student": lambda _: model.predictor(benchmark.task, _cpu(), student.encoder.prefix), **loaders}
     predictors: dict[str, AnyPredictor] = {name: load(1) for name, load in loaders.items()}
     evaluations = {name: evaluate(one, rows.test, name) for name, one in predictors.items()}
     temperatures = dict.fromkeys(predictors, student.temperature)
@@ -205,7 +206,7 @@ def judgements(
         }
         for name, each in evaluations.items()
     }
-    teacher = teacher_of(cfg, model)
+    teacher = teacher_of(cfg, model, student.encoder.task.labels)
     if teacher is not None:
         figures, load = teacher
         found = {"teacher": {**figures, "parity": None, "changed": None}, **found}
@@ -228,9 +229,15 @@ def _cpu() -> Any:
     return CPU
 
 
-def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
+def teacher_of(
+    cfg: DictConfig, model: Delivered, labels: list[str]
+) -> tuple[dict[str, Any], Callable[[int], AnyPredictor]] | None:
     """What the run measured of its teacher, and a model of its shape for the clock, as weights do not change how long a
-    model takes; None where there is no run, or it has none."""
+    model takes; None where there is no run, or it has none.
+
+    Args:
+        labels: the student's classes, which are the teacher's too.
+    """
     figures = measured(model).get("teacher")
     if figures is None:
         return None
@@ -239,13 +246,15 @@ def teacher_of(cfg: DictConfig, model: Delivered) -> tuple[dict[str, Any], Calla
     from distilingua.training.job import teacher_encoder
 
     parts = assemble(cfg)
-    rows = read_rows(cfg, parts)
-    parts.task.fit_labels(rows.labels, (label for label in rows.train["label"] if label))
+    parts.task.fit_labels(labels)
+    # a tokenizer of its own is learnt from what it reads, others are there
+    own = any(source.scratch is not None for source in parts.source.members.values())
+    train: Any = read_rows(cfg, parts).train if own else None
 
     def load(threads: int) -> AnyPredictor:
         members = []
         for source in parts.source.members.values():
-            encoder = teacher_encoder(parts, source, rows.train, Path(cfg.paths.cache))
+            encoder = teacher_encoder(parts, source, train, Path(cfg.paths.cache))
             shape = partial(_shape, source, parts.task, encoder.tokenizer)
             members += [Predictor(shape, encoder, _cpu(), precision=str(source.precision))] * source.seeds
         return members[0] if len(members) == 1 else EnsemblePredictor([(one, None) for one in members], [])
@@ -295,9 +304,14 @@ def finish(cfg: DictConfig, model: Delivered, found: dict[str, Any], folder: Pat
         console.print_whole(differences_table(found["differences"]))
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
     if cfg.push:
-        from huggingface_hub import HfApi
+        publish(cfg.push, folder)
 
-        api = HfApi()
-        api.create_repo(cfg.push, exist_ok=True)
-        api.upload_folder(repo_id=cfg.push, folder_path=folder, ignore_patterns=["*.log"])
-        console.print(f"Uploaded to https://huggingface.co/{cfg.push}")
+
+def publish(name: str, folder: Path) -> None:
+    """Uploads a folder to a model of the hub, which is made where there is none."""
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    made = api.create_repo(name, exist_ok=True)
+    api.upload_folder(repo_id=name, folder_path=folder, ignore_patterns=["*.log"])
+    console.print(f"Uploaded to {made}", soft_wrap=True)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,6 +46,15 @@ class Student:
     temperature: float | None = None
     pairs: bool = False
     teacher: Callable[[Path], Student] | None = None
+
+    @cached_property
+    def graph(self) -> Any:
+        """As an ONNX graph in 32 bits, which takes longer to trace than all that is made of it."""
+        from transformers.exporters.exporter_onnx import OnnxConfig, OnnxExporter
+
+        model = self.load().eval()
+        model.set_attn_implementation("eager")  # torch's own takes a quarter more nodes, for masks
+        return OnnxExporter().export_program(model, self.inputs, OnnxConfig(dynamic=True))[0]
 
 
 class Format(Protocol):
@@ -106,21 +115,18 @@ class Onnx:
 
     def write(self, student: Student, folder: Path) -> Path:
         import onnx_ir
-        from transformers.exporters import OnnxConfig, OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
-        from transformers.exporters.exporter_onnx import OnnxExporter
+        from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
+        from transformers.exporters.configs import ExportFormat
 
         made = folder / self.file
         made.parent.mkdir(parents=True, exist_ok=True)
-        quantizer = None
         with quiet():
+            graph = student.graph
             if self.int8:
                 quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(per_channel=self.per_channel))
-            config = OnnxConfig(dynamic=True, quantizer=quantizer)
-            model = student.load().eval()
-            model.set_attn_implementation("eager")  # torch's own takes a quarter more nodes, for masks
-            program, _ = OnnxExporter().export_program(model, student.inputs, config)
+                graph = quantizer.quantize(graph, student.inputs, ExportFormat.ONNX)
             with whole_file(made) as unfinished:
-                onnx_ir.save(program, unfinished)  # the exporter itself would put the weights beside it
+                onnx_ir.save(graph, unfinished)  # the exporter itself would put the weights beside it
         return made
 
     def predictor(self, made: Path, student: Student, threads: int) -> Predictor:

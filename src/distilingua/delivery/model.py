@@ -302,6 +302,14 @@ def _json(file: Path, given: str) -> dict[str, Any]:
 
 def _downloaded(name: str) -> Path:
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 
     with readable(name, None):
-        return Path(snapshot_download(name, allow_patterns=list(PUBLISHED)))
+        try:
+            return Path(snapshot_download(name, allow_patterns=list(PUBLISHED)))
+        except (LocalEntryNotFoundError, RepositoryNotFoundError) as error:
+            known = isinstance(error, RepositoryNotFoundError)
+            raise UserError(
+                f"{name} is no folder here, and {'is not on the hub' if known else 'the hub cannot be reached'}. Name "
+                f"the folder of a run, an exported folder, or a model of the hub (a/b)."
+            ) from None

@@ -121,13 +121,16 @@ def curves(run: Path, metric: str, heading: str) -> str:
     across = min(len(found), 3)
     down = -(-len(found) // across)
     figure = Figure(figsize=(7, 0.5 + 2.2 * down), layout="constrained")
-    for axes, (lang, each) in zip(
-        figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat, found.items(), strict=False
-    ):
+    panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
+    for n in range(len(found), across * down):
+        panels[n].remove()
+        panels[n - across].tick_params(labelbottom=True)
+    for axes, (lang, each) in zip(panels, found.items(), strict=False):
         for kind, scalars in each.items():
             label = NAMES[kind] if lang == next(iter(found)) else None
             values = [100 * scalar.value for scalar in scalars]
-            axes.plot([scalar.step for scalar in scalars], values, color=COLOURS[kind], label=label)
+            steps, mark = [scalar.step for scalar in scalars], "o" if len(scalars) == 1 else ""
+            axes.plot(steps, values, color=COLOURS[kind], label=label, marker=mark)
         axes.set_title(lang, fontsize=10)
         axes.grid(alpha=0.3)
     figure.supxlabel("step", fontsize=9)

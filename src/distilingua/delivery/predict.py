@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from distilingua.console import quieten
 from distilingua.corpora.schema import COLUMNS
@@ -202,15 +202,22 @@ examples:
 """
 
 
+class OneLine(argparse.ArgumentParser):
+    """Says what is wrong as other commands do, in a line with the way out."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. Type {self.prog} MODEL [TEXT …]; {self.prog} --help has the options.\n")
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = OneLine(
         "distilingua predict",
         description="A model's answers to texts.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("model", help="folder of a run, exported folder, ONNX file, or a model of the hub")
-    parser.add_argument("texts", nargs="*", metavar="TEXT", help="a tab separates the texts of a pair")
+    parser.add_argument("texts", nargs="*", default=[], metavar="TEXT", help="a tab separates the texts of a pair")
     parser.add_argument("--from", dest="file", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet .txt")
     parser.add_argument("--to", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet; else the standard output")
     parser.add_argument("--column", action="append", default=[], metavar="text=NAME", help="where a column stands")
@@ -219,7 +226,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--raw", action="store_true", help="read texts as they are, not cleaned as in training")
     parser.add_argument("--lang", default="", help="of the texts, for translators of many languages")
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu", "mps", "auto"))
-    return parser.parse_args(arguments)
+    return parser.parse_intermixed_args(arguments)  # options may stand between the model and the texts
 
 
 def source_of(options: argparse.Namespace, task: Task) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console
 from distilingua.delivery import pictures
 from distilingua.errors import UserError
-from distilingua.monitoring.compare import compare
+from distilingua.monitoring.compare import compare, metrics_of
 from distilingua.monitoring.leaderboard import jobs_of, table_of
 from distilingua.monitoring.plain import Plain, plain, tables_of
 from distilingua.monitoring.sweep import failures
@@ -149,16 +148,7 @@ def finished(folder: Path) -> list[Run]:
             f"no metrics.json is under {folder}. Name the folder of a finished run or sweep: distilingua report "
             f"outputs/DATE/TIME-OVERRIDES"
         )
-    runs = []
-    for file in files:
-        try:
-            runs.append(Run(file.parent, json.loads(file.read_text("utf-8"))))
-            _ = runs[-1].score("student"), runs[-1].metrics["dev"]["score"]
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise UserError(
-                f"{file} is not as `distilingua train` writes it ({error!r}). Take that run away."
-            ) from None
-    return runs
+    return [Run(file.parent, metrics_of(file)) for file in files]
 
 
 def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:

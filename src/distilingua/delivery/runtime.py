@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PretrainedConfig
-from transformers.utils import ModelOutput
 
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
@@ -41,10 +41,10 @@ class OnnxModel(torch.nn.Module):
         self.outputs = [one.name for one in self.session.get_outputs()]
         self.config = PretrainedConfig()
 
-    def forward(self, **inputs: Tensor) -> ModelOutput:
+    def forward(self, **inputs: Tensor) -> SimpleNamespace:
         """The outputs by name, such as `logits` (rows, classes)."""
         found = self.session.run(self.outputs, {name: inputs[name].numpy() for name in self.inputs})
-        return ModelOutput(zip(self.outputs, map(torch.from_numpy, found), strict=True))
+        return SimpleNamespace(**dict(zip(self.outputs, map(torch.from_numpy, found), strict=True)))
 
 
 class OnnxPredictor(Predictor):

@@ -42,7 +42,7 @@ def compare(folders: list[Path]) -> Group:
     damaged: list[str] = []
     for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
         try:
-            metrics = _metrics(file)
+            metrics = metrics_of(file)
             setting, seed, written = _setting(file.parent, metrics), metrics["seed"], file.stat().st_mtime
         except UserError as error:
             damaged.append(str(error))
@@ -140,7 +140,7 @@ def _counts(file: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def _metrics(file: Path) -> dict[str, Any]:
+def metrics_of(file: Path) -> dict[str, Any]:
     """What a run found; raises UserError for a file that is not as `train` writes it."""
     try:
         metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
@@ -149,7 +149,7 @@ def _metrics(file: Path) -> dict[str, Any]:
         shares += [*metrics["soft_labels"].values(), *metrics["retention"].get("languages", {}).values()]
         sum([*shares, *metrics["seconds"].values()])  # they are numbers
         hash((metrics["seed"], metrics["task"], metrics["pair"]))
-        metrics["models"]["student"]
+        _ = metrics["models"]["student"], metrics["dev"]["score"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
         raise UserError(
             f"{file} is not as a run writes it ({type(error).__name__}: {error}). Delete it; `distilingua resume "

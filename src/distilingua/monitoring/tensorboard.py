@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 
 from distilingua.monitoring.plain import piped
 from distilingua.tasks.task import Evaluation
 
 MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
-
-
+WIDE = (  # fonts with letters that matplotlib's own has not, by system; Arabic and Hebrew it has
+    *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai"),
+    *("PingFang SC", "Hiragino Sans", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Nirmala UI"),
+)
 MOST = 14  # classes that can be read in a picture of a screen's size
 
 
@@ -38,17 +42,24 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
         counts[index[t], index[p]] += 1
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.0, 0.4 * len(shown) + 2.5)
+    letters: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts()}  # "$" is a sign like others
     figure = Figure(figsize=(side, side), layout="constrained")
     axes = figure.add_subplot()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(xlabel="predicted", ylabel="true")
     axes.set_title(title, parse_math=False)
-    axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=9, parse_math=False)  # "$" is a sign like others
-    axes.set_yticks(range(len(shown)), shown, fontsize=9, parse_math=False)
+    axes.set_xticks(range(len(shown)), shown, rotation=90, **letters)
+    axes.set_yticks(range(len(shown)), shown, **letters)
     for row, column in zip(*np.nonzero(counts), strict=True):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, str(counts[row, column]), ha="center", va="center", fontsize=8, color=colour)
     return figure
+
+
+def fonts() -> list[str]:
+    """The font of matplotlib, and for letters that it has not, such as Chinese ones, what is installed here."""
+    here = {font.name for font in fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in WIDE if name in here)]
 
 
 def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40) -> str:

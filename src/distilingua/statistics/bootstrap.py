@@ -7,12 +7,14 @@ of the sum of theirs (accuracy: right and 1; F1 of stretches: twice the right on
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
 DRAWS = 2000
+KEPT = 32  # models and languages whose draws are remembered
 LEVEL = 0.95
 POWER = 0.8
 EQUAL = 1e-9  # draws no further apart are the same figure
@@ -24,6 +26,11 @@ Score = Callable[[np.ndarray], np.ndarray]
 def ratio(sums: np.ndarray) -> np.ndarray:
     """The first count over the second; 0 where that is none."""
     return sums[..., 0] / np.maximum(sums[..., 1], 1e-12)
+
+
+def word_accuracy(sums: np.ndarray) -> np.ndarray:
+    """The same, of words: there may be more wrong ones than there are words."""
+    return np.maximum(ratio(sums), 0)
 
 
 def macro_f1(sums: np.ndarray) -> np.ndarray:
@@ -44,7 +51,9 @@ def bleu(sums: np.ndarray) -> np.ndarray:
 
 def score_of(metric: str, counts: int) -> Score:
     """How such a metric is made of so many counts."""
-    return ratio if counts == 2 else bleu if metric == "bleu" else macro_f1
+    if counts == 2:
+        return word_accuracy if metric == "wacc" else ratio
+    return bleu if metric == "bleu" else macro_f1
 
 
 def group_sums(tally: np.ndarray, groups: Sequence[str]) -> np.ndarray:
@@ -66,8 +75,14 @@ def resampled(sums: np.ndarray, score: Score = ratio, draws: int = DRAWS, seed: 
         sums: (groups, counts), or (seeds, groups, counts) of the same groups.
         seed: of the draws; equal seeds draw the same groups, which is what pairs two models.
     """
+    return _drawn(sums.astype(np.float64).tobytes(), sums.shape, score, draws, seed)
+
+
+@lru_cache(KEPT)
+def _drawn(sums: bytes, shape: tuple[int, ...], score: Score, draws: int, seed: int) -> np.ndarray:
+    """An interval is drawn before the differences from others are, of which each would draw the same again."""
     rng = np.random.default_rng(seed)
-    several = sums if sums.ndim == 3 else sums[None]
+    several = np.frombuffer(sums).reshape((-1, *shape[-2:]))
     seeds, groups, _ = several.shape
     found = np.empty(draws)
     for draw in range(draws):

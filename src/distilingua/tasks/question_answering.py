@@ -13,7 +13,8 @@ from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.extras import Later
 from distilingua.tasks.answers import exact_match, token_f1
-from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length, needs_offsets, pad
+from distilingua.tasks.pieces import needs_offsets, pad
+from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -54,7 +55,7 @@ class QuestionAnswering(WithoutClasses):
     auto = "AutoModelForQuestionAnswering"
     distributed = 0
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "EM"}
-    points_into = ("text_pair",)
+    points_into: ClassVar[Mapping[str, str]] = {"text_pair": "character"}
 
     def __init__(
         self,
@@ -162,7 +163,7 @@ class QuestionAnswering(WithoutClasses):
 
     def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
-        windows = [list(ids) for e in encoded for ids in torch.tensor(e["input_ids"]).split(list(e["lengths"]))]
+        windows = [ids.tolist() for e in encoded for ids in torch.tensor(e["input_ids"]).split(list(e["lengths"]))]
         inputs = pad(windows, pad_id)
         longest, first, at = inputs["input_ids"].shape[1], 0, []
         for e in encoded:

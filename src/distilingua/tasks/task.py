@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
-from distilingua.errors import UserError, refuse, whole
+from distilingua.errors import refuse, whole
 from distilingua.extras import Later
+from distilingua.tasks.pieces import pad
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import numpy as np
@@ -84,8 +85,8 @@ class Task(ABC):
     """Metric -> heading in tables. The first is the main one: retention is computed from it, and more is better."""
     reads: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that shape what `encode` returns."""
-    points_into: ClassVar[tuple[str, ...]] = ()
-    """Columns that labels point into by word or by character: cleaning leaves them as they are."""
+    points_into: ClassVar[Mapping[str, str]] = {}
+    """Columns that labels point into, by "word" or by "character": cleaning leaves them as they are."""
     pseudo_labels: bool = False
     """Whether a teacher's own answer becomes the label of a row without one, see `pseudo_label`."""
     class_weights: Tensor | None = None
@@ -385,27 +386,3 @@ def length_of(encoded: Encoded) -> int:
     """By which rows of a batch are alike: frames of sound, or pieces."""
     frames: int | None = encoded.get("frames")
     return len(encoded["input_ids"]) if frames is None else frames
-
-
-def pad(token_ids: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, (rows, longest row)."""
-    longest = max(map(len, token_ids))
-    input_ids = torch.full((len(token_ids), longest), pad_id, dtype=torch.long)
-    attention_mask = torch.zeros_like(input_ids)
-    for i, ids in enumerate(token_ids):
-        input_ids[i, : len(ids)] = torch.tensor(ids, dtype=torch.long)
-        attention_mask[i, : len(ids)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask}
-
-
-def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
-    """For tasks whose positions are in the text.
-
-    Raises:
-        UserError: a tokenizer that does not say which characters a piece stands for.
-    """
-    if not tokenizer.is_fast:
-        raise UserError(
-            f"task: {type(tokenizer).__name__} does not say where in the text its pieces are. Choose a model with a "
-            f"fast tokenizer."
-        )

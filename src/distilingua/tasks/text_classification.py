@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
 from distilingua.extras import Later
+from distilingua.tasks.pieces import piece_ids
 from distilingua.tasks.task import Encoded, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -87,8 +88,7 @@ class TextClassification(Task):
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
         texts = [prefix + text for text in rows["text"]]
-        ids = tokenizer(texts, pairs, truncation=True, max_length=self.max_length)["input_ids"]
-        return [{"input_ids": row} for row in ids]
+        return [{"input_ids": ids} for ids in piece_ids(tokenizer, texts, pairs, self.max_length)]
 
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [torch.tensor([self._index[label] if label else IGNORE_INDEX]) for label in rows["label"]]

@@ -10,7 +10,8 @@ import numpy as np
 from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, overlap, words_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
-from distilingua.tasks.task import ABSENT, Encoded, Example, Task, check_length, needs_offsets
+from distilingua.tasks.pieces import needs_offsets
+from distilingua.tasks.task import ABSENT, Encoded, Example, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -39,7 +40,7 @@ class TokenClassification(Task):
     auto = "AutoModelForTokenClassification"
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "precision": "prec", "recall": "rec"}
     reads = ("text",)
-    points_into = ("text",)
+    points_into: ClassVar[Mapping[str, str]] = {"text": "word"}
 
     def __init__(self, name: str = "slots", max_length: int = 64) -> None:
         check_length(max_length)

@@ -23,6 +23,7 @@ from distilingua.training.reliability import (
     disturbed,
     groups_of,
     reliability,
+    sampled,
     tally,
     temperature_of,
 )
@@ -209,13 +210,33 @@ def trust(
             lang: reliability(task, held_out[lang], each[lang], one, groups[lang], temperatures.get(name))
             for lang, one in tallies[name].items()
         }
-        score = next(iter(task.shown))
-        for kind, change in disturbances(task).items() if name in disturb else ():
-            copies = {lang: disturbed(rows, change) for lang, rows in held_out.items()}
-            for lang, one in evaluate(models[name], copies, f"{name} under {kind}").items():
-                found[name].setdefault(lang, {})[kind] = one.scores[score]
+        for lang, one in each.items() if name in disturb else ():
+            found[name].setdefault(lang, {}).update(under_disturbance(models[name], held_out[lang], one, name))
     known = [pair for pair in pairs if all(len(tallies.get(name, {})) == len(held_out) for name in pair)]
     return Reliability(found, differences(tallies, groups, known), groups, tallies)
+
+
+def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Judged, name: str) -> dict[str, float]:
+    """A model's main score on every disturbed copy of rows, see `reliability.disturbances`. Of a sample of them, what
+    the score loses there is taken off that of all rows (the difference estimator: Särndal et al. 1992, section 6.3).
+
+    Args:
+        judged: what it answered to the rows as they are.
+        name: of the model, for the progress bar.
+    """
+    task, lang = predictor.encoder.task, rows["lang"][0]
+    score, chosen, lost = next(iter(task.shown)), sampled(task, rows), 0.0
+    if chosen is not None:
+        rows = rows.select(chosen)
+        answers, sure, encoded = judged.found
+        own = Predictions([answers[n] for n in chosen], [sure[n] for n in chosen], [encoded[n] for n in chosen])
+        lost = judged.scores[score] - evaluated(predictor, rows, own).scores[score]
+    found = {}
+    for kind, change in disturbances(task).items():
+        copy = {lang: disturbed(task, rows, change)}
+        scores = evaluate(predictor, copy, f"{name} under {kind}")[lang].scores
+        found[kind] = round(max(scores[score] + lost, 0.0), 4)
+    return found
 
 
 def figures(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,19 @@ import torch
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.words import entities
+from distilingua.corpora.words import WORD, entities
 from distilingua.data.augmentation import CharacterNoise
-from distilingua.statistics.bootstrap import Score, bleu, difference, group_sums, holm, interval, macro_f1, ratio
+from distilingua.statistics.bootstrap import (
+    Score,
+    bleu,
+    difference,
+    group_sums,
+    holm,
+    interval,
+    macro_f1,
+    ratio,
+    word_accuracy,
+)
 from distilingua.statistics.calibration import calibration_error, coverage, fit_temperature
 from distilingua.tasks.multi_label import MultiLabel, names_of
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -30,6 +41,7 @@ from distilingua.tasks.translation import Translation
 FEWEST = 5  # rows of a class from which on its recall is one
 TYPOS = 0.05  # of the letters of longer words
 PRECISION = 0.95
+SAMPLE = 150  # rows of a language that are disturbed where every answer takes a search
 MINUS = " - "
 
 
@@ -111,7 +123,7 @@ def _(task: SpeechRecognition, told: Sequence[str], rows: Dataset) -> Tally:
         words = found.substitutions + found.deletions + found.hits
         counts.append([words - wrong, words])
     array = np.array(counts, dtype=float)
-    return Tally(array, lambda sums: np.maximum(ratio(sums), 0), array[:, 0] == array[:, 1])
+    return Tally(array, word_accuracy, array[:, 0] == array[:, 1])
 
 
 @tally.register
@@ -134,7 +146,7 @@ def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
 def groups_of(task: Task, rows: Dataset) -> list[str]:
     """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
     the context that questions are asked about; else every row for itself."""
-    alone = rows["text_pair"] if task.points_into == ("text_pair",) else rows["id"]
+    alone = rows["text_pair"] if list(task.points_into) == ["text_pair"] else rows["id"]
     return [cluster or own for cluster, own in zip(rows["cluster"], alone, strict=True)]
 
 
@@ -232,9 +244,8 @@ def differences(
 
 
 def disturbances(task: Task) -> dict[str, Callable[[str, Random], str]]:
-    """How texts are changed without changing what they mean; nothing where labels point into the text, where it is
-    sound, or where a search over every copy would take longer than small models train."""
-    if task.points_into or task.backbone != "encoder":
+    """How texts are changed without changing what they mean; nothing where no text is read."""
+    if not _texts(task):
         return {}
     noise = CharacterNoise(TYPOS, probability=1.0)
     return {
@@ -244,14 +255,40 @@ def disturbances(task: Task) -> dict[str, Callable[[str, Random], str]]:
     }
 
 
-def disturbed(rows: Dataset, change: Callable[[str, Random], str]) -> Dataset:
-    """A copy of the rows; each is changed by its own id, whatever else is in the set."""
+def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -> Dataset:
+    """A copy of the rows; each is changed by its own id, whatever else is in the set. Where labels point at words,
+    every word is changed by itself and stays one; where they point at characters, the text stays as it is."""
+    names = _texts(task)
 
     def changed(row: dict[str, Any]) -> dict[str, str]:
         rng = Random(stable_hash("disturbed", row["id"]))
-        return {name: change(row[name], rng) if row[name] else "" for name in ("text", "text_pair")}
+
+        def word(found: re.Match[str]) -> str:
+            return "".join(change(found[0], rng).split())
+
+        def text(name: str) -> str:
+            if name in task.points_into:
+                return WORD.sub(word, row[name])
+            return change(row[name], rng) if row[name] else ""
+
+        return {name: text(name) for name in names}
 
     return rows.map(changed, desc="Disturbing")
+
+
+def sampled(task: Task, rows: Dataset) -> list[int] | None:
+    """Numbers of the rows that are disturbed, drawn by their ids; None for all. A search over three copies of all rows
+    would take as long as judging the student three times more."""
+    if task.backbone != "encoder-decoder":
+        return None
+    lots = [stable_hash("sampled", row_id) for row_id in rows["id"]]
+    return sorted(sorted(range(len(lots)), key=lambda n: lots[n])[:SAMPLE])
+
+
+def _texts(task: Task) -> list[str]:
+    """Columns that may be changed without moving what labels point at."""
+    fixed = [name for name, by in task.points_into.items() if by != "word"]
+    return [name for name in ("text", "text_pair") if name in task.reads and name not in fixed]
 
 
 def _unpunctuated(character: str) -> str:
