@@ -37,7 +37,7 @@ def aligned_distances(
     log_p = (student / temperature).log_softmax(-1)
     known, q_known = log_p[:, shared], q[:, :own][:, shared]
     direct = torch.xlogy(q_known, q_known) - q_known * known - q_known + known.exp()
-    # of a softmax each: of the same logits it is the same to the last bit, or a gap's sign would be chance where they agree
+    # both by softmax, so that equal logits give equal bits: the sign of a gap that is rounding would be chance
     apart = sorted_gaps(p[:, ~shared], torch.cat([q[:, :own][:, ~shared], q[:, own:]], -1))
     return (temperature**2 * direct).sum(-1), (temperature * apart).sum(-1)
 
