@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from distilingua.checks import check
 from distilingua.corpora.hub import Hub
 from distilingua.data.protocol import Pair
+from distilingua.delivery import model as delivered
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.student import Pretrained
@@ -74,6 +75,20 @@ def test_a_tokenizer_of_another_model_is_refused(teacher_folder: Path) -> None:
     student = Pretrained(str(teacher_folder))
     with pytest.raises(UserError, match=r"student\.path=.*do not belong together"):
         student.model(task, student._tokenizer)
+
+
+def test_a_folder_without_a_tokenizer_is_not_given_one(teacher_folder: Path) -> None:
+    """By transformers it is, with special pieces alone, to which every word is unknown."""
+    for file in teacher_folder.glob("*token*"):
+        file.unlink()
+    given = str(teacher_folder)
+    for read in (
+        lambda: load_tokenizer(TeacherSource(given)),
+        lambda: Pretrained(given)._tokenizer,
+        lambda: delivered.load_tokenizer(delivered.find(given), hears=False),
+    ):
+        with pytest.raises(UserError, match="there is no tokenizer beside the model"):
+            read()
 
 
 def test_a_teacher_in_half_precision_is_taught_in_full(teacher_folder: Path) -> None:

@@ -98,8 +98,9 @@ def test_layers_are_copied_and_load_again(
 def test_a_model_without_a_list_of_layers_is_refused(
     task: TextClassification, tmp_path: Path, encoder: Encoder
 ) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(encoder("bert", "unigram"))
     config = AlbertConfig(
-        vocab_size=40,
+        vocab_size=len(tokenizer),
         embedding_size=8,
         hidden_size=16,
         num_hidden_layers=4,
@@ -107,7 +108,7 @@ def test_a_model_without_a_list_of_layers_is_refused(
         intermediate_size=32,
     )
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "albert")
-    tokenizer = AutoTokenizer.from_pretrained(encoder("bert", "unigram"))
+    tokenizer.save_pretrained(tmp_path / "albert")
     with pytest.raises(UserError, match=r"student.layers: AlbertForSequenceClassification has no list of 4 layers"):
         Pretrained(str(tmp_path / "albert"), layers="first:2").model(task, tokenizer)
 

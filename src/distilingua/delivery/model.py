@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from distilingua.errors import UserError, listed, refuse
 from distilingua.locations import SEARCHPATH, overrides_file, typed_for
-from distilingua.models.source import WEIGHTS, check_positions, damaged, readable
+from distilingua.models.source import WEIGHTS, check_positions, damaged, read_tokenizer, readable
 from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task, model_class
 
@@ -232,17 +232,12 @@ def known_task(settings: Mapping[str, Any], given: str) -> Task | None:
 
 
 def load_tokenizer(model: Delivered, hears: bool) -> Any:
+    if not hears:
+        return read_tokenizer(model.given, model.folder, model.folder)
     with readable(model.given, model.folder):
-        if hears:
-            from distilingua.models.speech import Listener
+        from distilingua.models.speech import Listener
 
-            return Listener.load(model.folder)
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(model.folder, trust_remote_code=False)
-    if tokenizer.pad_token is None:  # decoders are trained without one
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+        return Listener.load(model.folder)
 
 
 def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedModel:

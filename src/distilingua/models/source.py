@@ -332,6 +332,31 @@ def _pooling(modules: Path) -> str:
     return found
 
 
+def read_tokenizer(name: str, location: str | Path, folder: Path | None, revision: str | None = None) -> Any:
+    """A model's own tokenizer, with a padding piece.
+
+    Args:
+        name, folder: see `readable`.
+        location: of the model, a folder or a name of the hub.
+
+    Raises:
+        UserError: files that cannot be read, or a folder that has none: transformers then makes up a tokenizer to which
+            every word is unknown.
+    """
+    from transformers import AutoTokenizer
+
+    with readable(name, folder):
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):
+        raise UserError(
+            f"{name}: there is no tokenizer beside the model. Save the model's own there: "
+            f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
+        )
+    if tokenizer.pad_token is None:  # decoders are trained without one
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
 def check_pieces(model: Any, tokenizer: Any, name: str) -> None:
     """Raises UserError for a tokenizer that has more pieces than its model: it belongs to another one."""
     known, spelt = model.get_input_embeddings().weight.shape[0], len(tokenizer)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from distilingua.errors import UserError, positive, refuse, share, text, truth, whole
-from distilingua.models.source import TeacherSource, readable
+from distilingua.models.source import TeacherSource, read_tokenizer, readable
 from distilingua.models.student import OwnVocabulary, checked_folder
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -125,12 +125,14 @@ def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> 
         special pieces, those of white space alone, and those that the model spells with its unknown piece.
     """
     import torch
-    from transformers import AutoModel, AutoTokenizer
+    from transformers import AutoModel
 
-    with readable(f"student.path={source.path}", source.local):
-        options: dict[str, Any] = {"revision": source.revision, "trust_remote_code": False}
-        theirs = AutoTokenizer.from_pretrained(source.location, **options)
-        model = AutoModel.from_pretrained(source.location, dtype=torch.float32, **options)
+    name = f"student.path={source.path}"
+    theirs = read_tokenizer(name, source.location, source.local, source.revision)
+    with readable(name, source.local):
+        model = AutoModel.from_pretrained(
+            source.location, revision=source.revision, trust_remote_code=False, dtype=torch.float32
+        )
     known = model.get_input_embeddings().weight.detach()
     surfaces = {n: tokenizer.decode([n]).strip() for n in set(range(len(tokenizer))) - set(tokenizer.all_special_ids)}
     surfaces = {n: surface for n, surface in surfaces.items() if surface}

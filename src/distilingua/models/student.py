@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.depth import chosen_layers, keep_layers, layer_list, places
-from distilingua.models.source import TeacherSource, check_pieces, check_positions, readable
+from distilingua.models.source import TeacherSource, check_pieces, check_positions, read_tokenizer, readable
 from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
@@ -301,15 +301,8 @@ class Pretrained:
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """The whole one."""
-        from transformers import AutoTokenizer
-
-        with readable(f"student.path={self.path}", self._source.local):
-            tokenizer = AutoTokenizer.from_pretrained(
-                self._source.location, revision=self.revision, trust_remote_code=False
-            )
-        if tokenizer.pad_token is None:  # decoders are trained without one
-            tokenizer.pad_token = tokenizer.eos_token
-        return tokenizer
+        source = self._source
+        return read_tokenizer(f"student.path={self.path}", source.location, source.local, self.revision)
 
 
 def checked_folder(source: TeacherSource, max_length: int | None, role: str) -> Path | None:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
-from distilingua.models.source import TeacherSource, check_pieces, check_positions, readable
+from distilingua.models.source import TeacherSource, check_pieces, check_positions, read_tokenizer, readable
 from distilingua.models.speech import Listener
 from distilingua.models.trimming import reserved_positions
 from distilingua.tasks.task import Task, model_class
@@ -42,13 +42,11 @@ class FrozenTeacher:
 
 
 def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
-    with readable(f"teacher.path={source.path}", source.local):
-        if hears:
-            return Listener.load(source.location, source.revision)
-        tokenizer = AutoTokenizer.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
-    if tokenizer.pad_token is None:  # decoders are trained without one
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    name = f"teacher.path={source.path}"
+    if not hears:
+        return read_tokenizer(name, source.location, source.local, source.revision)
+    with readable(name, source.local):
+        return Listener.load(source.location, source.revision)
 
 
 def load_model(
