@@ -217,8 +217,15 @@ def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> No
 def test_a_job_that_is_killed_is_one_that_failed(kept: Path, tmp_path: Path) -> None:
     """Of two in processes of their own, which differ by a callback alone: the other one comes to its end."""
     killer = ["+callbacks.saboteur._target_=tests.saboteur.KillsItself", "+callbacks.saboteur.rank=0"]
-    typed = [*SMALL, of(kept / "data"), *killer, "+callbacks.saboteur.batch=3,999", "training.epochs=1"]
-    launcher = ["hydra/launcher=local", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
+    teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
+    # with a student, which each trains itself: a baseline that the other one was first to train kills nobody
+    typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", *killer, "+callbacks.saboteur.batch=3,999"]
+    launcher = [
+        "training.epochs=1",
+        "hydra/launcher=local",
+        "hydra.sweep.dir=sweep",
+        f"paths.cache={tmp_path / 'cache'}",
+    ]
     swept = run("train", "-m", *typed, *launcher, folder=tmp_path)
     assert swept.returncode == 1
     assert "distilingua: batch-3 failed: its process was killed" in swept.stderr

@@ -115,7 +115,8 @@ def test_processes_that_were_started_together_each_ask_for_their_share(
 
     with ThreadPoolExecutor() as processes:
         stores = list(processes.map(process, range(2)))
-    assert min(sum(asked[0]), sum(asked[1])) == ROWS // 3
+    shares = [len(range(n, ROWS, 3)) for n in range(3)]
+    assert sum(asked[0]) - shares[0] in (0, shares[2])  # whoever was first to be done took the third one's
     assert sum(asked[0]) + sum(asked[1]) == ROWS
     for store in stores:
         for name in ("logits", "classes", "rest", "vectors"):
