@@ -30,6 +30,7 @@ from distilingua.monitoring.sweep import (
     FAILED,
     SWEEP,
     by_hydra_itself,
+    key_of,
     note_failure,
     objective,
     rounded,
@@ -69,7 +70,7 @@ def name_of(overrides: Sequence[str]) -> str:
     It has letters, digits and `.`, `_`, `-`, `+` alone, so that it can be pasted into a shell, and into an override.
     What cannot be spelt so, is rounded, or is too long, leaves a hash, so that other settings have another name.
     """
-    keys = {item: item.lstrip("+~").partition("=")[0] for item in overrides}
+    keys = {item: key_of(item).lstrip("+~") for item in overrides}
     last = Counter(re.split(r"[./]", key)[-1] for key in keys.values())
     order = {key: n for n, key in enumerate(TELLING)}
     parts, lost = [], []

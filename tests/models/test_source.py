@@ -15,7 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification
 from distilingua.checks import check
 from distilingua.corpora.hub import Hub
 from distilingua.data.protocol import Pair
-from distilingua.delivery import model as delivered
+from distilingua.delivery.model import find
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.student import Pretrained
@@ -85,7 +85,7 @@ def test_a_folder_without_a_tokenizer_is_not_given_one(teacher_folder: Path) -> 
     for read in (
         lambda: load_tokenizer(TeacherSource(given)),
         lambda: Pretrained(given)._tokenizer,
-        lambda: delivered.load_tokenizer(delivered.find(given), hears=False),
+        lambda: find(given).predictor(TextClassification(), torch.device("cpu")),
     ):
         with pytest.raises(UserError, match="there is no tokenizer beside the model"):
             read()

@@ -93,7 +93,7 @@ class Delivered:
         from distilingua.data.encoder import Encoder
         from distilingua.training.inference import Predictor
 
-        tokenizer = load_tokenizer(self, hears=task.backbone == "speech encoder")
+        tokenizer = read_tokenizer(self.given, self.folder, self.folder, hears=task.backbone == "speech encoder")
         task = self.fitted(task, tokenizer)
         encoder = Encoder(task, tokenizer, self.settings.get("prefix", prefix))
         if self.onnx is None:
@@ -229,15 +229,6 @@ def known_task(settings: Mapping[str, Any], given: str) -> Task | None:
 
     task: Task = instantiate(options)
     return task
-
-
-def load_tokenizer(model: Delivered, hears: bool) -> Any:
-    if not hears:
-        return read_tokenizer(model.given, model.folder, model.folder)
-    with readable(model.given, model.folder):
-        from distilingua.models.speech import Listener
-
-        return Listener.load(model.folder)
 
 
 def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedModel:

@@ -332,8 +332,10 @@ def _pooling(modules: Path) -> str:
     return found
 
 
-def read_tokenizer(name: str, location: str | Path, folder: Path | None, revision: str | None = None) -> Any:
-    """A model's own tokenizer, with a padding piece.
+def read_tokenizer(
+    name: str, location: str | Path, folder: Path | None, revision: str | None = None, hears: bool = False
+) -> Any:
+    """A model's own tokenizer, with a padding piece; of one that hears, its `Listener`.
 
     Args:
         name, folder: see `readable`.
@@ -343,9 +345,13 @@ def read_tokenizer(name: str, location: str | Path, folder: Path | None, revisio
         UserError: files that cannot be read, or a folder that has none: transformers then makes up a tokenizer to which
             every word is unknown.
     """
-    from transformers import AutoTokenizer
-
     with readable(name, folder):
+        if hears:
+            from distilingua.models.speech import Listener
+
+            return Listener.load(location, revision)
+        from transformers import AutoTokenizer
+
         tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
     if len(tokenizer) <= len(tokenizer.all_special_ids):
         raise UserError(

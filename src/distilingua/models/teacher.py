@@ -14,7 +14,6 @@ from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource, check_pieces, check_positions, read_tokenizer, readable
-from distilingua.models.speech import Listener
 from distilingua.models.trimming import reserved_positions
 from distilingua.tasks.task import Task, model_class
 
@@ -42,11 +41,7 @@ class FrozenTeacher:
 
 
 def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
-    name = f"teacher.path={source.path}"
-    if not hears:
-        return read_tokenizer(name, source.location, source.local, source.revision)
-    with readable(name, source.local):
-        return Listener.load(source.location, source.revision)
+    return read_tokenizer(f"teacher.path={source.path}", source.location, source.local, source.revision, hears)
 
 
 def load_model(

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
-from lightning.pytorch.strategies import FSDPStrategy
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from transformers import PretrainedConfig, PreTrainedModel, get_scheduler
@@ -22,6 +21,7 @@ from distilingua.models.layers import LayerReader
 from distilingua.models.on_policy import OnPolicy
 from distilingua.models.teacher import FrozenTeacher
 from distilingua.tasks.task import Task, no_numbers, rows_at
+from distilingua.training.processes import shards
 
 Batch = dict[str, Any]
 LATER = 1e-5  # less than any row of a dev split counts
@@ -182,10 +182,10 @@ class DistillationModule(LightningModule):
     ) -> None:
         """Lightning refuses to clip for fused optimizers in mixed precision; without a gradient scaler it is safe. It
         refuses for shards too, whose norm only all processes together know."""
-        plugin, strategy = self.trainer.precision_plugin, self.trainer.strategy
-        if isinstance(strategy, FSDPStrategy) and gradient_clip_algorithm in (None, "norm"):
+        plugin = self.trainer.precision_plugin
+        if shards(self.trainer) and gradient_clip_algorithm in (None, "norm"):
             if gradient_clip_val:
-                strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[operator, union-attr]
+                self.trainer.strategy.model.clip_grad_norm_(gradient_clip_val)  # type: ignore[operator, union-attr]
         elif isinstance(plugin, MixedPrecision) and plugin.scaler is None and gradient_clip_algorithm in (None, "norm"):
             if gradient_clip_val:
                 nn.utils.clip_grad_norm_(self.parameters(), gradient_clip_val)
