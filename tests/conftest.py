@@ -31,6 +31,11 @@ LONG = (
 )
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: tests that wait for processes of their own leave theirs free."""
+    return (os.cpu_count() or 1) + 1
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process is left with it in the end while the others wait."""
     order = {f"test_{name}.py": n for n, name in enumerate(LONG)}

@@ -1,8 +1,8 @@
 # ruff: noqa: E501, RUF005  # tables of values read better in long lines
 """Nothing that a file holds is a traceback: small corpora of every kind, damaged in every way we know, for every task.
 
-The same 10,000 in every run. What comes out is rows, or a UserError. Making a `Dataset` costs more than all the rest, so
-one in `THROUGH` of the corpora that load goes through cleaning and pairing as well.
+The same 2,100 in every run, and 10,000 with `make test-fuzz`. What comes out is rows, or a UserError. Making a `Dataset` costs
+more than all the rest, so one in `THROUGH` of the corpora that load goes through cleaning and pairing as well.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import gzip
 import io
 import itertools
 import json
+import os
 import shutil
 import tempfile
 import wave
@@ -42,7 +43,7 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
 
-EXAMPLES = 10_000
+EXAMPLES = int(os.environ.get("EXAMPLES", "2100"))
 THROUGH = 10
 QA = '[{"text": "hall", "start": 7}]'
 TASKS: dict[str, tuple[Callable[[], Task], dict[str, Any], list[dict[str, Any]]]] = {
@@ -517,4 +518,4 @@ def test_nothing_that_a_file_holds_is_a_traceback(kind: str, folder: Path, quick
 
     fuzz()
     assert set(came) == {"refused", "read", "paired"}, came
-    assert min(came.values()) > 10, came  # or it looks at one side alone
+    assert min(came.values()) > EXAMPLES // 1000, came  # or it looks at one side alone

@@ -64,7 +64,8 @@ def test_without_a_term_that_asks_no_vector_is_stored(next_run) -> None:  # type
 
 
 def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(next_run) -> None:  # type: ignore[no-untyped-def]
-    cfg = next_run("teacher.seeds=3", "objective=kd_embedding")
+    few = ["teacher.fine_tune.epochs=4", "training.epochs=1"]  # nobody asks how well they answer
+    cfg = next_run("teacher.seeds=3", "objective=kd_embedding", *few)
     check(cfg)
     job = prepare(cfg)
     teacher = train_teacher(job, "teacher", job.source.members["teacher"])
@@ -85,7 +86,8 @@ def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(ne
 
 def test_decisions_are_averaged_each_by_itself(next_run) -> None:  # type: ignore[no-untyped-def]
     """A softmax over classes would leave none of them above one half."""
-    cfg = next_run("teacher.seeds=2", "task=labels", "objective=custom", "objective/terms=[binary_kl,bce]")
+    few = "teacher.fine_tune.epochs=4"
+    cfg = next_run("teacher.seeds=2", few, "task=labels", "objective=custom", "objective/terms=[binary_kl,bce]")
     check(cfg)
     job = prepare(cfg)
     teacher = train_teacher(job, "teacher", job.source.members["teacher"])
@@ -114,7 +116,7 @@ def test_what_goes_with_no_vectors_or_seeds_is_refused(compose_run, overrides: l
 
 
 def test_a_student_labels_what_nobody_reads_and_goes_on(next_run, capsys) -> None:  # type: ignore[no-untyped-def]
-    options = ["pair.parallel=0.2", "pair.sure=0.5"]
+    options = ["pair.parallel=0.2", "pair.sure=0.5", "training.epochs=6"]
     cfg = next_run(*options, "pair.unpaired=self_train")
     check(cfg)
     rows = prepare(cfg).rows
@@ -134,5 +136,6 @@ def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(next_run, ca
     metrics = train(cfg)
     assert "no better in 'en' than the student alone" in metrics["advice"]
     assert "teacher.fine_tune.min_steps=1000" in capsys.readouterr().out
-    other = f"paths.run={Path(cfg.paths.run).parent / 'other'}"
-    assert train(next_run(other, "optimizer.lr=1e-6"))["advice"] == ""  # now it is the student that learns nothing
+    # now it is the student that learns nothing
+    other = [f"paths.run={Path(cfg.paths.run).parent / 'other'}", "optimizer.lr=1e-6", "training.epochs=1"]
+    assert train(next_run(*other))["advice"] == ""

@@ -15,6 +15,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
 from distilingua.errors import UserError
+from distilingua.training.job import prepare
+from distilingua.training.teacher import train_teacher
 from distilingua.training.train import train
 from tests.conftest import tiny_in
 
@@ -104,7 +106,8 @@ def test_a_second_run_reuses_teacher_and_baseline_and_repeats_the_result(finishe
 
 def test_another_seed_is_another_teacher(beside: DictConfig) -> None:
     beside.seed = 2
-    train(beside)
+    job = prepare(beside)
+    train_teacher(job, "teacher", job.source.members["teacher"])
     assert len(list((Path(beside.paths.cache) / "teachers").glob("*/config.json"))) == 2
 
 
@@ -116,9 +119,9 @@ def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-
     assert not (Path(cfg.paths.cache) / "teachers").exists()
 
 
-@pytest.mark.parametrize("protocol", ["translate_train", "few_shot", "supervised"])
-def test_protocols(next_run, protocol: str) -> None:  # type: ignore[no-untyped-def]
-    metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=10"))
+@pytest.mark.parametrize(("protocol", "epochs"), [("translate_train", 12), ("few_shot", 12), ("supervised", 4)])
+def test_protocols(next_run, protocol: str, epochs: int) -> None:  # type: ignore[no-untyped-def]
+    metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=10", f"training.epochs={epochs}"))
     assert metrics["protocol"] == protocol
     assert metrics["models"]["direct"]["languages"]["de"]["accuracy"] > 0.6  # now the baseline sees German labels too
 
