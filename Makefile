@@ -1,4 +1,5 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
+# make test-processes: commands that are killed, raced and resumed, and jobs of several processes.
 # make test-fuzz: 10,000 damaged corpora, where make test has 2,100.
 # make test-docs: notebooks, recipes, a renamed clone and an installed wheel, each run as a reader would.
 # make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-fuzz test-docs test-browser lint rename schema clean
+.PHONY: setup demo test test-processes test-fuzz test-docs test-browser lint rename schema clean
 
 setup: $(VENV)/.installed
 
@@ -22,6 +23,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-processes: setup
+	$(BIN)/python -m pytest -m processes
 
 test-fuzz: setup
 	EXAMPLES=10000 $(BIN)/python -m pytest tests/corpora/test_fuzz.py
