@@ -124,7 +124,7 @@ def ensemble(cfg: Any, teacher_folder: Path, german: list[str] | None, **setting
 
 
 def test_two_teachers_answer_as_one(tiny_run, teacher_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = ensemble(tiny_run("training.epochs=6"), teacher_folder, None)
+    cfg = ensemble(tiny_run("training.epochs=1"), teacher_folder, None)
     check(cfg)
     metrics = train(cfg)
     assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
