@@ -1,5 +1,5 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
-# make test-processes: commands that are killed, raced and resumed, and jobs of several processes.
+# make test-long: whole jobs of every task, and commands that are killed, raced and resumed.
 # make test-fuzz: 10,000 damaged corpora, where make test has 2,100.
 # make test-docs: notebooks, recipes, a renamed clone and an installed wheel, each run as a reader would.
 # make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.
@@ -8,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test test-processes test-fuzz test-docs test-browser lint rename schema clean
+.PHONY: setup demo test test-long test-fuzz test-docs test-browser lint rename schema clean
 
 setup: $(VENV)/.installed
 
@@ -24,8 +24,8 @@ demo: setup
 test: setup
 	$(BIN)/python -m pytest
 
-test-processes: setup
-	$(BIN)/python -m pytest -m processes
+test-long: setup
+	$(BIN)/python -m pytest -m long
 
 test-fuzz: setup
 	EXAMPLES=10000 $(BIN)/python -m pytest tests/corpora/test_fuzz.py

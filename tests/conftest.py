@@ -25,20 +25,15 @@ if TYPE_CHECKING:
 
 torch.set_num_threads(1)  # as OMP_NUM_THREADS says to those that ask
 
-LONG = (
+SLOWEST = (
     *("notebooks", "cli", "sweeps", "faults", "full_disk", "multitask", "train", "configs", "teachers"),
     "question_answering",
 )
 
 
-def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: tests that wait for processes of their own leave theirs free."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest comes first, so that no process is left with it in the end while the others wait."""
-    order = {f"test_{name}.py": n for n, name in enumerate(LONG)}
+    order = {f"test_{name}.py": n for n, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
 
 

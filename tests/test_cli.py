@@ -257,6 +257,7 @@ def test_corpus_files_with_a_missing_column_an_empty_split_or_unknown_labels(
     assert not list(tmp_path.glob("outputs/*/*"))
 
 
+@pytest.mark.long
 def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(kept: Path, tmp_path: Path) -> None:
     small = [
         *files_overrides(kept / "data"),
@@ -277,7 +278,7 @@ def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(kept
     assert "no metrics.json under nowhere" in nothing.stderr
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
     """Promise 3: two gloo processes of batch b give the weights of one process that accumulates two batches of b.
 
@@ -332,7 +333,7 @@ def uninterrupted(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
     return settings, (folder / "whole/student/model.safetensors").read_bytes()
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGINT"])
 def test_a_stopped_run_resumes_to_the_same_weights(
     tmp_path: Path, uninterrupted: tuple[list[str], bytes], how: str

@@ -114,6 +114,7 @@ def quoted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
     return folder, launch("train", *typed, "student.vocabulary=100", folder=folder)
 
 
+@pytest.mark.long
 def test_it_resumes_by_its_folder_and_as_the_latest(quoted_run: Any) -> None:
     folder, first = quoted_run
     assert first.returncode == 0, first.stderr

@@ -122,6 +122,7 @@ ELSEWHERE = {  # experiments whose corpus or models no other has, and the test t
 }
 
 
+@pytest.mark.long
 def test_the_experiment_of_several_tasks_runs(kept: Path, compose_run: Compose) -> None:
     """On corpora of its own, by a small teacher, which it leaves open."""
     few = [

@@ -109,7 +109,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     assert same(expected, weights(module.student))
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGUSR1", 138)])
 def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
     kept: Path, tmp_path: Path, how: str, code: int
@@ -123,7 +123,7 @@ def test_a_signal_ends_the_command_between_two_steps_and_is_its_exit_code(
     assert "distilingua resume" in stopped.stderr
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_processes_of_a_job_stop_at_the_same_step(kept: Path, tmp_path: Path) -> None:
     """One of two is asked, whichever comes first; both end, and resume together."""
     settings = [
@@ -141,7 +141,7 @@ def test_processes_of_a_job_stop_at_the_same_step(kept: Path, tmp_path: Path) ->
 # --- what a run resumes from belongs to it ----------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
     tmp_path: Path, files_corpus: Path, teacher_folder: Path
 ) -> None:
@@ -181,7 +181,7 @@ def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ign
 # --- results outlive the process -------------------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tmp_path: Path) -> None:
     """Killed after the last step of the student; then resumed; then resumed again, when there is nothing to do."""
     settings = [*of_all(kept), "training.select=agreement"]
@@ -222,7 +222,7 @@ def test_a_sweep_never_compares_one_number_in_place_of_another() -> None:
 # --- files that were cut ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_full_disk_does_not_make_resume_forget_what_was_typed(kept: Path, tmp_path: Path) -> None:
     """Full at the moment when settings are kept. (Whether a limit on the size of files or the disk says no is one.)"""
     settings = [*of_all(kept), "corpus._target_=tests.saboteur.FilesOnAFullDisk"]
@@ -362,7 +362,7 @@ def test_a_teacher_that_answers_no_numbers_is_not_believed(  # type: ignore[no-u
 # --- one job in a folder ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_second_job_in_the_same_folder_is_refused(kept: Path, tmp_path: Path) -> None:
     settings = of_all(kept)
     with start(

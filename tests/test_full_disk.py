@@ -131,7 +131,7 @@ def test_a_store_that_does_not_fit_leaves_the_disk_as_it_was(disk: Disk) -> None
     assert not list(disk.folder.rglob("logits.npy"))
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("disk", [(1100, 150)], indirect=True)
 def test_a_full_disk_is_told_in_one_sentence_and_the_run_goes_on(
     disk: Disk, files_corpus: Path, teacher_folder: Path

@@ -44,7 +44,7 @@ def asked_at(batch: int, done: Path, how: str = "SIGKILL") -> list[str]:
     return [f"+callbacks.saboteur.{key}={value}" for key, value in asks.items()]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Path) -> None:
     typed = [*SMALL, of(kept / "data"), f"paths.cache={kept / 'cache'}", "student.heads=3,2", "hydra.sweep.dir=sweep"]
     swept = run("train", "-m", *typed, folder=tmp_path)
@@ -99,7 +99,7 @@ def told_at_the_end(sweep: Path, told: str, jobs: int) -> None:
     assert events.Tags()["images"] == ["sweep/pareto"]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     """Killed in its third job of four: the first failed, and is tried again; the second has its result; the third goes
     on from its checkpoint; the fourth is new."""
@@ -133,7 +133,7 @@ def test_the_front_holds_what_nothing_beats_in_both() -> None:
     assert front_of(points) == [1, 3, 0, 5]
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> None:
     """Killed in its first trial: that one goes on in its folder, and counts; asked for more, it makes these alone."""
     lr = "optimizer.lr=tag(log,interval(3e-4,5e-3))"
@@ -171,6 +171,7 @@ def test_a_search_may_not_go_the_wrong_way(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Path, tmp_path: Path) -> None:
     """With other German labels everywhere, dev and test included, it is the same number for every objective."""
     found = []
@@ -191,7 +192,7 @@ def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Pat
     assert relabelled < german - 0.2
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> None:
     """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
     teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=1"]
@@ -218,7 +219,7 @@ def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> No
     told_at_the_end(tmp_path / "sweep", raced.stdout, jobs=2)
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_a_job_that_is_killed_is_one_that_failed(kept: Path, tmp_path: Path) -> None:
     """Of two in processes of their own, which differ by a callback alone: the other one comes to its end."""
     killer = ["+callbacks.saboteur._target_=tests.saboteur.KillsItself", "+callbacks.saboteur.rank=0"]
@@ -299,7 +300,7 @@ main()
 """
 
 
-@pytest.mark.processes
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["SIGUSR2", "SIGTERM"])
 def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
     kept: Path, tmp_path: Path, how: str
@@ -317,7 +318,7 @@ def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
     assert f"last.ckpt, step {step[1]}" in again.stdout
 
 
-@pytest.mark.processes
+@pytest.mark.long
 def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_path: Path) -> None:
     teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
     typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", "device=ddp", "trainer.accelerator=cpu"]

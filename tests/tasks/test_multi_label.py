@@ -79,6 +79,7 @@ def test_the_hard_loss_of_another_task_is_refused_with_the_right_one(tiny_run) -
         check(tiny_run("objective=custom", "objective/terms=[kl,bce]"))
 
 
+@pytest.mark.long
 def test_many_labels_are_distilled(tiny_run, files_corpus: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job: each text is about one or two of three things."""
     for file in files_corpus.rglob("*.jsonl"):

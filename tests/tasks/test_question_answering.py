@@ -285,6 +285,7 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
     assert scores == {"f1": 0.5, "exact": 0.5}
 
 
+@pytest.mark.long
 def test_german_answers_without_german_labels(compose_run) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus."""
     cfg = compose_run(

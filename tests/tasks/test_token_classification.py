@@ -237,6 +237,7 @@ def test_a_ragged_store_gives_back_what_the_teacher_said(
     assert store.width == 5
 
 
+@pytest.mark.long
 def test_german_slots_without_german_labels(compose_run) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus: the projection teaches what direct transfer cannot."""
     cfg = compose_run(

@@ -20,6 +20,7 @@ __all__ = ["run"]  # a fixture
 ALIGNED = ("objective=custom", "objective/terms=[aligned_uld,ce]", "teacher.scratch.vocabulary=120")
 
 
+@pytest.mark.long
 def test_its_choices_carry_translation_across_vocabularies(run: Compose) -> None:
     """Read from a store of the likeliest pieces in half precision."""
     cfg = run(*ALIGNED, "teacher.store_dtype=float16", "teacher.store_top_k=16", "trainer.log_every_n_steps=1")
@@ -32,6 +33,7 @@ def test_its_choices_carry_translation_across_vocabularies(run: Compose) -> None
     assert statistics.mean(losses[-10:]) < statistics.mean(losses[:10]) / 2
 
 
+@pytest.mark.long
 def test_stored_and_live_choices_teach_alike(run: Compose, tmp_path: Path) -> None:
     found = []
     for store in ("true", "false"):

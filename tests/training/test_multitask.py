@@ -80,6 +80,7 @@ def two_tasks(tiny_run, files_corpus: Path) -> DictConfig:  # type: ignore[no-un
     return cfg
 
 
+@pytest.mark.long
 def test_one_encoder_learns_two_tasks(two_tasks: DictConfig) -> None:
     check(two_tasks)
     found = train_multitask(two_tasks)

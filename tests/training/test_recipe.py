@@ -63,6 +63,7 @@ def test_without_a_term_that_asks_no_vector_is_stored(next_run) -> None:  # type
     assert stored.vector_width is None
 
 
+@pytest.mark.long
 def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(next_run) -> None:  # type: ignore[no-untyped-def]
     few = ["teacher.fine_tune.epochs=4", "training.epochs=1"]  # nobody asks how well they answer
     cfg = next_run("teacher.seeds=3", "objective=kd_embedding", *few)
@@ -115,6 +116,7 @@ def test_what_goes_with_no_vectors_or_seeds_is_refused(compose_run, overrides: l
         check(compose_run(*overrides))
 
 
+@pytest.mark.long
 def test_a_student_labels_what_nobody_reads_and_goes_on(next_run, capsys) -> None:  # type: ignore[no-untyped-def]
     options = ["pair.parallel=0.2", "pair.sure=0.5", "training.epochs=6"]
     cfg = next_run(*options, "pair.unpaired=self_train")
@@ -131,6 +133,7 @@ def test_a_student_labels_what_nobody_reads_and_goes_on(next_run, capsys) -> Non
     assert "self_trained: " in shown
 
 
+@pytest.mark.long
 def test_a_teacher_that_is_no_better_than_the_student_alone_is_told(next_run, capsys) -> None:  # type: ignore[no-untyped-def]
     cfg = next_run("teacher.fine_tune.epochs=1", "teacher.fine_tune.lr=1e-7")
     metrics = train(cfg)

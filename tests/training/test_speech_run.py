@@ -147,6 +147,7 @@ def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_ru
         dry_run(job)
 
 
+@pytest.mark.long
 def test_a_finished_teacher_teaches_and_one_with_another_alphabet_is_refused(
     speech_run: Compose, tmp_path: Path
 ) -> None:

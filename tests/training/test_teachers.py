@@ -67,6 +67,7 @@ def test_a_decoder_answers_the_same_in_a_padded_batch(decoder_folder: Path) -> N
     assert not torch.allclose(together[0], together[1], atol=1e-3)
 
 
+@pytest.mark.long
 def test_a_decoder_teaches(tiny_run, decoder_folder: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job, with the name `embeddings` that no decoder has."""
     cfg = tiny_run(f"teacher.path={decoder_folder}", "teacher.fine_tune.freeze=[embeddings]", "training.epochs=1")
@@ -99,6 +100,7 @@ def test_an_unknown_precision_is_refused(teacher_folder: Path) -> None:
         TeacherSource(str(teacher_folder), store_top_k=0).check()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("option", ["precision=int8", "store_dtype=float16", "store_top_k=2"])
 def test_a_run_with_each_option(next_run, option: str) -> None:  # type: ignore[no-untyped-def]
     metrics = train(next_run(f"teacher.{option}"))
@@ -123,6 +125,7 @@ def ensemble(cfg: Any, teacher_folder: Path, german: list[str] | None, **setting
     return cfg
 
 
+@pytest.mark.long
 def test_two_teachers_answer_as_one(tiny_run, teacher_folder: Path) -> None:  # type: ignore[no-untyped-def]
     cfg = ensemble(tiny_run("training.epochs=1"), teacher_folder, None)
     check(cfg)

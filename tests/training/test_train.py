@@ -119,6 +119,7 @@ def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-
     assert not (Path(cfg.paths.cache) / "teachers").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("protocol", "epochs"), [("translate_train", 12), ("few_shot", 12), ("supervised", 4)])
 def test_protocols(next_run, protocol: str, epochs: int) -> None:  # type: ignore[no-untyped-def]
     metrics = train(next_run(f"pair.protocol={protocol}", "pair.shots=10", f"training.epochs={epochs}"))
@@ -150,6 +151,7 @@ def test_a_teacher_that_knows_the_task_is_taken_as_it_is(tiny_run, teacher_folde
     assert not (Path(cfg.paths.cache) / "teachers").exists()
 
 
+@pytest.mark.long
 def test_the_embedded_corpus_and_teacher(compose_run) -> None:  # type: ignore[no-untyped-def]
     """What `distilingua train` runs, with fewer sentences and one epoch: the real corpus, the real MiniLM."""
     few = ("corpus.sentences=1", "corpus.eval_sentences=1")

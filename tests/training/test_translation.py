@@ -98,6 +98,7 @@ def test_the_teacher_s_text_and_its_choices_carry_translation_to_another_languag
     assert metrics["shown"] == {"bleu": "BLEU", "chrf": "chrF"}
 
 
+@pytest.mark.long
 def test_the_teacher_s_text_alone_carries_it_across_vocabularies(run: Compose) -> None:
     cfg = run("objective=sequence", "teacher.scratch.vocabulary=120")
     check(cfg)
@@ -134,6 +135,7 @@ def test_layers_of_encoder_decoders_are_not_compared(run: Compose) -> None:
         check(run("objective=custom", "objective/terms=[kl,ce,hidden]", "teacher.store=false"))
 
 
+@pytest.mark.long
 def test_the_embedded_commands_are_translated_the_other_way_round(compose_run: Compose) -> None:
     """German into English with references, French without; the README gives the command."""
     size = {"layers": 1, "decoder_layers": 1, "hidden_size": 32, "heads": 2, "feed_forward": 64, "vocabulary": 800}
