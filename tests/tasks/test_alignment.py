@@ -72,23 +72,24 @@ def test_pieces_in_common_are_spelt_the_same_and_the_end_is_one() -> None:
     assert words
 
 
+class Spelling:
+    """Pieces of one or two letters, and an end."""
+
+    unk_token_id, eos_token_id = -7, 0
+    all_special_ids = (0,)
+
+    def __init__(self, *pieces: str) -> None:
+        self.pieces = pieces
+
+    def get_vocab(self) -> dict[str, int]:
+        return {piece: n for n, piece in enumerate(self.pieces)}
+
+    def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+        return "".join(self.pieces[n] for n in ids if n)
+
+
 def test_an_answer_in_the_students_positions_and_classes() -> None:
     """Two rows, of which the teacher has read the second: steps x|yz|end to the student's xy|z|end."""
-
-    class Spelling:
-        """Pieces of one or two letters, and an end."""
-
-        unk_token_id, eos_token_id = -7, 0
-        all_special_ids = (0,)
-
-        def __init__(self, *pieces: str) -> None:
-            self.pieces = pieces
-
-        def get_vocab(self) -> dict[str, int]:
-            return {piece: n for n, piece in enumerate(self.pieces)}
-
-        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
-            return "".join(self.pieces[n] for n in ids if n)
 
     ours, theirs = Spelling("</s>", "xy", "z"), Spelling("</s>", "x", "yz", "z")
     alignment = Alignment(ours, theirs, {"r": {"target_ids": [1, 2, 0]}})
@@ -105,3 +106,12 @@ def test_an_answer_in_the_students_positions_and_classes() -> None:
     expected = [[0.06, 0, 0.12, 0, 0.4, 0.3, 0.12], [0.7, 0, 0.1, 0, 0, 0.1, 0.1]]
     torch.testing.assert_close(found[[2, 4]].exp(), torch.tensor(expected, dtype=torch.float64))
     assert found[[0, 1, 3]].isnan().all()
+
+
+def test_a_row_that_nobody_reads_along_may_be_of_pieces_beyond_the_teacher_s() -> None:
+    batch = Alignment(Spelling("</s>", *"abcd"), Spelling("</s>", "a"), {})(
+        [{"target_ids": [4, 0], "teacher_rows": []}]
+    )
+    found, shared = carried(torch.full((2, 2), torch.nan), batch, width=5)
+    assert found.isnan().all()
+    assert shared.tolist() == [True, True, False, False, False, False]

@@ -46,8 +46,8 @@ class Alignment:
         teacher_span: list[int] = []
         pieces: list[int] = []
         for row in rows:
-            ours, theirs = list(row["target_ids"]), list(row["target_ids"])
-            found: list[Span] = []
+            ours, found = list(row["target_ids"]), list[Span]()
+            theirs = [0] * len(ours)  # of a row that nobody reads along: any piece that the teacher has
             if row["teacher_rows"]:
                 theirs = list(self.tokens[row["teacher_rows"][0]]["target_ids"])
                 found = self.spans(ours, theirs)
