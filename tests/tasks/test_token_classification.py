@@ -250,7 +250,7 @@ class FewIntents(SmartHome):
 
 
 def whole_job(folder: Path) -> list[str]:
-    """Overrides with which an experiment on that corpus takes seconds: its teacher is the first layer of the default."""
+    """Overrides with which an experiment takes seconds; its teacher is the first layer of the default."""
     source = TeacherSource(MINILM).location
     AutoModel.from_pretrained(source, num_hidden_layers=1).save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
