@@ -24,7 +24,8 @@ from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_wi
 from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
-from tests.conftest import ONE_LAYER, tiny_bert
+from tests.conftest import tiny_bert
+from tests.tasks.test_token_classification import FewIntents, whole_job
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
 LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))
@@ -286,19 +287,11 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
 
 
 @pytest.mark.long
-def test_german_answers_without_german_labels(compose_run) -> None:  # type: ignore[no-untyped-def]
+def test_german_answers_without_german_labels(compose_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus."""
+    small = ("sentences=1", "eval_sentences=1", f"_target_={FewIntents.__module__}.FewIntents")
     cfg = compose_run(
-        "experiment=answers",
-        "corpus.corpus.sentences=1",
-        "corpus.corpus.eval_sentences=1",
-        "teacher.fine_tune.epochs=2",
-        *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
-        "training.epochs=4",
-        "training.batch_size=32",
-        "optimizer.lr=3e-3",
-        "+trainer.enable_progress_bar=false",
-        "~callbacks.progress_bar",
+        "experiment=answers", *(f"corpus.corpus.{option}" for option in small), *whole_job(tmp_path / "first_layer")
     )
     check(cfg)
     metrics = train(cfg)
@@ -312,6 +305,7 @@ def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose
     cfg = compose_run(
         "experiment=answers",
         *("corpus.corpus.sentences=1", "corpus.corpus.eval_sentences=1", "task.max_length=24", "task.stride=null"),
+        f"corpus.corpus._target_={FewIntents.__module__}.FewIntents",
     )
     check(cfg)
     with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):

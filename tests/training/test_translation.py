@@ -21,6 +21,7 @@ from distilingua.errors import UserError
 from distilingua.training.teacher import expand_by_label
 from distilingua.training.train import train
 from tests.conftest import Compose
+from tests.tasks.test_token_classification import FewIntents
 
 WORDS = {
     "en": ["lamp", "radio", "door", "window", "heater", "fan"],
@@ -68,12 +69,11 @@ def run(compose_run: Compose, kept: Path) -> Compose:
             *(f"{part}.{name}={n}" for part in ("student", "teacher.scratch") for name, n in size.items()),
             "student.dropout=0.0",
             "teacher.scratch.dropout=0.0",
-            "teacher.fine_tune.epochs=20",
+            *("teacher.fine_tune.epochs=14", "teacher.fine_tune.lr=4e-3"),
             "teacher.fine_tune.batch_size=16",
             "task.beams=2",
             "task.max_length=32",  # no text is as long; what knows nothing yet writes on to this length
-            "training.epochs=12",
-            "training.batch_size=16",
+            *("training.epochs=8", "training.batch_size=16", "optimizer.lr=5e-3"),
             "trainer.precision=32-true",
             "+trainer.enable_progress_bar=false",
             "~callbacks.progress_bar",
@@ -144,7 +144,8 @@ def test_the_embedded_commands_are_translated_the_other_way_round(compose_run: C
         *("pair.source=de", "pair.targets=[fr]", "corpus.into=en", "corpus.corpus.sentences=1"),
         *(f"{part}.{name}={n}" for part in ("student", "teacher.scratch") for name, n in size.items()),
         *("teacher.fine_tune.epochs=1", "training.epochs=1", "task.beams=1", "task.max_length=24", "task.ratio=null"),
-        *("corpus.corpus.eval_sentences=1", "+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
+        *("corpus.corpus.eval_sentences=1", f"corpus.corpus._target_={FewIntents.__module__}.FewIntents"),
+        *("+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
     )
     check(cfg)
     metrics = train(cfg)
