@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
@@ -70,6 +71,9 @@ def fit(
         instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
         for key, callback in cfg.callbacks.items()
     ]
+    loggers = make_loggers(cfg, name)
+    if not loggers:  # these refuse to train then, as they have nowhere to write to
+        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor | DeviceStatsMonitor)]
     console.print(f"{name}: {plan}", soft_wrap=True)
     trainer: Trainer = instantiate(
         cfg.trainer,
@@ -77,7 +81,7 @@ def fit(
         check_val_every_n_epoch=plan.evaluate_epochs,
         val_check_interval=plan.evaluate_share,
         precision=precision(cfg.trainer.precision),
-        logger=make_loggers(cfg, name) or False,
+        logger=loggers or False,
         callbacks=callbacks,
         default_root_dir=str(run),
         plugins=[*instantiate(cfg.trainer.get("plugins") or []), saves],
