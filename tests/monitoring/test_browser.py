@@ -82,27 +82,32 @@ def shown(browser: Chrome, address: str, until: Callable[[str], object], script:
 
 
 def test_hparams_open_on_what_varies_and_on_the_target(browser: Chrome, address: str) -> None:
-    told = shown(browser, f"{address}/#hparams", lambda words: "temperature-2" in words)
+    runs = {"temperature-1/tensorboard/student", "temperature-2/tensorboard/student"}
+    told = shown(browser, f"{address}/#hparams", lambda words: runs <= {*words.split()} and "retention/worst" in words)
     columns = re.search(r"Trial ID Show Metrics (.*?) (temperature-1\S*)", told)
     assert columns is not None, told
     assert columns[1].split()[0] == "temperature"
     assert re.search(r"test/de/accuracy retention/mean retention/worst", columns[1])
     assert "test/en" not in columns[1]
-    assert {"temperature-1/tensorboard/student", "temperature-2/tensorboard/student"} <= set(told.split())
+    assert runs <= set(told.split())
 
 
 def test_dev_curves_of_all_languages_share_a_chart(browser: Chrome, address: str) -> None:
-    told = shown(browser, f"{address}/#custom_scalars", lambda words: "Matches" in words)
-    chart = told[told.index(" accuracy ") :].partition("Matches")[2].partition("Matches")[0]
-    for lang in ("en", "de"):
-        for temperature in (1, 2):
-            assert f"dev/{lang}/accuracy (temperature-{temperature}/tensorboard/student)" in chart
+    runs = [f"temperature-{temperature}/tensorboard/student" for temperature in (1, 2)]
+    wanted = [f"dev/{lang}/accuracy ({run})" for lang in ("en", "de") for run in runs]
+
+    def missing(words: str) -> list[str]:
+        chart = words.partition(" accuracy ")[2].partition("Matches")[2].partition("Matches")[0]
+        return [curve for curve in wanted if curve not in chart]
+
+    told = shown(browser, f"{address}/#custom_scalars", lambda words: not missing(words))
+    assert not missing(told), told
 
 
 def test_confusion_and_front_are_drawn(browser: Chrome, address: str) -> None:
-    told = shown(browser, f"{address}/#images", lambda words: "sweep/pareto" in words)
-    for tag in ("confusion/de", "confusion/en", "sweep/pareto"):
-        assert f"tag: {tag}" in told
+    tags = [f"tag: {tag}" for tag in ("confusion/de", "confusion/en", "sweep/pareto")]
+    told = shown(browser, f"{address}/#images", lambda words: all(tag in words for tag in tags))
+    assert all(tag in told for tag in tags), told
     drawn = shown(browser, f"{address}/#images", lambda widths: widths.count(",") >= 4, PICTURES)
     assert drawn.count(",") >= 4, "two languages of two runs, and the front"
 
@@ -125,7 +130,7 @@ def test_the_projector_shows_vectors_of_teacher_and_student(browser: Chrome, add
     def inside(words: str) -> bool:
         if browser.find_elements(By.TAG_NAME, "iframe"):
             browser.switch_to.frame(browser.find_element(By.TAG_NAME, "iframe"))
-        return bool(re.search(r"Points: \d", words))
+        return bool(re.search(r"Points: \d", words)) and "student:00000" in words
 
     told = shown(browser, f"{address}/#projector", inside)
     browser.switch_to.default_content()
