@@ -46,7 +46,7 @@ def test_stored_and_live_choices_teach_alike(run: Compose, tmp_path: Path) -> No
         cfg = run(*ALIGNED, *short, *exact, f"paths.run={tmp_path / store}")
         check(cfg)
         job = prepare(cfg)
-        teachers = {"teacher": train_teacher(job, "teacher", job.source)}  # type: ignore[arg-type]
+        teachers = {"teacher": train_teacher(job, "teacher", job.source.members["teacher"])}
         rows = pseudo_label_rows(job, teachers)
         outputs = teacher_outputs(job, teachers, rows)
         assert (outputs.live is None) == (store == "true")
