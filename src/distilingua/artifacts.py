@@ -76,7 +76,7 @@ def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
     """The content of some columns of a dataset, row order included."""
     digest = hashlib.sha256()
     for column in columns:
-        digest.update(json.dumps([column, list(rows[column])], ensure_ascii=False, default=str).encode())
+        digest.update(json.dumps([column, rows[column][:]], ensure_ascii=False, default=str).encode())
     return digest.hexdigest()[:16]
 
 

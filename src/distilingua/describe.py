@@ -20,7 +20,7 @@ def describe(cfg: DictConfig) -> None:
     parts = assemble(cfg)
     rows = read_rows(cfg, parts)
     show_data(rows)
-    if not set(rows.labels) >= {label for label in rows.texts["label"] if label}:  # tags, answers, free text
+    if not set(rows.labels) >= {label for label in rows.texts["label"][:] if label}:  # tags, answers, free text
         return
     caps = ambiguity_caps(parts.corpus.load(parts.pair.languages), parts.task.spelling)
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
@@ -42,10 +42,10 @@ def describe(cfg: DictConfig) -> None:
 
 def untaught(rows: Rows) -> dict[str, float]:
     """Per language, the share of test rows whose label occurs in no training row of that language."""
-    truth = dict(zip(rows.texts["id"], rows.texts["label"], strict=True))
-    taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"], rows.train["id"], strict=True)}
+    truth = dict(zip(rows.texts["id"][:], rows.texts["label"][:], strict=True))
+    taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"][:], rows.train["id"][:], strict=True)}
     return {
-        lang: sum((lang, label) not in taught for label in test["label"]) / len(test)
+        lang: sum((lang, label) not in taught for label in test["label"][:]) / len(test)
         for lang, test in rows.test.items()
     }
 

@@ -181,14 +181,19 @@ def test_labels_that_may_not_be_seen_are_minus_100(rows: Rows, task: Any, studen
     assert min(hidden, shown) > 20
 
 
-def test_dev_loaders_keep_order_labels_and_language(rows: Rows, task: Any, student_tokenizer: Any) -> None:
+def test_dev_loaders_keep_labels_and_put_like_lengths_together(rows: Rows, task: Any, student_tokenizer: Any) -> None:
     data = module(rows, task, student_tokenizer, eval_batch_size=4)
     assert data.languages == ["en", "de"]
     for lang, loader in zip(data.languages, data.val_dataloader(), strict=True):
         found = list(loader)
         assert [len(batch["ids"]) for batch in found] == [4, 2]
-        assert [i for batch in found for i in batch["ids"]] == rows.dev[lang]["id"][:]
-        assert [LABELS[n] for batch in found for n in batch["labels"].tolist()] == rows.dev[lang]["label"][:]
+        ids = [i for batch in found for i in batch["ids"]]
+        labels = [LABELS[n] for batch in found for n in batch["labels"].tolist()]
+        assert dict(zip(ids, labels, strict=True)) == dict(
+            zip(rows.dev[lang]["id"][:], rows.dev[lang]["label"][:], strict=True)
+        )
+        lengths = [int(n) for batch in found for n in batch["student"]["attention_mask"].sum(1)]
+        assert lengths == sorted(lengths)
 
 
 def test_sentence_pairs_prefix_and_length(task: TextClassification, student_tokenizer: Any) -> None:

@@ -168,7 +168,7 @@ class Files:
         from datasets import Value
 
         langs, splits, labels = rows["lang"][:], rows["split"][:], rows["label"][:]
-        keys = [group or row_id for group, row_id in zip(rows["group"], rows["id"], strict=True)]
+        keys = [group or row_id for group, row_id in zip(rows["group"][:], rows["id"][:], strict=True)]
         train = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
         drawn = {key for key in train if stable_hash("dev", key) / 2**64 < self.dev_share}
         of_source = [

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from distilingua.artifacts import stable_hash
 from distilingua.corpora import espeak
-from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows
+from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_rows, each_row
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
 from distilingua.extras import check_speech
@@ -79,7 +79,7 @@ class Spoken:
             (lang, split): {} for lang in languages for split in SPLITS
         }
         texts = self.corpus.load(languages)
-        for row in texts.select_columns([name for name in COLUMNS if name in texts.column_names]):
+        for row in each_row(texts, [name for name in COLUMNS if name in texts.column_names]):
             wanted = self.labels is None or row["label"] in self.labels
             if wanted and len(row["text"]) <= self.max_characters and SAYABLE.fullmatch(row["text"]):
                 kept[row["lang"], row["split"]].setdefault(row["text"], (stable_hash(row["id"]), row))

@@ -60,7 +60,7 @@ class Translations:
             if row["group"] and row["text"] and (row["group"] not in best or rank < best[row["group"]][0]):
                 best[row["group"]] = rank, row["text"]
         rows = self.corpus.load(languages)
-        found = [best[group][1] if group in best else "" for group in rows["group"]]
+        found = [best[group][1] if group in best else "" for group in rows["group"][:]]
         langs, splits, blocks = rows["lang"][:], rows["split"][:], rows["block"][:]
         for lang in languages:
             if not any(text for text, here in zip(found, langs, strict=True) if here == lang):

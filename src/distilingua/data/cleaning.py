@@ -90,7 +90,7 @@ class Cleaning:
         heard: set[tuple[str, ...]] = set()  # texts, each with its sound, if it has one
         sounds = rows["audio"][:] if "audio" in rows.column_names else [""] * len(rows)
         langs, splits = rows["lang"][:], rows["split"][:]  # lists: a column is slow to index
-        texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"], rows["text_pair"], strict=True)]
+        texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"][:], rows["text_pair"][:], strict=True)]
         order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
         turn = {lang: n for n, lang in enumerate(dict.fromkeys(langs))}
         # who comes first keeps a text: what is judged before what is trained on, earlier languages before later ones

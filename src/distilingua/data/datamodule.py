@@ -115,7 +115,8 @@ class MultilingualDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         self.train_rows = self._examples(self.train)
-        self.dev_rows = {lang: self._examples(rows) for lang, rows in self.dev.items()}
+        # like lengths together: judging does not ask for an order, and short rows are not padded to the longest
+        self.dev_rows = {lang: sorted(self._examples(rows), key=length_of) for lang, rows in self.dev.items()}
 
     def _examples(self, rows: Dataset) -> list[dict[str, Any]]:
         encoded = self.encoder(rows, self.cache)

@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset, Features, List, Value
 
 from distilingua.artifacts import stable_hash
+from distilingua.corpora.schema import each_row
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 
@@ -122,7 +123,7 @@ def pair_rows(
     """
     train = [
         row
-        for row in rows.select_columns(["id", "lang", "split", "label", "group", "block", "spans"])
+        for row in each_row(rows, ["id", "lang", "split", "label", "group", "block", "spans"])
         if row["split"] in ("train", "parallel")
     ]
     through_partners = [langs for langs, through in members or [(teacher_languages, True)] if through]
@@ -137,7 +138,7 @@ def pair_rows(
     # source text that means the same, whether or not a teacher may read it in a row's place
     trained_on = {row[readings.key] for row in train if row["lang"] == pair.source}
     carrying = {row[readings.key] for row in train if row["lang"] == pair.source and row["spans"]}
-    known = {key for key, lang in zip(rows[readings.key], rows["lang"], strict=True) if lang == pair.source}
+    known = {key for key, lang in zip(rows[readings.key][:], rows["lang"][:], strict=True) if lang == pair.source}
     without_partner: Counter[str] = Counter()
     withheld: dict[str, Counter[str]] = defaultdict(Counter)
     for row in train:
@@ -185,23 +186,22 @@ def pair_rows(
             )
 
     def changed(changes: dict[str, dict[str, Any]]) -> Dataset:
-        columns = rows.select([i for i, row_id in enumerate(rows["id"]) if row_id in changes])[:]
+        columns = rows.select([i for i, row_id in enumerate(rows["id"][:]) if row_id in changes])[:]
         for name in ("label", "teacher_rows"):
             columns[name] = [changes[row_id][name] for row_id in columns["id"]]
         return Dataset.from_dict(columns, Features({**rows.features, "teacher_rows": List(Value("string"))}))
 
     paired = changed(changes)
+    langs = paired["lang"][:]
     nothing = {"label": "", "teacher_rows": []}
     unread = {row["id"]: nothing for row in train if row["lang"] != pair.source and row["id"] not in changes}
     return (
         paired,
         changed(unread),
         PairingReport(
-            rows=dict(Counter(paired["lang"])),
-            labelled=dict(Counter(lang for lang, label in zip(paired["lang"], paired["label"], strict=True) if label)),
-            with_teacher=dict(
-                Counter(lang for lang, t in zip(paired["lang"], paired["teacher_rows"], strict=True) if t)
-            ),
+            rows=dict(Counter(langs)),
+            labelled=dict(Counter(lang for lang, label in zip(langs, paired["label"][:], strict=True) if label)),
+            with_teacher=dict(Counter(lang for lang, t in zip(langs, paired["teacher_rows"][:], strict=True) if t)),
             without_partner=dict(without_partner),
             withheld={lang: dict(reasons) for lang, reasons in withheld.items() if reasons},
         ),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from datasets import Dataset, List, Value
 
-from distilingua.corpora.schema import Corpus, notes_of
+from distilingua.corpora.schema import Corpus, each_row, notes_of
 from distilingua.corpora.words import parsed
 from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
@@ -66,7 +66,7 @@ def load_rows(
     texts = _spelt(texts, task, cleaning_report)  # before classes are counted, or "bad " would be one
     cleaning_report.notes += notes_of(corpus)
     texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
-    repeated = [row_id for row_id, n in Counter(texts["id"]).items() if n > 1]
+    repeated = [row_id for row_id, n in Counter(texts["id"][:]).items() if n > 1]
     if repeated:
         raise UserError(
             f"corpus: the id {repeated[0]!r} stands for {Counter(texts['id'])[repeated[0]]} rows. Soft labels are "
@@ -110,12 +110,12 @@ def load_rows(
     # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
     # are text that it has not learnt
     dev = held_out("dev")
-    unlabelled = texts.select_columns(["id", "lang", "split", "group", "block", "spans"])
-    readings = Readings((row for row in unlabelled if row["split"] in ("parallel", "dev")), pair, pointing)
+    known = ("id", "lang", "split", "group", "block", "spans")  # no label
+    readings = Readings((row for row in each_row(texts, known) if row["split"] in ("parallel", "dev")), pair, pointing)
     for lang, rows in dev.items():
         dev[lang] = rows.add_column(
             "teacher_rows",
-            [readings(row, teacher_languages, members) for row in rows.select_columns(unlabelled.column_names)],
+            [readings(row, teacher_languages, members) for row in each_row(rows, known)],
             feature=List(Value("string")),
         )
     return Rows(train, unpaired, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
@@ -151,7 +151,7 @@ def _sound(texts: Dataset, task: Task, report: CleaningReport, skip: bool) -> Da
     """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
     kept = []
     columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", "spans", *task.reads])
-    for n, row in enumerate(texts.select_columns(list(columns))):
+    for n, row in enumerate(each_row(texts, columns)):
         problem = task.problem(row)
         if problem is None and task.points_into:
             problem = _bad_spans(row)

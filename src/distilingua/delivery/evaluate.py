@@ -116,7 +116,7 @@ def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
     if not task.labels or task.backbone == "speech encoder":  # its characters are counted, not matched
         return
     known = set(task.labels)
-    unknown = sorted({name for part in rows.values() for name in task.classes(part["label"]) if name not in known})
+    unknown = sorted({name for part in rows.values() for name in task.classes(part["label"][:]) if name not in known})
     if unknown:
         raise UserError(
             f"{given}: it does not know {listed(unknown)}, which the corpus has; its classes are "

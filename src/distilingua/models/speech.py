@@ -161,7 +161,7 @@ class SpeechScratch:
         """The alphabet given, or that of the visible labels of `rows`."""
         from distilingua.tasks.transcripts import characters
 
-        alphabet = list(self.alphabet or characters(label for label in rows["label"] if label))
+        alphabet = list(self.alphabet or characters(label for label in rows["label"][:] if label))
         recipe = {"alphabet": alphabet, "sound": self.sound, "mels": self.mels, "frame_ms": self.frame_ms}
 
         def build(folder: Path) -> None:

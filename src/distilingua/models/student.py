@@ -69,7 +69,7 @@ class OwnVocabulary:
         }
 
         def build(folder: Path) -> None:
-            texts = (text for column in self.spells for text in rows[column] if text)
+            texts = (text for column in self.spells for text in rows[column][:] if text)
             self.train_tokenizer(texts).save_pretrained(folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
@@ -241,7 +241,7 @@ class Pretrained:
         from distilingua.models.trimming import trim_tokenizer
 
         def build(folder: Path) -> None:
-            texts = [self.prefix + text for text in rows["text"]] + [text for text in rows["text_pair"] if text]
+            texts = [self.prefix + text for text in rows["text"][:]] + [text for text in rows["text_pair"][:] if text]
             trim_tokenizer(self._tokenizer, texts, folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))

@@ -63,7 +63,7 @@ class MultiLabel(TextClassification):
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         """Per row 1 for every class that it has, else 0; (1, classes)."""
         found = torch.full((len(rows), 1, len(self.labels)), IGNORE_INDEX)
-        for n, label in enumerate(rows["label"]):
+        for n, label in enumerate(rows["label"][:]):
             if label:
                 found[n] = 0
                 found[n, 0, [self._index[name] for name in names_of(label)]] = 1

@@ -193,7 +193,7 @@ class QuestionAnswering(WithoutClasses):
         """Start and end of the first answer, as numbers of positions; 0 and 0 where there is none."""
         return [
             torch.tensor(first_and_last(label, context))
-            for label, context in zip(rows["label"], rows["text_pair"], strict=True)
+            for label, context in zip(rows["label"][:], rows["text_pair"][:], strict=True)
         ]
 
     def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
@@ -273,7 +273,7 @@ class QuestionAnswering(WithoutClasses):
         """F1 over words and exact match, as SQuAD and MLQA define them, the best over a row's answers."""
         told = [self.decode(answer, row, e, tokenizer) for answer, row, e in zip(answers, rows, encoded, strict=True)]
         scores: dict[str, list[float]] = {"f1": [], "exact": []}
-        for said, label, lang in zip(told, rows["label"], rows["lang"], strict=True):
+        for said, label, lang in zip(told, rows["label"][:], rows["lang"][:], strict=True):
             truths = [answer["text"] for answer in json.loads(label)] or [""]
             scores["f1"].append(max(token_f1(said, truth, lang) for truth in truths))
             scores["exact"].append(max(exact_match(said, truth, lang) for truth in truths))

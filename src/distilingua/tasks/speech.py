@@ -202,7 +202,7 @@ class SpeechRecognition(WithoutClasses):
         Raises:
             UserError: such a character is not rare.
         """
-        texts = [normal(label) for label in rows["label"]]
+        texts = [normal(label) for label in rows["label"][:]]
         counts = Counter("".join(texts))
         missing = [c for c, n in counts.most_common() if c not in self._index and n > RARE * counts.total()]
         if missing:
@@ -260,7 +260,7 @@ class SpeechRecognition(WithoutClasses):
         self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         told = [best_path(answer, self.labels) for answer in answers]
-        return errors([normal(label) for label in rows["label"]], told), told
+        return errors([normal(label) for label in rows["label"][:]], told), told
 
 
 def closest(frames: int, wanted: int) -> list[int]:

@@ -91,7 +91,7 @@ class TextClassification(Task):
         return [{"input_ids": ids} for ids in piece_ids(tokenizer, texts, pairs, self.max_length)]
 
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        return [torch.tensor([self._index[label] if label else IGNORE_INDEX]) for label in rows["label"]]
+        return [torch.tensor([self._index[label] if label else IGNORE_INDEX]) for label in rows["label"][:]]
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return self.labels[int(answer[0].argmax())]

@@ -94,7 +94,7 @@ class TokenClassification(Task):
     def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
         return [
             torch.tensor([self._index[tag] for tag in label.split()] if label else [IGNORE_INDEX] * len(e["at"]))
-            for label, e in zip(rows["label"], encoded, strict=True)
+            for label, e in zip(rows["label"][:], encoded, strict=True)
         ]
 
     def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:

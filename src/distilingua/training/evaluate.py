@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 
+from distilingua.corpora.schema import each_row
 from distilingua.data.pairing import Readings
 from distilingua.tasks.task import Evaluation
 from distilingua.training.inference import AnyPredictor, Predictions
@@ -57,8 +58,8 @@ def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Jud
     scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
     return Judged(
         {metric: round(value, 4) for metric, value in scores.items()},
-        [title(row) for row in rows.select_columns(["text", "text_pair"])],
-        [task.show(label) for label in rows["label"]],
+        [title(row) for row in each_row(rows, ["text", "text_pair"])],
+        [task.show(label) for label in rows["label"][:]],
         predicted,
         found.probabilities,
         found,
@@ -264,13 +265,13 @@ def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> Aligned:
     if reads is None or rows["lang"][0] in reads or task.backbone == "speech encoder":  # a sound aligns with none
         return {}
     known = ["id", "lang", "split", "text", "text_pair", "group", "block", "spans"]
-    readings = Readings(job.rows.texts.select_columns(known), job.pair, bool(task.points_into))
-    read = {n: ids[0] for n, row in enumerate(rows.select_columns(known)) if (ids := readings(row, reads))}
+    readings = Readings(each_row(job.rows.texts, known), job.pair, bool(task.points_into))
+    read = {n: ids[0] for n, row in enumerate(each_row(rows, known)) if (ids := readings(row, reads))}
     if not read:
         return {}
     texts = with_ids(job.rows.texts, set(read.values()))
     found = teacher.predict(texts, "The teacher on aligned text")
-    answers = dict(zip(texts["id"], zip(texts.to_list(), *found, strict=True), strict=True))
+    answers = dict(zip(texts["id"][:], zip(texts.to_list(), *found, strict=True), strict=True))
     told = {}
     for n, row_id in read.items():
         source, answer, probability, encoded = answers[row_id]

@@ -164,7 +164,7 @@ class Predictor:
         Raises:
             NumberError: one of them is none.
         """
-        with named(title, rows["id"]):
+        with named(title, rows["id"][:]):
             return self.answers(self.encoder(rows, cache=None), title)
 
     def answers(self, encoded: list[Encoded], title: str) -> Predictions:

@@ -55,7 +55,7 @@ def prepare(cfg: DictConfig) -> Job:
     rows, task = read_rows(cfg, parts), parts.task
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))
-    task.fit_labels(rows.labels, (label for label in rows.train["label"] if label))
+    task.fit_labels(rows.labels, (label for label in rows.train["label"][:] if label))
     encoder = Encoder(task, parts.student.tokenizer(rows.train, cache), parts.student.prefix)
     teachers = {name: teacher_encoder(parts, source, rows.train, cache) for name, source in members.items()}
     return Job(**vars(parts), cfg=cfg, rows=rows, encoder=encoder, teachers=teachers)
@@ -127,11 +127,11 @@ def without_taught(rows: Dataset, sources: Iterable[TeacherSource], source_langu
 def asked(rows: Rows) -> Dataset:
     """The texts that teachers read in place of training and dev rows, or as they are."""
     parts = (rows.train, *rows.dev.values())
-    return with_ids(rows.texts, {i for part in parts for read in part["teacher_rows"] for i in read})
+    return with_ids(rows.texts, {i for part in parts for read in part["teacher_rows"][:] for i in read})
 
 
 def with_ids(texts: Dataset, ids: Collection[str]) -> Dataset:
-    return texts.select([n for n, row_id in enumerate(texts["id"]) if row_id in ids])
+    return texts.select([n for n, row_id in enumerate(texts["id"][:]) if row_id in ids])
 
 
 def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
@@ -139,7 +139,7 @@ def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
 
 
 def labelled(rows: Dataset) -> Dataset:
-    return rows.select([i for i, label in enumerate(rows["label"]) if label])
+    return rows.select([i for i, label in enumerate(rows["label"][:]) if label])
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------

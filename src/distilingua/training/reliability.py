@@ -74,7 +74,7 @@ def tally(task: Task, told: Sequence[str], rows: Dataset) -> Tally | None:
 
 @tally.register
 def _(task: TextClassification, told: Sequence[str], rows: Dataset) -> Tally:
-    right = np.array([a == b for a, b in zip(told, rows["label"], strict=True)], dtype=bool)
+    right = np.array([a == b for a, b in zip(told, rows["label"][:], strict=True)], dtype=bool)
     return Tally(np.stack([right, np.ones(len(right))], axis=1), ratio, right)
 
 
@@ -83,7 +83,7 @@ def _(task: MultiLabel, told: Sequence[str], rows: Dataset) -> Tally:
     """F1 of every class is of its right, its wrongly given and its missed rows; their mean is the score."""
     number = {name: n for n, name in enumerate(task.labels)}
     marks = np.zeros((2, len(told), len(number)))
-    for n, pair in enumerate(zip(told, rows["label"], strict=True)):
+    for n, pair in enumerate(zip(told, rows["label"][:], strict=True)):
         for which, label in enumerate(pair):
             marks[which, n, [number[name] for name in names_of(label)]] = 1
     said, true = marks
@@ -94,7 +94,7 @@ def _(task: MultiLabel, told: Sequence[str], rows: Dataset) -> Tally:
 @tally.register
 def _(task: TokenClassification, told: Sequence[str], rows: Dataset) -> Tally:
     counts = []
-    for guess, truth in zip(told, rows["label"], strict=True):
+    for guess, truth in zip(told, rows["label"][:], strict=True):
         found, there = set(entities(guess.split())), set(entities(truth.split()))
         counts.append([2 * len(found & there), len(found) + len(there)])
     return Tally(np.array(counts, dtype=float), ratio, np.array([a == b for a, b in counts], dtype=bool))
@@ -105,7 +105,7 @@ def _(task: QuestionAnswering, told: Sequence[str], rows: Dataset) -> Tally:
     from distilingua.tasks.answers import token_f1
 
     scores = []
-    for said, label, lang in zip(told, rows["label"], rows["lang"], strict=True):
+    for said, label, lang in zip(told, rows["label"][:], rows["lang"][:], strict=True):
         scores.append(max(token_f1(said, truth, lang) for truth in [a["text"] for a in json.loads(label)] or [""]))
     counts = np.stack([np.array(scores), np.ones(len(scores))], axis=1)
     return Tally(counts, ratio, counts[:, 0] == 1)
@@ -117,7 +117,7 @@ def _(task: SpeechRecognition, told: Sequence[str], rows: Dataset) -> Tally:
     from distilingua.tasks.transcripts import normal
 
     counts = []
-    for heard, label in zip(told, rows["label"], strict=True):
+    for heard, label in zip(told, rows["label"][:], strict=True):
         found = speech_package("jiwer").process_words(normal(label), heard)
         wrong = found.substitutions + found.deletions + found.insertions
         words = found.substitutions + found.deletions + found.hits
@@ -132,11 +132,11 @@ def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
 
     scorer = BLEU(tokenize=task.tokenize, effective_order=False)
     counts = []
-    for said, label in zip(told, rows["label"], strict=True):
+    for said, label in zip(told, rows["label"][:], strict=True):
         found = scorer.corpus_score([said], [[label]])  # `sentence_score` warns that smoothing is off
         counts.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
 
-    right = np.array([a == b for a, b in zip(told, rows["label"], strict=True)], dtype=bool)
+    right = np.array([a == b for a, b in zip(told, rows["label"][:], strict=True)], dtype=bool)
     return Tally(np.array(counts, dtype=float), bleu, right)
 
 
@@ -146,8 +146,8 @@ def _(task: Translation, told: Sequence[str], rows: Dataset) -> Tally:
 def groups_of(task: Task, rows: Dataset) -> list[str]:
     """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
     the context that questions are asked about; else every row for itself."""
-    alone = rows["text_pair"] if list(task.points_into) == ["text_pair"] else rows["id"]
-    return [cluster or own for cluster, own in zip(rows["cluster"], alone, strict=True)]
+    alone = rows["text_pair"][:] if list(task.points_into) == ["text_pair"] else rows["id"][:]
+    return [cluster or own for cluster, own in zip(rows["cluster"][:], alone, strict=True)]
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def worst_class(task: Task, told: Sequence[str], rows: Dataset) -> dict[str, Any
     if not isinstance(task, TextClassification) or isinstance(task, MultiLabel):
         return None
     hits: dict[str, list[bool]] = defaultdict(list)
-    for guess, truth in zip(told, rows["label"], strict=True):
+    for guess, truth in zip(told, rows["label"][:], strict=True):
         hits[truth].append(guess == truth)
     recall = {name: sum(found) / len(found) for name, found in hits.items() if len(found) >= FEWEST}
     if not recall:
@@ -273,7 +273,7 @@ def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -
 
         return {name: text(name) for name in names}
 
-    return rows.map(changed, desc="Disturbing")
+    return Dataset.from_list([{**row, **changed(row)} for row in rows.to_list()], features=rows.features)
 
 
 def sampled(task: Task, rows: Dataset) -> list[int] | None:
@@ -281,7 +281,7 @@ def sampled(task: Task, rows: Dataset) -> list[int] | None:
     would take as long as judging the student three times more."""
     if task.backbone != "encoder-decoder":
         return None
-    lots = [stable_hash("sampled", row_id) for row_id in rows["id"]]
+    lots = [stable_hash("sampled", row_id) for row_id in rows["id"][:]]
     return sorted(sorted(range(len(lots)), key=lambda n: lots[n])[:SAMPLE])
 
 

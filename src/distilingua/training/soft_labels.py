@@ -198,7 +198,7 @@ def store_soft_labels(
     def build(folder: Path, part: slice) -> None:
         own = range(len(encoded))[part]
         with _numbered(own):
-            ask(folder, [encoded[n] for n in own], [rows["id"][n] for n in own])
+            ask(folder, [encoded[n] for n in own], rows["id"][part])
 
     def ask(folder: Path, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
         counts = [task.positions(row) for row in encoded]

@@ -152,13 +152,13 @@ def read_right(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     stored, task = outputs.stored, job.task
     if stored is None or task.backbone != "encoder":  # where a label is a text, no position has a true class
         return {}
-    truth = dict(zip(job.rows.texts["id"], job.rows.texts["label"], strict=True))
+    truth = dict(zip(job.rows.texts["id"][:], job.rows.texts["label"][:], strict=True))
     marks = zip(job.rows.train["id"][:], job.rows.train["teacher_rows"][:], strict=True)
     rows = job.rows.train.select([i for i, (row_id, read) in enumerate(marks) if read and truth[row_id]])
-    rows = with_labels(rows, [truth[row_id] for row_id in rows["id"]])
+    rows = with_labels(rows, [truth[row_id] for row_id in rows["id"][:]])
     encoded = job.encoder(rows, job.cache)
     right: dict[str, list[Tensor]] = {}
-    for row, e, target in zip(rows, encoded, task.targets(rows, encoded), strict=True):
+    for row, e, target in zip(rows.to_list(), encoded, task.targets(rows, encoded), strict=True):
         agree = task.agree(torch.from_numpy(stored({**row, **e})), target)
         seen = (target != IGNORE_INDEX).view(len(agree), -1).all(-1)
         right.setdefault(row["lang"], []).append(agree[seen].float())

@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
 from distilingua.console import console
+from distilingua.corpora.schema import each_row
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
@@ -61,7 +62,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
     }
 
     def build(folder: Path) -> None:
-        langs = ", ".join(dict.fromkeys(train_rows["lang"]))
+        langs = ", ".join(dict.fromkeys(train_rows["lang"][:]))
         console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
         seed_everything(seed, workers=True, verbose=False)
         if source.scratch:
@@ -96,9 +97,12 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
 def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:
     """What a teacher learns from: the source's visible labels, and the training labels of any language it is given."""
     assert source.fine_tune is not None
-    own = labelled(job.rows.train).filter(lambda row: row["lang"] == job.pair.source).remove_columns("teacher_rows")
+    own = labelled(job.rows.train).remove_columns("teacher_rows")
+    own = own.select([n for n, lang in enumerate(own["lang"][:]) if lang == job.pair.source])
     others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
-    more = labelled(job.rows.texts).filter(lambda row: row["split"] == "train" and row["lang"] in others)
+    more = labelled(job.rows.texts)
+    marks = enumerate(zip(more["lang"][:], more["split"][:], strict=True))
+    more = more.select([n for n, (lang, split) in marks if lang in others and split == "train"])
     return concatenate_datasets([own, more]) if others else own
 
 
@@ -118,7 +122,7 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     if not task.pseudo_labels:
         return expand_by_label(rows) if "label" in task.reads else rows
     ((name, predictor),) = teachers.items()  # answers of several are no labels, see checks.py
-    wanted = {r["teacher_rows"][0] for r in rows.train.select_columns(["label", "teacher_rows"]) if not r["label"]}
+    wanted = {r["teacher_rows"][0] for r in each_row(rows.train, ["label", "teacher_rows"]) if not r["label"]}
     texts = with_ids(rows.texts, wanted)
     texts = with_labels(texts, [""] * len(texts))
     assert isinstance(predictor, Predictor)
@@ -156,7 +160,7 @@ def expand_by_label(rows: Rows) -> Rows:
     Returns:
         New rows, with these texts, and `teacher_rows` of train and dev that name them.
     """
-    number = {row_id: n for n, row_id in enumerate(rows.texts["id"])}
+    number = {row_id: n for n, row_id in enumerate(rows.texts["id"][:])}
     along: dict[str, tuple[int, str]] = {}
 
     def renamed(part: Dataset) -> Dataset:
@@ -201,7 +205,7 @@ def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) 
     source, task = job.source, job.task
     if not job.objective.compares:
         return TeacherOutputs()
-    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"]]
+    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"][:]]
     columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
     stores: list[Store] = []
     recipes = []
@@ -211,7 +215,7 @@ def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) 
         encoded = encoder(texts, job.cache)
         if member.store is False:
             assert isinstance(predictor, Predictor)
-            tokens = dict(zip(texts["id"], encoded, strict=True))
+            tokens = dict(zip(texts["id"][:], encoded, strict=True))
             frozen = FrozenTeacher(predictor.model, job.objective.needs, member.pooling)
             recipe = answer_recipe(job, name, predictor, texts)
             live = LiveTeacher(frozen, encoder, tokens)
@@ -219,7 +223,7 @@ def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) 
         recipes.append(answer_recipe(job, name, predictor, texts))
         pooling = member.pooling if "vector" in job.objective.needs else None
         options = member.store_dtype, member.store_top_k, pooling
-        with named(f"Soft labels of {name}", texts["id"]):
+        with named(f"Soft labels of {name}", texts["id"][:]):
             stores.append(store_soft_labels(job.cache, recipes[-1], predictor, task, texts, encoded, *options))
         predictor.release()
     read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
@@ -233,7 +237,7 @@ def alignment(job: Job, encoder: Encoder, texts: Dataset) -> Alignment | None:
     own = job.encoder.tokenizer
     if job.task.backbone != "encoder-decoder" or own.get_vocab() == encoder.tokenizer.get_vocab():
         return None
-    return Alignment(own, encoder.tokenizer, dict(zip(texts["id"], encoder(texts, job.cache), strict=True)))
+    return Alignment(own, encoder.tokenizer, dict(zip(texts["id"][:], encoder(texts, job.cache), strict=True)))
 
 
 def member_weights(source: Ensemble) -> list[float]:

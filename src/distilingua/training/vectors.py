@@ -24,7 +24,7 @@ def sentence_vectors(job: Job, teacher: AnyPredictor, student: AnyPredictor) -> 
         return {}
     pooling = next(iter(members.values())).pooling
     parts = [rows.select(range(min(MOST, len(rows)))) for rows in job.rows.dev.values()]
-    read = {row_id for rows in parts for ids in rows["teacher_rows"] for row_id in ids[:1]}
+    read = {row_id for rows in parts for ids in rows["teacher_rows"][:] for row_id in ids[:1]}
     texts = with_ids(job.rows.texts, read)
     own = [_vectors(student, rows, pooling) for rows in parts]
     return {
@@ -38,6 +38,6 @@ def _vectors(model: AnyPredictor, rows: Dataset, pooling: str) -> Found:
     for numbers, _, batch in model.cells(model.encoder(rows, cache=None), "", pooling=pooling):
         assert batch is not None  # a way of pooling was named
         vectors |= dict(zip(numbers, batch.float(), strict=True))
-    columns = zip(rows["lang"], rows["label"], rows["text"], strict=True)
+    columns = zip(rows["lang"][:], rows["label"][:], rows["text"][:], strict=True)
     sentences = [[" ".join(str(cell).split()) for cell in cells] for cells in columns]
     return torch.stack([vectors[n] for n in range(len(rows))]).numpy(), sentences
