@@ -76,6 +76,7 @@ FAULTS = [  # overrides, how, batch (an epoch has 22, or what is set), exit code
 UNSTOPPED: dict[tuple[str, ...], tuple[int, dict[str, torch.Tensor]]] = {}  # steps and weights, trained once for all
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("overrides", "how", "batch", "code", "saved"), FAULTS)
 def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     next_run, tmp_path: Path, overrides: list[str], how: str, batch: int, code: int | None, saved: int

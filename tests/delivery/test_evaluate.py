@@ -118,6 +118,7 @@ def test_what_is_no_model_is_refused_at_once(finished_run: Path, tmp_path: Path)
         (f"{tmp_path}/begun",): "this run has no student/ yet. Finish it: distilingua resume",
         (str(finished_run), str(finished_run)): "is named twice",
         (str(finished_run), "pair.targets=de"): "Give a list: pair.targets=[de]",
+        (str(finished_run), "task=slots"): "it was trained for task=intent, and task=slots needs another head",
     }
     all_refused("evaluate", told, tmp_path)
 

@@ -247,9 +247,9 @@ def hearing(kept: Path) -> tuple[Any, Encoder, Dataset]:
 @pytest.mark.parametrize(
     ("kind", "form"),
     [
-        pytest.param(kind, form, id=f"{kind}-{type(form).__name__}")
+        pytest.param(kind, form, id=f"{kind}-{type(form).__name__}", marks=marks)
         for kind in kinds()
-        for form in (Hub(), Onnx("onnx/model.onnx"))
+        for form, marks in ((Hub(), ()), (Onnx("onnx/model.onnx"), pytest.mark.long))
         if kind != "translation" or isinstance(form, Hub)  # see below
     ],
 )

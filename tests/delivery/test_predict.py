@@ -318,6 +318,7 @@ def test_bad_rows_are_named_by_number_and_kept(
     assert b"\xff\xfe,4,," in (tmp_path / "out.csv").read_bytes()
 
 
+@pytest.mark.long
 def test_the_first_answers_come_before_the_last_texts_are_there(finished_run: Path, tmp_path: Path) -> None:
     command = [SCRIPT, "predict", str(finished_run)]
     with subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdin=-1, stdout=-1, text=True) as job:

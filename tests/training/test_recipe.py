@@ -42,6 +42,7 @@ def test_a_store_holds_the_vectors_that_the_teacher_makes(next_run, pooling: str
     assert stored.vector_width == 32
 
 
+@pytest.mark.long
 def test_stored_vectors_train_as_a_live_teacher_does(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     found = {}
     for store in ("true", "false"):

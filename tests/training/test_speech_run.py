@@ -76,6 +76,7 @@ def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: C
     assert processor.batch_decode(logits.argmax(-1)[None])[0].split() == best_path(logits, classes).split()
 
 
+@pytest.mark.long
 def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(
     speech_run: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +110,7 @@ def test_direct_transfer_and_a_strict_threshold_need_no_pseudo_label(speech_run:
     assert train(cfg)["models"].keys() == {"direct", "student"}
 
 
+@pytest.mark.long
 def test_a_student_that_hears_the_waveform_trains(speech_run: Compose) -> None:
     wave = ("student.sound=waveform", "student.frame_ms=40", "student.mels=24", "student.kernel=7")
     cfg = speech_run(*wave, "training.epochs=1", "teacher.fine_tune.epochs=1", "task.pseudo_labels=false")
@@ -138,6 +140,7 @@ def test_what_cannot_work_is_refused_before_anything_loads(
         check(compose_run("experiment=speech", *overrides))
 
 
+@pytest.mark.long
 def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_run: Compose) -> None:
     from distilingua.training.job import dry_run, prepare
 

@@ -104,6 +104,7 @@ def test_a_second_run_reuses_teacher_and_baseline_and_repeats_the_result(finishe
     assert len(list((Path(beside.paths.cache) / "teachers").glob("*/config.json"))) == 1
 
 
+@pytest.mark.long
 def test_another_seed_is_another_teacher(beside: DictConfig) -> None:
     beside.seed = 2
     job = prepare(beside)

@@ -21,7 +21,7 @@ from distilingua.errors import UserError
 from distilingua.training.teacher import expand_by_label
 from distilingua.training.train import train
 from tests.conftest import Compose
-from tests.tasks.test_token_classification import FewIntents
+from tests.small_jobs import FewIntents
 
 WORDS = {
     "en": ["lamp", "radio", "door", "window", "heater", "fan"],
@@ -87,6 +87,7 @@ def bleu(metrics: dict, model: str, lang: str) -> float:
     return metrics["models"][model]["languages"][lang]["bleu"]
 
 
+@pytest.mark.long
 def test_the_teacher_s_text_and_its_choices_carry_translation_to_another_language(run: Compose) -> None:
     cfg = run()
     check(cfg)

