@@ -24,7 +24,7 @@ from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.sweep import SWEEP, varied_in
 from distilingua.monitoring.tables import results_table
-from tests.processes import HANGS, SCRIPT, launch, run
+from tests.processes import HANGS, SCRIPT, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------
 
@@ -111,7 +111,7 @@ def quoted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproce
             ]
             (data / lang / f"{split}.csv").write_text("\n".join(["text,label", *lines]), "utf-8")
     typed = ["corpus=files", "corpus.path='my data (v2)'", "objective=direct", "student=nano", "training.epochs=1"]
-    return folder, launch("train", *typed, "student.vocabulary=100", folder=folder)
+    return folder, run("train", *typed, "student.vocabulary=100", folder=folder)
 
 
 @pytest.mark.long

@@ -81,7 +81,13 @@ UNSTOPPED: dict[tuple[str, ...], tuple[int, dict[str, torch.Tensor]]] = {}  # st
 def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     next_run, tmp_path: Path, overrides: list[str], how: str, batch: int, code: int | None, saved: int
 ) -> None:
-    cfg = next_run("+trainer.limit_train_batches=1.0", "training.epochs=3", "student.dropout=0.2", *overrides)
+    cfg = next_run(
+        "+trainer.limit_train_batches=1.0",
+        "training.epochs=3",
+        "student.dropout=0.2",
+        "training.batch_size=16",
+        *overrides,
+    )
     parts = Parts(cfg)
     if tuple(overrides) not in UNSTOPPED:
         module, data = parts.module(store=True)
@@ -250,7 +256,7 @@ def test_an_empty_file_of_overrides_is_not_no_overrides(tmp_path: Path, place: s
 
 
 def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = next_run("training.epochs=2")
+    cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     fit(cfg, "whole", module, data, passes(2))
@@ -309,7 +315,7 @@ def test_a_learning_rate_too_high_stops_the_run(tiny_run) -> None:  # type: igno
 
 
 def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkpoint(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = next_run("training.epochs=2")
+    cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
     fit(cfg, "whole", module, data, passes(2))

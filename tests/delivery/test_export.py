@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from filelock import FileLock
 from huggingface_hub import ModelCard
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertForTokenClassification, pipeline
 
@@ -42,22 +43,24 @@ EIGHT_BITS = ("onnx_int8", "web")
 FORMATS = sorted(path.stem for path in (conf_folder() / "format").glob("*.yaml"))
 
 
-@pytest.fixture(scope="module")
-def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """In every format that has a YAML."""
-    folder = tmp_path_factory.mktemp("exported")
+@pytest.fixture(scope="session")
+def exported(finished_run: Path, kept: Path) -> Path:
+    """In every format that has a YAML; nobody writes to it."""
+    folder = kept / "exported"
     options = [
         f"format=[{','.join(FORMATS)}]",
         "format.web.assets=cdn",  # which needs no npm; the other way is tested in a browser
         "sentences=4",
         "temperature=true",
-        f"hydra.run.dir={folder / 'out'}",
+        f"hydra.run.dir={folder}",
         "license=mit",
     ]
-    answer = run("export", str(finished_run), *options, folder=folder)
-    assert answer.returncode == 0, answer.stderr
-    assert "logit" in answer.stdout
-    return folder / "out"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "export.json").exists():
+            answer = run("export", str(finished_run), *options, folder=kept)
+            assert answer.returncode == 0, answer.stderr
+            assert "logit" in answer.stdout
+    return folder
 
 
 def test_every_artefact_is_judged_beside_teacher_and_student(exported: Path, finished_run: Path) -> None:

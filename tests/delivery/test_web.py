@@ -112,7 +112,7 @@ def test_what_cannot_be_a_page_is_told_at_once(finished_run: Path, tmp_path: Pat
         (own, *options, "format.web.assets=disk"): "format.web.assets=disk is not known. Choose one of: npm, cdn.",
         (own, *options, "format.web.teacher=maybe"): "format.web.teacher=maybe: expected true or false.",
         (own, *options, "~format.web.versions.onnxruntime-web"): "format.web.versions: name @huggingface/transformers",
-        (own, *options, "task=slots"): "task=slots gives none for a text",
+        (own, *options, "task=slots"): "it was trained for task=intent, and task=slots needs another head",
         (f"{own}/checkpoints", *options): "holds no model",
     }
     all_refused("export", told, tmp_path)

@@ -69,7 +69,8 @@ def two_tasks(tiny_run, files_corpus: Path) -> DictConfig:  # type: ignore[no-un
             polite = row["text"].startswith(("please", "bitte"))
             row["kind"] = "request" if polite else "order" if row["text"][0] in "tj" else "note"
         file.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), "utf-8")
-    cfg = tiny_run("corpus.columns.block=null")
+    small = [f"{part}.batch_size=16" for part in ("training", "teacher.fine_tune")]
+    cfg = tiny_run("corpus.columns.block=null", *small, "optimizer.lr=2e-3", "teacher.fine_tune.lr=2e-3")
     OmegaConf.set_struct(cfg, False)
     named = {}
     for name, column in (("about", "label"), ("kind", "kind")):
