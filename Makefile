@@ -1,5 +1,5 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
-# make test-long: whole jobs of every task, and commands that are killed, raced and resumed.
+# make test-long: whole jobs of every task, what is exported of them, and commands that are killed, raced and resumed.
 # make test-fuzz: 10,000 damaged corpora, where make test has 2,100.
 # make test-docs: notebooks, recipes, a renamed clone and an installed wheel, each run as a reader would.
 # make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.

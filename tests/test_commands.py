@@ -137,6 +137,7 @@ def test_a_folder_with_any_signs_resumes(tmp_path: Path) -> None:
     assert [override.value() for override in typed] == ["my data (v2)", 2]
 
 
+@pytest.mark.long
 def test_the_printed_folder_can_be_pasted(quoted_run: Any) -> None:
     folder, first = quoted_run
     printed = re.search(r"the student is in (.*)\.$", first.stdout.strip().splitlines()[-1])
@@ -147,6 +148,7 @@ def test_the_printed_folder_can_be_pasted(quoted_run: Any) -> None:
     assert shlex.split(made[1]) == [made[1]]
 
 
+@pytest.mark.long
 def test_the_log_holds_what_was_printed(quoted_run: Any) -> None:
     folder, first = quoted_run
     (log,) = folder.glob("outputs/*/*/train.log")
@@ -157,6 +159,7 @@ def test_the_log_holds_what_was_printed(quoted_run: Any) -> None:
     assert "\x1b" not in kept
 
 
+@pytest.mark.long
 def test_nobody_was_distilled_and_nothing_says_so(quoted_run: Any) -> None:
     _, first = quoted_run
     table = first.stdout[first.stdout.index(" lang ") :]

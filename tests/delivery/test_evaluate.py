@@ -44,6 +44,7 @@ def test_a_run_is_judged_as_it_judged_itself(finished_run: Path, tmp_path: Path)
     assert not list(tmp_path.glob("outputs/*/*/.hydra"))  # or `resume` would take it for a run
 
 
+@pytest.mark.long
 def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: Path) -> None:
     answer = run("train", *settings(kept), "seed=2", f"hydra.run.dir={tmp_path}/second", folder=tmp_path)
     assert answer.returncode == 0, answer.stderr

@@ -63,6 +63,7 @@ def exported(finished_run: Path, kept: Path) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_every_artefact_is_judged_beside_teacher_and_student(exported: Path, finished_run: Path) -> None:
     found = json.loads((exported / "export.json").read_text("utf-8"))
     assert list(found["models"])[:3] == ["teacher", "student", "hub"]
@@ -90,6 +91,7 @@ def test_every_artefact_is_judged_beside_teacher_and_student(exported: Path, fin
             assert speed["per_second"] > 0
 
 
+@pytest.mark.long
 def test_files_lie_where_others_look_for_them(exported: Path) -> None:
     names = {path.relative_to(exported).as_posix() for path in exported.rglob("*") if path.is_file()}
     expected = {
@@ -106,6 +108,7 @@ def test_files_lie_where_others_look_for_them(exported: Path) -> None:
     assert names == expected  # and no model.onnx.data beside them
 
 
+@pytest.mark.long
 def test_a_pipeline_cuts_a_long_text_and_knows_the_labels(exported: Path, finished_run: Path) -> None:
     config = json.loads((exported / "config.json").read_text())
     assert config["problem_type"] == "single_label_classification"
@@ -118,6 +121,7 @@ def test_a_pipeline_cuts_a_long_text_and_knows_the_labels(exported: Path, finish
     assert pipe(TEXTS) == own(TEXTS)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("file", ["", "onnx/model.onnx", "onnx/model_quantized.onnx", "web/student"])
 def test_an_exported_folder_is_judged_and_used_like_its_run(
     file: str, exported: Path, finished_run: Path, tmp_path: Path, kept: Path
@@ -145,6 +149,7 @@ def test_an_exported_folder_is_judged_and_used_like_its_run(
         assert one["probability"] == pytest.approx(max(one["probabilities"].values()), abs=1e-6)
 
 
+@pytest.mark.long
 def test_the_card_says_what_it_is_and_nothing_of_this_machine(exported: Path, finished_run: Path) -> None:
     card = ModelCard.load(exported / "README.md")
     assert card.data.language == ["en", "de"]

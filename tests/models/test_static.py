@@ -163,6 +163,7 @@ def test_it_learns_and_numpy_alone_answers_as_it_does(next_run: Compose) -> None
     assert answered_by_numpy(folder, texts) == [task.labels[int(np.argmax(logits))] for logits in each]
 
 
+@pytest.mark.long
 def test_it_decides_every_class_by_itself(next_run: Compose) -> None:
     options = ["task=labels", "objective=direct", "objective/terms=[bce]", "optimizer.lr=1e-2", "training.epochs=30"]
     cfg = next_run(*options, student=SMALL)

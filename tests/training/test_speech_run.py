@@ -47,6 +47,7 @@ def speech_run(compose_run: Compose) -> Compose:
     return composed
 
 
+@pytest.mark.long
 def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: Compose) -> None:
     cfg = speech_run("task.most_wer=100")  # a teacher of a few steps is sure of nothing
     check(cfg)

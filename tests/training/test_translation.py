@@ -107,6 +107,7 @@ def test_the_teacher_s_text_alone_carries_it_across_vocabularies(run: Compose) -
     assert bleu(metrics, "student", "fr") > bleu(metrics, "direct", "fr") + 0.3
 
 
+@pytest.mark.long
 def test_one_language_into_another_needs_no_target(run: Compose) -> None:
     """A small model for one direction: the teacher translates the part of the source that has no references for it."""
     cfg = run("pair.targets=[]", "teacher.fine_tune.epochs=4", "training.epochs=3")
