@@ -71,6 +71,33 @@ def test_values_of_no_use(compose_run: Compose, name: str, value: str, expected:
 
 
 @pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["pair.targets=[en]"], "'en' is both the source and a target"),
+        (["pair.targets=[]"], "pair.targets is empty"),
+        (["pair.protocol=zero"], "Choose one of: zero_shot, translate_train, few_shot, supervised"),
+        (["objective.temperature=0"], "objective.temperature=0: expected a number above 0"),
+        (["objective.alpha=1.5"], "objective.alpha=1.5 is outside [0, 1]"),
+        (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
+        (["training.epochs=-1"], "training.epochs=-1: expected a whole number of at least 1"),
+        (["lr_schedule.warmup=3"], "lr_schedule.warmup=3 is outside [0, 1]"),
+        (["lr_schedule.name=cubic"], "lr_schedule.name=cubic is none of linear, cosine"),
+        (["seed=abc"], "seed=abc: expected a whole number"),
+        (["pair.targets=es"], "Give a list: pair.targets=[es]"),
+        (["teacher=local", "teacher.path=models/mine"], "no such folder"),
+        (["teacher.precision=fp4"], "teacher.precision=fp4 is not known"),
+        (["task.max_length=500"], "task.max_length=500 is more than the student's 128 positions"),
+        (["teacher=local", "teacher.path=/no/such/folder"], "no such folder"),
+        (["teacher.path=package:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
+    ],
+)
+def test_values_of_a_part(compose_run: Compose, typed: list[str], message: str) -> None:
+    with pytest.raises(UserError) as refused:
+        check(compose_run(*typed))
+    assert message in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [
         ("task.stride", "abc"),

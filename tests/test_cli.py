@@ -119,32 +119,16 @@ def test_unknown_command_shows_the_known_ones(tmp_path: Path) -> None:
     assert "distilingua train" in answer.stderr
 
 
-OF_ONE_PART = [
+OF_ONE_PART = [  # of every group one or two; more of them in tests/test_checks.py
     (["pair.targets=[xx]"], "'xx' is not a language of smart_home. Choose one of: de, fr"),
     (["pair.targets=[ja]"], "'ja' has 4 of 42 intents in smart_home"),
-    (["pair.targets=[en]"], "'en' is both the source and a target"),
-    (["pair.targets=[]"], "pair.targets is empty"),
-    (["pair.protocol=zero"], "Choose one of: zero_shot, translate_train, few_shot, supervised"),
-    (["objective.temperature=0"], "objective.temperature=0: expected a number above 0"),
     (["objective.temperature=abc"], "objective.temperature=abc: expected a number above 0"),
-    (["objective.alpha=1.5"], "objective.alpha=1.5 is outside [0, 1]"),
-    (["objective.alpha=-0.1"], "objective.alpha=-0.1 is outside [0, 1]"),
     (["objective/terms=[dist,ce]"], "objective.terms.kl is weighed by this objective"),
     (["training.batch_size=0"], "training.batch_size=0: expected a whole number of at least 1"),
-    (["training.epochs=-1"], "training.epochs=-1: expected a whole number of at least 1"),
     (["optimizer.lr=-1"], "optimizer.lr=-1: expected a number above 0"),
-    (["lr_schedule.warmup=3"], "lr_schedule.warmup=3 is outside [0, 1]"),
-    (["lr_schedule.name=cubic"], "lr_schedule.name=cubic is none of linear, cosine"),
-    (["seed=abc"], "seed=abc: expected a whole number"),
     (["student.hidden_size=100"], "student.hidden_size=100 is no multiple of student.heads=6"),
-    (["pair.targets=es"], "Give a list: pair.targets=[es]"),
     (["teacher=local"], "teacher.path is not set"),
-    (["teacher=local", "teacher.path=models/mine"], "no such folder"),
-    (["teacher.precision=fp4"], "teacher.precision=fp4 is not known"),
     (["schedule=two_stage", "schedule.soft.at=1.5"], "neither a fraction nor a number of steps"),
-    (["task.max_length=500"], "task.max_length=500 is more than the student's 128 positions"),
-    (["teacher=local", "teacher.path=/no/such/folder"], "no such folder"),
-    (["teacher.path=package:no_such_package/model"], "the Python package 'no_such_package' is not installed"),
     (["teacher.sha256=abc"], "expected abc"),
     (["corpus=files"], "data/en/train.csv does not exist"),
     (["corpus=sib200", "pair.targets=[xx]"], "mteb/sib200 has no language 'xx'"),
