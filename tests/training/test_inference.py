@@ -139,6 +139,7 @@ def test_every_predictor_of_a_job_has_its_device(tiny_run: Any) -> None:
     assert student_predictor(job, Path("nowhere")).device == torch.device("mps")
 
 
+@pytest.mark.long
 def test_a_run_sends_its_teacher_away_once_its_store_is_written(tiny_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     released: list[str] = []
     release = Predictor.release

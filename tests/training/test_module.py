@@ -136,6 +136,7 @@ class StopAt(Callback):
             raise RuntimeError("crash") if self.crash else KeyboardInterrupt
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("crash", [False, True])
 def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(next_run, crash: bool) -> None:  # type: ignore[no-untyped-def]
     """Ctrl-C resumes in the middle of the epoch; after a crash, the last whole epoch is where it goes on."""

@@ -92,6 +92,7 @@ def test_lengths_of_no_use_are_refused_by_name(compose_run: Any, override: str, 
         check(compose_run(override))
 
 
+@pytest.mark.long
 def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(next_run, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     """A rate that wrecks the weights in the end: what is kept is what was there before."""
     kept: list[dict[str, torch.Tensor]] = []

@@ -105,6 +105,7 @@ def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(
     assert pseudo_label_rows(job, teachers).train["label"][:] == anew.train["label"][:]
 
 
+@pytest.mark.long
 def test_direct_transfer_and_a_strict_threshold_need_no_pseudo_label(speech_run: Compose) -> None:
     cfg = speech_run("objective=custom", "objective/terms=[ctc]", "training.epochs=1")
     check(cfg)

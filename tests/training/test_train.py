@@ -128,6 +128,7 @@ def test_protocols(next_run, protocol: str, epochs: int) -> None:  # type: ignor
     assert metrics["models"]["direct"]["languages"]["de"]["accuracy"] > 0.6  # now the baseline sees German labels too
 
 
+@pytest.mark.long
 def test_block_alignment_and_live_teacher(next_run) -> None:  # type: ignore[no-untyped-def]
     live = train(next_run("teacher.store=false", "training.epochs=1"))
     assert set(live["models"]) == {"teacher", "direct", "student"}
