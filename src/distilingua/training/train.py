@@ -26,9 +26,10 @@ from distilingua.training.evaluate import evaluate, figures, latency, prediction
 from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
+from distilingua.training.plan import make_plan
 from distilingua.training.reliability import temperature_of
 from distilingua.training.student import distil, read_right, train_direct
-from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, train_teacher
+from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, teacher_train_rows, train_teacher
 from distilingua.training.vectors import sentence_vectors
 
 
@@ -160,11 +161,19 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
     if "teacher" not in found or found["teacher"] > found["direct"] or found["teacher"] == 1:
         return ""
     numbers = f"{100 * found['teacher']:.1f} to {100 * found['direct']:.1f}"
-    return (
-        f"The teacher is no better in {source!r} than the student alone ({numbers}), so its soft labels hold the "
-        f"student back. Let it learn longer (teacher.fine_tune.min_steps=1000 teacher.fine_tune.patience=null), from "
-        f"more labels (pair.parallel=0 if it reads the targets), from several seeds (teacher.seeds=3), or choose a "
-        f"stronger one."
+    told = (
+        f"The teacher is no better in {source!r} than the student alone ({numbers}), so its soft labels hold it back. "
+    )
+    passes = [
+        make_plan(one.fine_tune, len(teacher_train_rows(job, one)), job.cfg.trainer, lr=0.0, processes=1).epochs
+        for one in job.source.members.values()
+        if one.fine_tune
+    ]
+    if not passes:
+        return told + "Choose a stronger one."
+    return told + (
+        f"Let it learn longer (teacher.fine_tune.epochs={2 * max(passes)}), from more labels (pair.parallel=0 if it "
+        f"reads the targets), from several seeds (teacher.seeds=3), or choose a stronger one."
     )
 
 
