@@ -9,6 +9,7 @@ from datasets import Dataset
 from omegaconf import DictConfig
 
 from distilingua.console import console, plain_table, quieten
+from distilingua.corpora.schema import each_row
 from distilingua.data.rows import Rows
 from distilingua.monitoring.tables import show_data
 from distilingua.parts import assemble, read_rows
@@ -32,7 +33,7 @@ def describe(cfg: DictConfig) -> None:
     for lang in languages:
         shown.add_column(lang)
     examples: dict[tuple[str, str], str] = {}
-    for row in rows.texts.select_columns(["lang", "split", "label", "text"]):
+    for row in each_row(rows.texts, ["lang", "split", "label", "text"]):
         if row["split"] in ("train", "parallel"):
             examples.setdefault((row["label"], row["lang"]), row["text"])
     for label in rows.labels:
@@ -53,7 +54,7 @@ def untaught(rows: Rows) -> dict[str, float]:
 def ambiguity_caps(rows: Dataset, spelling: Callable[[str], str] = str) -> dict[str, float]:
     """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
     labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in rows.select_columns(["lang", "text", "text_pair", "label"]):
+    for row in each_row(rows, ["lang", "text", "text_pair", "label"]):
         labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][spelling(row["label"])] += 1
     best: Counter[str] = Counter()
     total: Counter[str] = Counter()

@@ -53,7 +53,7 @@ class Questions:
 
     def load(self, languages: list[str]) -> Dataset:
         self.check(languages)
-        return dataset_from_rows(row for command in self.corpus.load(languages) for row in self._ask(command))
+        return dataset_from_rows(row for command in self.corpus.load(languages).to_list() for row in self._ask(command))
 
     def _ask(self, command: dict[str, Any]) -> Iterator[dict[str, Any]]:
         questions = _questions()[command["lang"]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -87,10 +88,12 @@ def with_task(benchmark: Benchmark, models: Sequence[Delivered], typed: bool) ->
     Raises:
         UserError: a model was trained for a task with another head than the typed one, so that no row could be judged.
     """
-    tasks = [known_task(model.settings, model.given) for model in models]
     if not typed:
-        return replace(benchmark, task=tasks[0] or benchmark.task)
-    for model, own in zip(models, tasks, strict=True):
+        return replace(benchmark, task=known_task(models[0].settings, models[0].given) or benchmark.task)
+    for model in models:
+        own = None
+        with suppress(UserError):  # what a file of others names is not run, and the typed task is what counts
+            own = known_task(model.settings, model.given)
         if own is not None and own.auto != benchmark.task.auto:
             raise UserError(
                 f"{model.given}: it was trained for task={own.name}, and task={benchmark.task.name} needs another head "

@@ -100,10 +100,12 @@ def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:
     own = labelled(job.rows.train).remove_columns("teacher_rows")
     own = own.select([n for n, lang in enumerate(own["lang"][:]) if lang == job.pair.source])
     others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
+    if not others:
+        return own
     more = labelled(job.rows.texts)
     marks = enumerate(zip(more["lang"][:], more["split"][:], strict=True))
     more = more.select([n for n, (lang, split) in marks if lang in others and split == "train"])
-    return concatenate_datasets([own, more]) if others else own
+    return concatenate_datasets([own, more])
 
 
 def part_of(model: PreTrainedModel, name: str) -> nn.Module:
