@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from datasets import Dataset
 from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
+from distilingua.columns import column, filled, where
+from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.locations import conf_folder
 from distilingua.training.plan import Plan
 
@@ -105,6 +108,12 @@ def save_teacher(folder: Path, positions: int = 64) -> Path:
 @pytest.fixture
 def teacher_folder(tmp_path: Path) -> Path:
     return save_teacher(tmp_path / "teacher")
+
+
+def cleaned(rows: Dataset, cleaning: Cleaning | None = None) -> tuple[Dataset, CleaningReport]:
+    """The rows that cleaning leaves."""
+    marked, report = (cleaning or Cleaning())(rows)
+    return where(marked, ~filled(column(marked, "why"))).remove_columns("why"), report
 
 
 def passes(epochs: int) -> Plan:

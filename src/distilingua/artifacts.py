@@ -14,16 +14,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 
+from distilingua.columns import blocks
 from distilingua.console import console
 from distilingua.errors import UserError, full_disk
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 RECIPE, FILES = "recipe.json", "files.json"
 """Beside what was made: what it is; and its files with size and hash, when and by which run it was made. The age of the
@@ -74,10 +76,34 @@ def folder_fingerprint(folder: Path) -> str:
 
 def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
     """The content of some columns of a dataset, row order included."""
-    digest = hashlib.sha256()
-    for column in columns:
-        digest.update(json.dumps([column, rows[column][:]], ensure_ascii=False, default=str).encode())
+    names = list(columns)
+    digest = hashlib.sha256(json.dumps([len(rows), names]).encode())
+    for block in blocks(rows, names):
+        for name in names:
+            _digest(block.column(name).combine_chunks(), digest)
     return digest.hexdigest()[:16]
+
+
+def _digest(values: pa.Array, digest: Any) -> None:
+    """Adds a column's cells: their lengths and their bytes, wherever Arrow has them."""
+    if values.null_count:
+        digest.update(pc.is_null(values).to_numpy(zero_copy_only=False).tobytes())
+    if pa.types.is_struct(values.type):
+        for inner in values.flatten():
+            _digest(inner, digest)
+    elif pa.types.is_list(values.type):
+        digest.update(pc.list_value_length(values).fill_null(0).to_numpy().astype("<i8").tobytes())
+        _digest(values.flatten(), digest)
+    elif pa.types.is_string(values.type) or pa.types.is_binary(values.type):
+        values = values.fill_null("" if pa.types.is_string(values.type) else b"")
+        digest.update(pc.binary_length(values).to_numpy().astype("<i8").tobytes())
+        _, offsets, content = values.buffers()
+        ends = np.frombuffer(offsets, np.int32)[values.offset : values.offset + len(values) + 1] if len(values) else [0]
+        digest.update(memoryview(content)[int(ends[0]) : int(ends[-1])] if content else b"")
+    elif pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        digest.update(values.fill_null(0).to_numpy().tobytes())
+    else:
+        digest.update(json.dumps(values.to_pylist(), default=str).encode())
 
 
 def code_fingerprint(*users: object) -> str:

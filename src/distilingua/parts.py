@@ -154,7 +154,8 @@ def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
 
     taught = parts.objective.needs_teacher
     languages, members = (parts.source.languages, parts.source.panel) if taught else (None, [])
-    return load_rows(parts.corpus, instantiate(cfg.cleaning), parts.pair, languages, members, parts.task)
+    cleaning, cache = instantiate(cfg.cleaning), Path(cfg.paths.cache)
+    return load_rows(parts.corpus, cleaning, parts.pair, languages, members, parts.task, cache)
 
 
 def no_head(role: str, model: Any, task: DictConfig) -> str | None:

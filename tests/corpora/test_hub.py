@@ -28,6 +28,7 @@ from distilingua.locations import conf_folder
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
 from distilingua.tasks.token_classification import TokenClassification
+from tests.conftest import cleaned
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
 HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
@@ -509,13 +510,13 @@ def test_fleurs_recordings_are_heard_and_aligned_whoever_reads_them(tmp_path: Pa
 
 def test_two_recordings_of_a_sentence_are_two_rows_and_never_on_both_sides(tmp_path: Path) -> None:
     rows = corpus("fleurs", lay_out(tmp_path, "fleurs")).load(["en", "de"])
-    clean, report = Cleaning()(rows)
+    clean, report = cleaned(rows)
     assert len(clean) == len(rows)
     assert not report.dropped
     again = datasets.concatenate_datasets([rows, rows.map(lambda row: {"id": row["id"] + "-again"})])
-    assert len(Cleaning()(again)[0]) == len(rows)  # the same recordings
+    assert len(cleaned(again)[0]) == len(rows)  # the same recordings
     mixed = rows.map(lambda row: {"text": "the same everywhere"})
-    assert set(Cleaning()(mixed)[0]["split"]) == {"test"}
+    assert set(cleaned(mixed)[0]["split"]) == {"test"}
 
 
 def test_common_voice_recordings_are_brought_down_to_the_rate_that_models_hear(tmp_path: Path) -> None:

@@ -26,8 +26,8 @@ from distilingua.corpora.smart_home import (
     split_sentences,
     split_templates,
 )
-from distilingua.data.cleaning import Cleaning
 from distilingua.errors import UserError
+from tests.conftest import cleaned
 
 LANGUAGES = list(_glossary())
 
@@ -188,7 +188,7 @@ def test_shares_of_the_split_are_near_what_was_asked() -> None:
 
 
 def test_no_clean_training_text_of_any_language_is_a_held_out_text() -> None:
-    clean, _ = Cleaning()(three_languages())
+    clean, _ = cleaned(three_languages())
     texts: dict[str, set[str]] = defaultdict(set)
     for split, text in zip(clean["split"][:], clean["text"][:], strict=True):
         texts[split].add(text.casefold())
@@ -199,7 +199,7 @@ def test_no_clean_training_text_of_any_language_is_a_held_out_text() -> None:
 
 @pytest.mark.parametrize("lang", LANGUAGES)
 def test_every_intent_keeps_a_training_template(lang: str) -> None:
-    clean, _ = Cleaning()(rows(lang))
+    clean, _ = cleaned(rows(lang))
     trained = {label for label, split in zip(clean["label"][:], clean["split"][:], strict=True) if split == "train"}
     assert trained == set(get_intents(lang)["intents"])
 

@@ -7,6 +7,7 @@ from datasets import Dataset
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning, CleaningReport
+from tests.conftest import cleaned
 
 Row = tuple[str, str, str]  # language, split, text
 OFF = Cleaning(repair=False, markup=False, url=None)
@@ -20,7 +21,7 @@ def rows(*found: Row) -> Dataset:
 
 
 def kept(cleaning: Cleaning, *found: Row) -> list[Row]:
-    clean, _ = cleaning(rows(*found))
+    clean = cleaned(rows(*found), cleaning)[0]
     return list(zip(clean["lang"][:], clean["split"][:], clean["text"][:], strict=True))
 
 
@@ -139,15 +140,15 @@ def test_rules_follow_each_other() -> None:
 
 
 def test_cleaning_a_clean_corpus_changes_nothing() -> None:
-    clean, _ = Cleaning()(rows(("en", "train", "Turn <b>on</b> caf&eacute;"), ("de", "train", "fÃ¼r die Ｋüche")))
-    again, report = Cleaning()(clean)
+    clean, _ = cleaned(rows(("en", "train", "Turn <b>on</b> caf&eacute;"), ("de", "train", "fÃ¼r die Ｋüche")))
+    again, report = cleaned(clean)
     assert again.to_list() == clean.to_list()
     assert report.dropped == {}
 
 
 def test_both_sentences_of_a_pair_are_cleaned() -> None:
     pairs = dataset_from_rows([{"id": "1", "lang": "en", "split": "train", "text": "a<br>b", "text_pair": "c &amp; d"}])
-    clean, _ = Cleaning()(pairs)
+    clean, _ = cleaned(pairs)
     assert [(row["text"], row["text_pair"]) for row in clean] == [("a b", "c & d")]
 
 
@@ -157,7 +158,7 @@ def test_both_sentences_of_a_pair_are_cleaned() -> None:
 def test_lengths_are_inclusive_and_count_the_clean_text() -> None:
     cleaning = Cleaning(min_characters=3, max_characters=5)
     found = [("en", "train", text) for text in ("ab", "abc", "abcde", "abcdef", "<b>", " xy  ", "<i>fghij</i>")]
-    clean, report = cleaning(rows(*found))
+    clean, report = cleaned(rows(*found), cleaning)
     assert clean["text"][:] == ["abc", "abcde", "fghij"]
     assert report.dropped == {"en": {"too_short": 2, "too_long": 1, "empty": 1}}
 
@@ -167,14 +168,14 @@ def test_the_length_of_a_pair_is_that_of_both_sentences() -> None:
         return {"id": str(n), "lang": "en", "split": "train", "text": first, "text_pair": second}
 
     pairs = dataset_from_rows([pair(0, "abc", "def"), pair(1, "abc", "defg"), pair(2, "a", "b")])
-    clean, report = Cleaning(min_characters=3, max_characters=6)(pairs)
+    clean, report = cleaned(pairs, Cleaning(min_characters=3, max_characters=6))
     assert clean["id"][:] == ["0"]
     assert report.dropped == {"en": {"too_long": 1, "too_short": 1}}
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\x00", "<br/>", "&nbsp;"])
 def test_text_that_cleaning_empties_is_dropped(text: str) -> None:
-    clean, report = Cleaning(duplicates=False)(rows(("en", "train", text), ("en", "train", "word")))
+    clean, report = cleaned(rows(("en", "train", text), ("en", "train", "word")), Cleaning(duplicates=False))
     assert clean["text"][:] == ["word"]
     assert report.dropped == {"en": {"empty": 1}}
 
@@ -183,9 +184,7 @@ def test_text_that_cleaning_empties_is_dropped(text: str) -> None:
 
 
 def test_the_first_of_two_equal_rows_stays() -> None:
-    clean, report = Cleaning()(
-        rows(("en", "train", "Lights ON"), ("en", "train", "other"), ("en", "train", "lights on"))
-    )
+    clean, report = cleaned(rows(("en", "train", "Lights ON"), ("en", "train", "other"), ("en", "train", "lights on")))
     assert clean["id"][:] == ["en-train-0", "en-train-1"]
     assert report.dropped == {"en": {"duplicate": 1}}
 
@@ -203,7 +202,7 @@ def test_texts_are_compared_after_cleaning() -> None:
 @pytest.mark.parametrize("trained", ["train", "parallel"])
 def test_a_held_out_text_is_never_trained_on(held_out: str, trained: str) -> None:
     """Wherever it stands: training rows come first in most corpora."""
-    clean, report = Cleaning()(rows(("en", trained, "Stop"), ("en", held_out, "stop"), ("en", trained, "go")))
+    clean, report = cleaned(rows(("en", trained, "Stop"), ("en", held_out, "stop"), ("en", trained, "go")))
     assert clean["id"][:] == [f"en-{held_out}-1", f"en-{trained}-2"]
     assert report.dropped == {"en": {"in_test_or_dev": 1}}
 
@@ -211,10 +210,10 @@ def test_a_held_out_text_is_never_trained_on(held_out: str, trained: str) -> Non
 @pytest.mark.parametrize("trained", ["train", "parallel"])
 def test_not_even_in_another_language(trained: str) -> None:
     """The earlier language keeps the text, whether it is the one that trains on it or the one that is judged by it."""
-    clean, report = Cleaning()(rows(("en", trained, "Stop"), ("de", "test", "stop"), ("de", "test", "halt")))
+    clean, report = cleaned(rows(("en", trained, "Stop"), ("de", "test", "stop"), ("de", "test", "halt")))
     assert clean["id"][:] == [f"en-{trained}-0", "de-test-2"]
     assert report.dropped == {"de": {"in_training": 1}}
-    clean, report = Cleaning()(rows(("en", "test", "Stop"), ("de", trained, "stop")))
+    clean, report = cleaned(rows(("en", "test", "Stop"), ("de", trained, "stop")))
     assert clean["id"][:] == ["en-test-0"]
     assert report.dropped == {"de": {"in_test_or_dev": 1}}
 
@@ -244,9 +243,7 @@ def test_training_text_is_unique_across_languages() -> None:
 
 def test_parallel_never_repeats_a_labelled_text() -> None:
     """A row read for its soft label must not be one whose label was seen, even when it stands first."""
-    clean, report = Cleaning()(
-        rows(("en", "parallel", "radio on"), ("en", "train", "Radio on"), ("en", "parallel", "tv"))
-    )
+    clean, report = cleaned(rows(("en", "parallel", "radio on"), ("en", "train", "Radio on"), ("en", "parallel", "tv")))
     assert clean["id"][:] == ["en-train-1", "en-parallel-2"]
     assert report.dropped == {"en": {"duplicate": 1}}
 
@@ -260,7 +257,7 @@ def test_pairs_are_duplicates_only_as_a_whole() -> None:
         pair(1, "train", "it rains", "dry"),
         pair(2, "test", "it rains", "wet"),
     ]
-    clean, _ = Cleaning()(dataset_from_rows(pairs))
+    clean, _ = cleaned(dataset_from_rows(pairs))
     assert clean["id"][:] == ["1", "2"]
 
 
@@ -276,7 +273,7 @@ def test_a_row_that_is_dropped_for_its_length_hides_no_other() -> None:
 
 def test_rows_keep_their_order_and_their_other_columns() -> None:
     source = rows(("de", "train", "b"), ("en", "test", "a"), ("en", "parallel", "c"), ("de", "dev", "d"))
-    clean, _ = Cleaning()(source)
+    clean, _ = cleaned(source)
     assert clean.to_list() == source.to_list()
 
 

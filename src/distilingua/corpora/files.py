@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.schema import SPLITS, check_columns, dataset_from_cells, require_columns, require_equal_rows
+from distilingua.columns import codes, codes_of, column, on_disk, with_columns
+from distilingua.corpora.schema import (
+    SCHEMA,
+    SPLITS,
+    check_columns,
+    require_columns,
+    require_equal_rows,
+    schema_blocks,
+)
 from distilingua.corpora.tables import Dialect, Table, read_table
 from distilingua.errors import UserError
 from distilingua.locations import location
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
 CHECKED = 20_000  # rows of a file that `check` reads, in some tenths of a second
@@ -29,7 +38,7 @@ class Files:
     Args:
         path: a folder with files such as `de/train.csv`, or a pattern for other names: `data/{split}.{lang}.jsonl`.
             `package:NAME/FOLDER` for files that a Python package carries.
-        columns: see `dataset_from_table`. Paths of sound files are relative to the file that names them.
+        columns: see `schema_blocks`. Paths of sound files are relative to the file that names them.
         splits: our split -> what stands for `{split}` in the path; null for no such files. What is not named here is
             not looked for, such as the splits that another corpus of `Joined` brings.
         labels: class names by number, where the labels are plain numbers.
@@ -56,8 +65,9 @@ class Files:
         Args:
             languages: the source first; training text of the others may come without labels.
         """
-        for _ in self._tables(languages, CHECKED):
-            pass  # what is wrong has been raised
+        for *_, table in self._tables(languages, CHECKED):
+            for _ in table.blocks:
+                pass  # what is wrong has been raised
 
     def load(self, languages: list[str]) -> Dataset:
         """The rows; where there is no file for dev, a share of train is.
@@ -65,17 +75,21 @@ class Files:
         Raises:
             UserError: see `check`, which does not read the whole of a long file.
         """
-        self.check(languages)
-        from datasets import concatenate_datasets  # slow to import
-
-        self.notes = []
-        parts = []
-        for lang, split, file, table in self._tables(languages):
-            names = table.classes.get(str(self.columns.get("label"))) or self.labels
-            parts.append(dataset_from_cells(table.rows, self.columns, lang, split, names, file.parent))
-            self.notes += table.notes
-        rows = concatenate_datasets(parts)
+        rows = on_disk(self._blocks(languages), SCHEMA)
         return self._with_dev(rows, languages) if self._drawn(self._splits(languages)) else rows
+
+    def _blocks(self, languages: list[str]) -> Iterator[pa.Table]:
+        tables = []
+        for lang, split, file, table in self._tables(languages):
+            tables.append(table)
+            names = table.classes.get(str(self.columns.get("label"))) or self.labels
+            try:
+                yield from schema_blocks(table.blocks, self.columns, lang, split, names, file.parent, as_text=True)
+            except UserError:
+                raise
+            except (ValueError, OverflowError) as error:  # a moment that Python knows no name for
+                raise UserError(f"corpus: {file} has a cell that cannot be read ({error}). Store it as text.") from None
+        self.notes = [note for table in tables for note in table.notes]
 
     def _drawn(self, splits: list[str]) -> bool:
         """Whether dev is drawn from train: it is meant to be there, and has no files."""
@@ -112,44 +126,25 @@ class Files:
         return found[0] if found else files[0]
 
     def _tables(self, languages: list[str], most: int | None = None) -> Iterator[tuple[str, str, Path, Table]]:
-        """Language, split, file and content of every file, `most` rows of each."""
-        if ("{lang}" in self.path) != ("{split}" in self.path):
-            raise UserError(
-                f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv, or be "
-                f"a folder with a folder for every language."
-            )
-        if not 0 < self.dev_share < 1:
-            raise UserError(f"corpus.dev_share={self.dev_share} is not between 0 and 1. Try corpus.dev_share=0.1.")
+        """Language, split, file and content of every file, `most` rows of each; whoever asks for the next one has gone
+        through the blocks of the last."""
         dialect = Dialect(self.encoding, self.separator, self.quoting)
-        dialect.check()
-        check_columns(self.columns)
+        self._check_options(dialect)
         splits = self._splits(languages)
         tables: dict[str, dict[str, Table]] = {split: {} for split in splits}
         for lang in languages:
             for split in splits:
-                file = self._file(lang, split)
-                if file.suffix.lower() not in SUFFIXES:
-                    raise UserError(f"corpus.path: {file.name} is none of {', '.join(SUFFIXES)}.")
-                if not file.is_file():
-                    raise UserError(f"corpus: {file} does not exist. corpus.path={self.path} leads there for {lang!r}.")
+                file = self._existing(lang, split)
                 # zero-shot: what is only trained on needs no labels
                 bare = split == "parallel" or (split == "train" and lang != languages[0])
                 columns = {key: _named(value, lang) for key, value in self.columns.items() if value}
                 require = partial(require_columns, columns, where=str(file), optional=("label",) if bare else ())
                 table = read_table(file, dialect, require, most)
+                yield lang, split, file, table
                 if not table.length and table.whole:
                     raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
-                label = columns.get("label")
-                if bare and label and label not in table.names and table.whole:
-                    if split == "train" and self._drawn(splits):
-                        raise UserError(
-                            f"corpus: {file} has no column {label!r}, and no language has a file for dev, which a "
-                            f"share of train would be. Name files with labels: corpus.splits.dev=dev; or the column: "
-                            f"corpus.columns.label={label}."
-                        )
-                    table.notes.append(f"{file}: there is no column {label!r}, so its rows are without labels.")
-                yield lang, split, file, table
-                table.rows = []  # what has been read is not needed again
+                if bare and table.whole and columns.get("label", table.names[0]) not in table.names:
+                    self._without_labels(file, table, split == "train" and self._drawn(splits))
                 tables[split][str(file)] = table
         if self.columns.get("group") == "row":
             for found in tables.values():
@@ -159,46 +154,77 @@ class Files:
                         {name: table.blank for name, table in found.items()},
                     )
 
+    def _check_options(self, dialect: Dialect) -> None:
+        if ("{lang}" in self.path) != ("{split}" in self.path):
+            raise UserError(
+                f"corpus.path={self.path} must contain {{lang}} and {{split}}, e.g. data/{{lang}}/{{split}}.csv, or be "
+                f"a folder with a folder for every language."
+            )
+        if not 0 < self.dev_share < 1:
+            raise UserError(f"corpus.dev_share={self.dev_share} is not between 0 and 1. Try corpus.dev_share=0.1.")
+        dialect.check()
+        check_columns(self.columns)
+
+    def _existing(self, lang: str, split: str) -> Path:
+        file = self._file(lang, split)
+        if file.suffix.lower() not in SUFFIXES:
+            raise UserError(f"corpus.path: {file.name} is none of {', '.join(SUFFIXES)}.")
+        if not file.is_file():
+            raise UserError(f"corpus: {file} does not exist. corpus.path={self.path} leads there for {lang!r}.")
+        return file
+
+    def _without_labels(self, file: Path, table: Table, becomes_dev: bool) -> None:
+        """A file that needs no labels has none, which is noted; or refused where some of its rows would be dev."""
+        label = self.columns["label"]
+        if becomes_dev:
+            raise UserError(
+                f"corpus: {file} has no column {label!r}, and no language has a file for dev, which a "
+                f"share of train would be. Name files with labels: corpus.splits.dev=dev; or the column: "
+                f"corpus.columns.label={label}."
+            )
+        table.notes.append(f"{file}: there is no column {label!r}, so its rows are without labels.")
+
     def _with_dev(self, rows: Dataset, languages: list[str]) -> Dataset:
         """Rows with a share of train as dev, the same groups in every language.
 
         Groups are drawn by hash, so the source's do not depend on the targets. A group that alone has its label in the
         source stays in train, unless labels are texts and all are alone.
         """
-        from datasets import Value
-
-        langs, splits, labels = rows["lang"][:], rows["split"][:], rows["label"][:]
-        keys = [group or row_id for group, row_id in zip(rows["group"][:], rows["id"][:], strict=True)]
-        train = {key for key, split in zip(keys, splits, strict=True) if split == "train"}
-        drawn = {key for key in train if stable_hash("dev", key) / 2**64 < self.dev_share}
-        of_source = [
-            (key, label)
-            for key, label, lang, split in zip(keys, labels, langs, splits, strict=True)
-            if lang == languages[0] and split == "train"
-        ]
-        taught = {label for key, label in of_source if key not in drawn}
-        alone = {key for key, label in of_source if label and label not in taught} & drawn
-        if 2 * len(alone) < len(drawn):
-            drawn -= alone
-        held_out = ["dev" if s == "train" and key in drawn else s for s, key in zip(splits, keys, strict=True)]
-        counts = Counter(zip(langs, held_out, strict=True))
-        for lang in languages:
-            if not counts[lang, "dev"]:
+        group, ids = column(rows, "group"), column(rows, "id")
+        keys, names = codes(pc.if_else(pc.equal(group, ""), ids, group))
+        lang, known = codes_of(rows, "lang")
+        split, splits = codes_of(rows, "split")
+        label, labels = codes_of(rows, "label")
+        train, source = split == splits.index("train"), lang == known.index(languages[0])
+        lots = np.array([stable_hash("dev", name) / 2**64 for name in names])
+        drawn = np.zeros(len(names), dtype=bool)
+        drawn[keys[train]] = True
+        drawn &= lots < self.dev_share
+        # by class: whether a group that stays in train teaches it
+        teaching = source & train & (np.array(labels, dtype=object)[label] != "")
+        taught = np.zeros(len(labels), dtype=bool)
+        taught[label[teaching & ~drawn[keys]]] = True
+        alone = np.unique(keys[teaching & drawn[keys] & ~taught[label]])
+        if 2 * len(alone) < drawn.sum():
+            drawn[alone] = False
+        dev = train & drawn[keys]
+        for code, name in enumerate(known):
+            if not (dev & (lang == code)).any():
                 raise UserError(
-                    f"corpus.dev_share={self.dev_share}: of {counts[lang, 'train']} {lang!r} rows of train none was "
-                    f"drawn for dev. Draw more, e.g. corpus.dev_share=0.3, or name files: corpus.splits.dev=dev."
+                    f"corpus.dev_share={self.dev_share}: of {(train & (lang == code)).sum()} {name!r} rows of train "
+                    f"none was drawn for dev. Draw more, e.g. corpus.dev_share=0.3, or name files: "
+                    f"corpus.splits.dev=dev."
                 )
-        told = ", ".join(f"{lang} {counts[lang, 'dev']}" for lang in languages)
+        drawn_rows = ", ".join(f"{name} {(dev & (lang == known.index(name))).sum()}" for name in languages)
         self.notes.append(
             f"There are no files for dev: {self.dev_share:.0%} of the groups of train were drawn (corpus.dev_share), "
-            f"rows: {told}."
+            f"rows: {drawn_rows}."
         )
-        moved = rows.remove_columns("split").add_column("split", held_out, feature=Value("string"))
-        return moved.select_columns(rows.column_names)
+        return with_columns(rows, {"split": pc.if_else(pa.array(dev), "dev", column(rows, "split"))})
 
 
 def _named(columns: Any, lang: str) -> Any:
-    """Columns as they are called for a language, see `dataset_from_table`."""
+    """Columns as they are called for a language, see `schema_blocks`."""
     if isinstance(columns, str):
         return columns.replace("{lang}", lang)
     return [column.replace("{lang}", lang) for column in columns]

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pyarrow as pa
+from datasets import Audio, ClassLabel, Dataset, load_dataset
+
+from distilingua.columns import BLOCK, on_disk
 from distilingua.corpora.schema import (
+    SCHEMA,
     check_columns,
-    dataset_from_table,
     language_code,
     require_columns,
     require_equal_rows,
+    schema_blocks,
 )
 from distilingua.errors import UserError, full_disk
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Hub:
     Args:
         path: repository on the hub, or a local folder with the same files.
         languages: language code -> configuration of the data set.
-        columns: see `dataset_from_table`.
+        columns: see `schema_blocks`.
         splits: our split -> theirs, or a share of it, `validation[60%:70%]`; null leaves it out.
         labels: class names by number, where the labels are plain numbers; null takes names from the data set.
         limit: rows per language and split, for a quick look; null for all.
@@ -67,10 +70,10 @@ class Hub:
                 )
 
     def load(self, languages: list[str]) -> Dataset:
-        from datasets import concatenate_datasets
-
         self.check(languages)
-        parts = []
+        return on_disk(self._blocks(languages), SCHEMA)
+
+    def _blocks(self, languages: list[str]) -> Iterator[pa.Table]:
         lengths: dict[str, dict[str, int]] = {split: {} for split in self.splits}
         for lang in languages:
             for split, theirs in self.splits.items():
@@ -81,15 +84,14 @@ class Hub:
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
                 lengths[split][f"{lang} {split}"] = len(table)
-                parts.append(dataset_from_table(table, self.columns, lang, split, self.labels))
+                names = class_names(table, self.columns, lang) or self.labels
+                parts = table.with_format("arrow").iter(BLOCK)
+                yield from schema_blocks(parts, self.columns, lang, split, names)
         if self.columns.get("group") == "row":
             for found in lengths.values():
                 require_equal_rows(found)
-        return concatenate_datasets(parts)
 
     def _table(self, lang: str, split: str, theirs: str) -> Dataset:
-        from datasets import load_dataset
-
         config = self.languages[lang]
         own = {**self.load_options, **self.parts.get(split, {}), **self.parts.get(f"{lang}/{split}", {})}
         own = {name: v.replace("{config}", config) if isinstance(v, str) else v for name, v in own.items()}
@@ -107,7 +109,17 @@ class Hub:
             ) from error
         if self.begins is not None and self.begins in table.column_names:
             table = table.filter(lambda value: value.startswith(config), input_columns=self.begins)
+        sound = self.columns.get("audio")
+        if sound and isinstance(table.features.get(sound), Audio):  # else it is a path, or a file's bytes
+            table = table.cast_column(sound, Audio(decode=False))  # read by soundfile, row by row
         return table.select(range(round(first * len(table)), round(last * len(table))))
+
+
+def class_names(table: Dataset, columns: Mapping[str, Any], lang: str) -> list[str] | None:
+    """Of the column of labels, where the data set has them."""
+    feature = table.features.get((columns.get("label") or "").replace("{lang}", lang))
+    feature = getattr(feature, "feature", feature)  # of a list of tags, that of one
+    return list(feature.names) if isinstance(feature, ClassLabel) else None
 
 
 def _share(split: str) -> tuple[str, float, float]:

@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from distilingua.columns import blocks, by_value, strings
 from distilingua.corpora.sound import of_cell
 from distilingua.corpora.words import tagged
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SPLITS = ("train", "parallel", "dev", "test")
 HELD_OUT = ("dev", "test")
@@ -41,6 +45,10 @@ COLUMNS = {
     'that mean the same wherever aligned rows have an equal value; "" where nothing is known',
 }
 
+SCHEMA = pa.schema([(name, pa.string()) for name in COLUMNS])
+AS_JSON = {b"distilingua": b"json"}
+"""Of a field of Arrow: its text is JSON, of cells that have no type in common."""
+
 
 class Corpus(Protocol):
     def check(self, languages: list[str]) -> None: ...
@@ -60,128 +68,153 @@ def language_code(value: Any) -> str:
 
 
 def each_row(rows: Dataset, columns: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Some columns of every row. Many are read at once: one by one, as iterating over `rows` reads them, takes tens of
-    times as long, and so does iterating over `rows[column]` where `rows[column][:]` is meant."""
-    for batch in rows.select_columns(list(columns)).iter(1000):
-        for cells in zip(*batch.values(), strict=True):
-            yield dict(zip(batch, cells, strict=True))
+    """Some columns of every row, for what can only be done row by row; read by the block, as reading row by row takes
+    tens of times as long."""
+    for block in blocks(rows, list(columns)):
+        yield from block.to_pylist()
 
 
 def dataset_from_rows(rows: Iterable[dict[str, Any]]) -> Dataset:
     """Rows as a Dataset; columns that a corpus leaves out are filled with empty text."""
-    from datasets import Dataset  # slow to import, and `check` must answer within a second
+    found = [{**dict.fromkeys(COLUMNS, ""), **row} for row in rows]
+    return Dataset.from_dict({name: [row[name] for row in found] for name in (found[0] if found else COLUMNS)})
 
-    return Dataset.from_list([{**dict.fromkeys(COLUMNS, ""), **row} for row in rows])
 
-
-def dataset_from_table(
-    table: Dataset, columns: dict[str, Any], lang: str, split: str, labels: Sequence[str] | None = None
-) -> Dataset:
-    """One language and split of somebody else's table, in this schema.
+def schema_blocks(
+    parts: Iterable[pa.Table],
+    columns: Mapping[str, Any],
+    lang: str,
+    split: str,
+    names: Sequence[Any] | None = None,
+    folder: Path | None = None,
+    as_text: bool = False,
+) -> Iterator[pa.Table]:
+    """One language and split of somebody else's table, in this schema, part by part.
 
     Args:
-        table: as `datasets.load_dataset` returned it.
+        parts: of the table; a column of text whose field says so (`AS_JSON`) holds JSON.
         columns: schema column -> column of the table. `text` may name two columns, for sentence pairs, or one of
             tokens, whose `label` is a list of tags; `label` may be answers as SQuAD has them; `group: row` aligns
             tables line by line; `id` and `label` may be left out. A dot leads into a column of fields, and `{lang}`
             stands for the language: `translation.{lang}`.
         lang, split: of every row here.
-        labels: class names by number, for tables whose labels are numbers without names.
+        names: of the classes by number, for tables whose labels are numbers without names.
+        folder: where paths of sound files begin.
+        as_text: whether numbers are text, as in CSV.
     """
-    from datasets import Audio, ClassLabel, Features, Value
+    wanted = {key: [value] if isinstance(value, str) else list(value) for key, value in columns.items() if value}
+    wanted = {key: [name.replace("{lang}", lang) for name in value] for key, value in wanted.items()}
+    classes = None if names is None else [as_cell(name) for name in names]
+    first = 0
+    for part in parts:
+        read = partial(_cells, part, wanted)
+        texts, label = read("text"), read("label", lambda value: class_name(value, classes, as_text))
+        if tokens := _lists(part, wanted["text"][0]):
+            texts, label = _tagged(part, wanted, tokens, classes, as_text)
+        places = pa.chunked_array([pa.array(np.arange(first, first + len(part))).cast(pa.string())])
+        ids = pc.if_else(pc.equal(read("id"), ""), pc.binary_join_element_wise("#", places, ""), read("id"))
+        key = places if wanted.get("group") == ["row"] else read("group")
+        in_split = pc.binary_join_element_wise(f"{split}-", key, "")
+        found = {
+            "id": pc.binary_join_element_wise(f"{lang}-{split}-", ids if "id" in wanted else places, ""),
+            "lang": _all(lang, part),
+            "split": _all(split, part),
+            "text": texts,
+            "text_pair": read("text", which=1),
+            "label": label,
+            "group": pc.if_else(pc.equal(pc.utf8_trim_whitespace(key), ""), "", in_split),
+            "block": read("block"),
+            "cluster": read("cluster"),
+            "audio": read("audio", partial(_sound, folder=folder)),
+            "spans": read("spans"),
+        }
+        first += len(part)
+        yield pa.table([found[name] for name in COLUMNS], SCHEMA)
 
-    sound = columns.get("audio")
-    if sound and isinstance(table.features[sound], Audio):  # else it is a path, or a file's bytes
-        table = table.cast_column(sound, Audio(decode=False))  # read by soundfile, row by row
-    feature = table.features.get((columns.get("label") or "").replace("{lang}", lang))
-    feature = getattr(feature, "feature", feature)  # of a list of tags, that of one
-    names = list(feature.names) if isinstance(feature, ClassLabel) else _named(labels)
-    return table.map(
-        lambda row, position: schema_row(row, position, columns, lang, split, names),
-        with_indices=True,
-        remove_columns=table.column_names,
-        features=Features(
-            {name: Value("string") for name in COLUMNS}
-        ),  # or a column of theirs keeps its type by its name
-        desc=f"Reading {lang} {split}",
-    )
+
+def _all(value: str, part: pa.Table) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.repeat(pa.scalar(value), len(part))])
 
 
-def dataset_from_cells(
-    rows: Sequence[Mapping[str, Any]],
-    columns: dict[str, Any],
-    lang: str,
-    split: str,
-    labels: list[str] | None = None,
-    folder: Path | None = None,
-) -> Dataset:
-    """The same for rows of a file of one's own: numbers may be text, as in CSV; no cache and no guess takes part.
+def _cells(
+    part: pa.Table, wanted: Mapping[str, Sequence[str]], key: str, function: Any = None, which: int = 0
+) -> pa.ChunkedArray:
+    """A column of the schema as text; "" where the table has none.
 
     Args:
-        folder: where paths of sound files begin.
+        function: of a cell's value; None for the value as text.
+        which: of the columns that are named for it.
     """
-    from datasets import Dataset, Features, Value
+    names = wanted.get(key, ())
+    found = _field(part, names[which]) if which < len(names) else None
+    if found is None:
+        return _all("", part)
+    values, value_of = found
+    if function is None and value_of is None and pa.types.is_string(values.type):
+        return values.fill_null("")
+    of_cell = as_cell if function is None else function
+    whole = of_cell if value_of is None else lambda value: of_cell(value_of(value))
+    if pa.types.is_nested(values.type):
+        return pa.chunked_array([strings(map(whole, values.to_pylist()))])
+    return by_value(values, whole)
 
-    names = _named(labels)
-    found = [schema_row(row, n, columns, lang, split, names, folder, spelt=True) for n, row in enumerate(rows)]
-    features = Features({name: Value("string") for name in COLUMNS})
-    return Dataset.from_dict({name: [row[name] for row in found] for name in COLUMNS}, features=features)
+
+def _field(part: pa.Table, name: str) -> tuple[pa.ChunkedArray, Callable[[Any], Any] | None] | None:
+    """A column, or a field of one, `translation.de`, and how its cells become values, where they are not these already.
+    A column that has the dot in its own name is itself."""
+    inner = ""
+    if name not in part.column_names:
+        name, _, inner = name.partition(".")
+    if name not in part.column_names:
+        return None
+    values, as_json = part.column(name), AS_JSON.items() <= (part.schema.field(name).metadata or {}).items()
+    if pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
+        values = values.cast(pa.string() if pa.types.is_large_string(values.type) else values.type.value_type)
+
+    def value_of(cell: Any) -> Any:
+        value = json.loads(cell) if as_json and cell is not None else cell
+        return (value.get(inner) if isinstance(value, dict) else None) if inner else value
+
+    return values, value_of if as_json or inner else None
 
 
-def schema_row(
-    row: Mapping[str, Any],
-    position: int,
-    columns: dict[str, Any],
-    lang: str,
-    split: str,
-    names: list[str] | None,
-    folder: Path | None = None,
-    spelt: bool = False,
-) -> dict[str, str]:
-    """A row of somebody else's table in this schema, see `dataset_from_table`.
+def _lists(part: pa.Table, name: str) -> list[Any] | None:
+    """The cells of a column of tokens; None for one of text."""
+    found = _field(part, name)
+    if found is None or (found[1] is None and not pa.types.is_list(found[0].type)):
+        return None
+    cells = found[0].to_pylist() if found[1] is None else [found[1](cell) for cell in found[0].to_pylist()]
+    return cells if any(isinstance(cell, list) for cell in cells) else None
 
-    Args:
-        names: of the classes, where labels are numbers.
-        folder: where paths of sound files begin.
-        spelt: whether numbers are text, as in CSV.
-    """
 
-    def cell(column: str) -> str:
-        return _text(_field(row, columns[column].replace("{lang}", lang))) if columns.get(column) else ""
+def _tagged(
+    part: pa.Table, wanted: Mapping[str, Sequence[str]], tokens: list[Any], classes: list[str] | None, as_text: bool
+) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
+    """Texts and labels of rows of tokens and tags."""
+    found = _field(part, wanted["label"][0]) if "label" in wanted else None
+    values, value_of = found or (pa.chunked_array([pa.nulls(len(part))]), None)
+    pairs = []
+    for words, said in zip(tokens, map(value_of or (lambda cell: cell), values.to_pylist()), strict=True):
+        if not isinstance(words, list):
+            pairs.append((as_cell(words), class_name(said, classes, as_text)))
+            continue
+        tags = [class_name(tag, classes, as_text) for tag in said] if isinstance(said, list) else as_cell(said).split()
+        pairs.append(tagged([as_cell(word) for word in words], tags))
+    texts, labels = (pa.chunked_array([strings(column)]) for column in zip(*pairs, strict=True))
+    return texts, labels
 
-    texts = columns["text"] if not isinstance(columns["text"], str) else [columns["text"]]
-    texts = [name.replace("{lang}", lang) for name in texts]
-    label = columns.get("label")
-    said = _field(row, label.replace("{lang}", lang)) if label else None
-    first = _field(row, texts[0])
-    if isinstance(first, list):  # tokens and their tags
-        tags = [_class_name(tag, names, spelt) for tag in said] if isinstance(said, list) else _text(said).split()
-        text, name = tagged([_text(token) for token in first], tags)
-    else:
-        text, name = _text(first), _class_name(_whole(said), names, spelt)
-    aligned = str(position) if columns.get("group") == "row" else cell("group")
-    sound = _field(row, columns["audio"]) if columns.get("audio") else None
-    if sound and folder is not None:
-        if isinstance(sound, dict) and sound.get("bytes") is None:
-            sound = sound.get("path")
-        sound = str(folder / sound) if isinstance(sound, str) and sound else sound
-    return {
-        "id": f"{lang}-{split}-{(cell('id') or f'#{position}') if columns.get('id') else position}",
-        "lang": lang,
-        "split": split,
-        "text": text,
-        "text_pair": _text(_field(row, texts[1])) if len(texts) > 1 else "",
-        "label": name,
-        "group": f"{split}-{aligned}" if aligned.strip() else "",
-        "block": cell("block"),
-        "cluster": cell("cluster"),
-        "audio": of_cell(sound),
-        "spans": cell("spans"),
-    }
+
+def _sound(cell: Any, folder: Path | None) -> str:
+    """A row's `audio`, of a cell that names a file from `folder` on, or holds one."""
+    if cell and folder is not None:
+        if isinstance(cell, dict) and cell.get("bytes") is None:
+            cell = cell.get("path")
+        cell = str(folder / cell) if isinstance(cell, str) and cell else cell
+    return of_cell(cell)
 
 
 def check_columns(columns: Mapping[str, Any]) -> None:
-    """Raises UserError for what `columns` cannot say, see `dataset_from_table`."""
+    """Raises UserError for what `columns` cannot say, see `schema_blocks`."""
     unknown = [key for key in columns if key not in COLUMNS or key in ("lang", "split", "text_pair")]
     if unknown:
         raise UserError(
@@ -206,7 +239,7 @@ def require_columns(
     """Raises UserError for columns that a table does not have.
 
     Args:
-        columns: schema column -> column of the table, as for `dataset_from_table`.
+        columns: schema column -> column of the table, as for `schema_blocks`.
         found: what the table has.
         where: the table, for the message.
         optional: keys of `columns` that the table may lack.
@@ -269,54 +302,48 @@ def _answers(value: dict[str, Any] | list[dict[str, Any]]) -> str:
     try:
         if isinstance(value, dict):
             value = [dict(zip(value, each, strict=True)) for each in zip(*value.values(), strict=True)]
-        value = [{"text": a["text"], "start": _whole(a["answer_start"])} for a in value]
+        value = [{"text": a["text"], "start": without_fraction(a["answer_start"])} for a in value]
     except (KeyError, TypeError, ValueError):
         pass
-    return json.dumps(value, ensure_ascii=False, default=_text)
+    return json.dumps(value, ensure_ascii=False, default=as_cell)
 
 
-def _field(row: Mapping[str, Any], name: str) -> Any:
-    """A column, or a field of one: `translation.de`. A column that has the dot in its own name is itself."""
-    if name in row:
-        return row[name]
-    column, _, field = name.partition(".")
-    inside = row.get(column)
-    return inside.get(field) if isinstance(inside, dict) else None
-
-
-def _text(value: Any) -> str:
-    value = _whole(value)
+def as_cell(value: Any) -> str:
+    """A value of somebody else's table as text."""
+    value = without_fraction(value)
     if isinstance(value, bytes):
         try:
             return value.decode()
         except UnicodeDecodeError as error:
             raise UserError(f"corpus: a cell of bytes is not UTF-8 ({error}). Store it as text.") from None
     if isinstance(value, bool | list | dict):
-        return json.dumps(value, ensure_ascii=False, default=_text)
+        return json.dumps(value, ensure_ascii=False, default=as_cell)
     return "" if value is None else str(value)
 
 
-def _whole(value: Any) -> Any:
+def without_fraction(value: Any) -> Any:
     """Whole numbers become floats in a column with gaps; 1.0 is 1 again, and a gap is one."""
     if isinstance(value, float):
         return None if value != value else int(value) if value.is_integer() else value
     return value
 
 
-def _named(labels: Sequence[Any] | None) -> list[str] | None:
-    """Names of classes; `[1, 2]` in YAML are names too."""
-    return None if labels is None else [_text(name) for name in labels]
+def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -> str:
+    """A label as text: a class by its number, answers as JSON.
 
-
-def _class_name(value: Any, names: list[str] | None, spelt: bool = False) -> str:
+    Args:
+        names: of the classes, where labels are numbers.
+        as_text: whether these numbers may be text.
+    """
+    value = without_fraction(value)
     if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         return _answers(value)
-    if names and spelt and isinstance(value, str) and NUMBER.fullmatch(value):
+    if names and as_text and isinstance(value, str) and NUMBER.fullmatch(value):
         value = int(value.partition(".")[0])
     if value is None or (names and isinstance(value, int) and value < 0):
         return ""  # data sets hide a label as -1
     if not names or not isinstance(value, int):
-        return _text(value)
+        return as_cell(value)
     if value >= len(names):
         raise UserError(
             f"corpus: there is a label {value}, and names for 0 to {len(names) - 1} only: {', '.join(names)}. "

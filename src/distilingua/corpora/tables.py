@@ -1,7 +1,8 @@
 """Tables in files, every cell as it was written: CSV and TSV in a stated dialect, JSON with its own spellings, Parquet.
 
 Nobody guesses types, encodings, quoting or columns: what is not as stated is refused, by file and line. Files are
-opened by their name, so no pattern, cache or folder of a library takes part.
+opened by their name, so no pattern, cache or folder of a library takes part. Each is parsed once, a block of rows at a
+time, which leaves as columns of Arrow: memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -12,9 +13,17 @@ import json
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from distilingua.columns import BLOCK, strings
+from distilingua.corpora.schema import AS_JSON
 from distilingua.errors import UserError
 
 DELIMITED = {".csv": ",", ".tsv": "\t"}
@@ -80,11 +89,12 @@ class Dialect:
 
 @dataclass
 class Table:
-    """What was read of a file.
+    """What is read of a file; all of it is known once `blocks` has been gone through.
 
     Args:
+        blocks: gives its rows, some thousands at a time; columns are text, of JSON cells of other types as JSON again
+            (`schema.AS_JSON`), of Parquet what they are there.
         names: its columns; of JSON those of any row, fields of objects too, as `column.field`.
-        rows: cells by column; one that a JSON row lacks is missing there as well.
         length: how many rows.
         blank: numbers of the lines between rows that hold nothing, and are no rows.
         whole: whether that is all of the file.
@@ -92,8 +102,8 @@ class Table:
         classes: names of the classes that a column of Parquet numbers, as `datasets` stores them.
     """
 
+    blocks: Iterator[pa.Table] = field(default_factory=lambda: iter(()))
     names: list[str] = field(default_factory=list)
-    rows: list[dict[str, Any]] = field(default_factory=list)
     length: int = 0
     blank: list[int] = field(default_factory=list)
     whole: bool = True
@@ -102,26 +112,33 @@ class Table:
 
 
 def read_table(file: Path, dialect: Dialect, require: Callable[[list[str]], None], most: int | None = None) -> Table:
-    """A CSV, TSV, JSON or Parquet file.
+    """A CSV, TSV, JSON or Parquet file, to be read by its `blocks`.
 
     Args:
         require: raises UserError where column names are not the wanted ones.
         most: rows to read at most, of Parquet none; null for all.
 
     Raises:
-        UserError: what is not in this dialect.
+        UserError: what is not in this dialect; `blocks` do, too.
     """
+    table = Table()
     if file.suffix.lower() == ".parquet":
-        return _parquet(file, require, most)
+        _parquet(file, table, require, most)
+    else:
+        table.blocks = _text_blocks(file, table, dialect, require, most)
+    return table
+
+
+def _text_blocks(
+    file: Path, table: Table, dialect: Dialect, require: Callable[[list[str]], None], most: int | None
+) -> Iterator[pa.Table]:
     with closing(_lines(file, dialect.encoding)) as lines:
         if file.suffix.lower() in DELIMITED:
-            table = _delimited(file, lines, dialect, require, most)
+            yield from _delimited(file, lines, table, dialect, require, most)
         else:
-            table = _json(file, lines, require, most)
-    table.length = len(table.rows)
+            yield from _json(file, lines, table, require, most)
     if table.blank:
         table.notes.append(f"{file}: {len(table.blank)} blank lines are no rows, the first is line {table.blank[0]}.")
-    return table
 
 
 # --- bytes to lines ---------------------------------------------------------------------------------------------------
@@ -226,14 +243,49 @@ def _names(cells: list[str]) -> list[str]:
 
 
 def _delimited(
-    file: Path, lines: Iterator[str], dialect: Dialect, require: Callable[[list[str]], None], most: int | None
-) -> Table:
+    file: Path,
+    lines: Iterator[str],
+    table: Table,
+    dialect: Dialect,
+    require: Callable[[list[str]], None],
+    most: int | None,
+) -> Iterator[pa.Table]:
     suffix = file.suffix.lower()
     separator, quoted = dialect.between(suffix), dialect.quoted(suffix)
+    rows = _records(
+        file, lines, table, separator, quoted, partial(_check_header, file, dialect=dialect, require=require)
+    )
+    found: Iterator[pa.Table] = (
+        pa.table([strings(cells) for cells in zip(*block, strict=True)], table.names) for block in _batched(rows, most)
+    )
+    if dialect.quoting is None and not quoted:
+        # whether quotes are a program's or the text's own only the whole table tells
+        found = iter(_unquoted(file, table, list(found)))
+    yield from found
+    table.whole = next(rows, None) is None
+
+
+def _batched(rows: Iterator[Any], most: int | None) -> Iterator[list[Any]]:
+    """Rows by the block, so many in all."""
+    some = islice(rows, most)
+    while block := list(islice(some, BLOCK)):
+        yield block
+
+
+def _records(
+    file: Path,
+    lines: Iterator[str],
+    table: Table,
+    separator: str,
+    quoted: bool,
+    check_header: Callable[[list[str]], None],
+) -> Iterator[list[str]]:
+    """The cells of every row; the header and blank lines go to `table`."""
     reader = _reader(lines, separator, quoted)
-    table, pending, broken = Table(), [], []  # lines that may turn out to be between rows; rows of several lines
-    while most is None or len(table.rows) < most:
-        first = reader.line_num + 1
+    pending: list[int] = []  # lines that may turn out to be between rows
+    broken, end = [], 0  # rows of several lines; the last line that was read
+    while True:
+        first = end + 1
         try:
             cells = next(reader)
         except StopIteration:
@@ -244,34 +296,33 @@ def _delimited(
                 f'with one, and has "" for every other. If quotes are characters like any other, set '
                 f"corpus.quoting=false."
             ) from None
+        end = reader.line_num
         if not table.names:
             if len(cells) > 1 or any(cell.strip() for cell in cells):
                 table.names = _names(cells)
-                _check_header(file, table.names, dialect, require)
+                check_header(table.names)
             continue
         if not cells or (len(cells) == 1 < len(table.names) and not cells[0].strip()):
             pending.append(first)
             continue
-        if len(table.names) == 1:  # an empty line is an empty cell, but at the end
-            table.rows += [{table.names[0]: ""} for _ in pending]
-        else:
-            table.blank += pending
-        pending = []
+        if pending:
+            if len(table.names) == 1:  # an empty line is an empty cell, but at the end
+                table.length += len(pending)
+                yield from ([""] for _ in pending)
+            else:
+                table.blank += pending
+            pending = []
         if len(cells) != len(table.names):
             raise UserError(_miscounted(file, first, cells, table.names, separator, quoted))
-        if reader.line_num > first:
+        if end > first:
             broken.append(first)
-        table.rows.append(dict(zip(table.names, cells, strict=True)))
-    else:
-        table.whole = False
+        table.length += 1
+        yield cells
     if broken:
         table.notes.append(f"{file}: {len(broken)} rows hold line breaks, the first in line {broken[0]}.")
-    if dialect.quoting is None and not quoted:
-        _unquote(file, table)
-    return table
 
 
-def _check_header(file: Path, names: list[str], dialect: Dialect, require: Callable[[list[str]], None]) -> None:
+def _check_header(file: Path, names: list[str], *, dialect: Dialect, require: Callable[[list[str]], None]) -> None:
     """Raises UserError for names that stand twice or are not the wanted ones; says which dialect has them."""
     _once_each(file, names)
     try:
@@ -331,59 +382,92 @@ def _miscounted(file: Path, line: int, cells: list[str], names: list[str], separ
     )
 
 
-def _unquote(file: Path, table: Table) -> None:
+def _unquoted(file: Path, table: Table, parts: list[pa.Table]) -> list[pa.Table]:
     """Takes quotes off where a program has put them, which is seen by quotes that it has doubled.
 
     No cell of such a table begins with a quote and is not written so; then columns and rows are the same either way.
     """
-    found = [(row, name) for row in table.rows for name, cell in row.items() if cell.startswith('"')]
-    inner = [row[name][1:-1] for row, name in found]
-    written = all(len(row[name]) > 1 and row[name].endswith('"') for row, name in found)
+    quoted = [
+        cell
+        for part in parts
+        for cells in part.columns
+        for cell in cells.filter(pc.starts_with(cells, '"')).to_pylist()
+    ]
+    inner = [cell[1:-1] for cell in quoted]
+    written = all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
     if not written or not any('""' in cell for cell in inner) or any('"' in cell.replace('""', "") for cell in inner):
-        return
-    for row, name in found:
-        row[name] = row[name][1:-1].replace('""', '"')
+        return parts
     table.notes.append(
-        f"{file}: {len(found)} cells stand in quotes with quotes doubled inside, which were taken off; "
+        f"{file}: {len(quoted)} cells stand in quotes with quotes doubled inside, which were taken off; "
         f"corpus.quoting=false keeps them."
     )
+
+    def without(cells: pa.ChunkedArray) -> pa.ChunkedArray:
+        bare = pc.replace_substring(pc.utf8_slice_codeunits(cells, 1, -1), '""', '"')
+        return pc.if_else(pc.starts_with(cells, '"'), bare, cells)
+
+    return [pa.table([without(cells) for cells in part.columns], part.column_names) for part in parts]
 
 
 # --- JSON -------------------------------------------------------------------------------------------------------------
 
 
-def _json(file: Path, lines: Iterator[str], require: Callable[[list[str]], None], most: int | None) -> Table:
-    table, pending = Table(), []
+def _json(
+    file: Path, lines: Iterator[str], table: Table, require: Callable[[list[str]], None], most: int | None
+) -> Iterator[pa.Table]:
+    rows = _objects(file, lines, table)
     names: dict[str, None] = {}
+    for block in _batched(rows, most):
+        table.length += len(block)
+        for row in block:
+            for name, value in row.items():
+                names[name] = None
+                if isinstance(value, dict):
+                    names |= dict.fromkeys(f"{name}.{inner}" for inner in value)
+        table.names = list(names)
+        columns = dict.fromkeys(name for row in block for name in row)
+        cells = {name: [row.get(name) for row in block] for name in columns}
+        fields = [pa.field(name, pa.string(), metadata=None if _texts(cells[name]) else AS_JSON) for name in columns]
+        as_text = [cells[f.name] if f.metadata is None else map(_json_text, cells[f.name]) for f in fields]
+        # a row without any cell is one, too
+        yield pa.table([strings(values) for values in as_text], pa.schema(fields)) if fields else _nothing(len(block))
+    table.whole = next(rows, None) is None
+    if table.whole and table.length:  # a column may begin further down
+        require(table.names)
+
+
+def _texts(cells: list[Any]) -> bool:
+    return all(cell is None or isinstance(cell, str) for cell in cells)
+
+
+def _json_text(cell: Any) -> str | None:
+    return None if cell is None else json.dumps(cell, ensure_ascii=False)
+
+
+def _nothing(rows: int) -> pa.Table:
+    return pa.table({"": pa.nulls(rows)})
+
+
+def _objects(file: Path, lines: Iterator[str], table: Table) -> Iterator[dict[str, Any]]:
+    """Every row; numbers of blank lines go to `table`."""
+    pending: list[int] = []
+    began = False
     for n, line in enumerate(lines, 1):
         if not line.strip():
             pending.append(n)
             continue
-        if not table.rows and line.lstrip().startswith("["):
-            found = _parse(file, line + "".join(lines), "")
-            for number, value in enumerate(found, 1):
+        if not began and line.lstrip().startswith("["):
+            for number, value in enumerate(_parse(file, line + "".join(lines), ""), 1):
                 if not isinstance(value, dict):
                     raise _not_json(file, f"row {number} is no object")
-            table.rows = found
-            break
-        if len(table.rows) == most:
-            table.whole = False
-            break
+                yield value
+            return
         row = _parse(file, line, f"line {n}: ")
         if not isinstance(row, dict):
             raise _not_json(file, f"line {n} is no object")
-        table.blank += pending if table.rows else []
-        pending = []
-        table.rows.append(row)
-    for row in table.rows:
-        for name, value in row.items():
-            names[name] = None
-            if isinstance(value, dict):
-                names |= dict.fromkeys(f"{name}.{inner}" for inner in value)
-    table.names = list(names)
-    if table.whole and table.rows:  # a column may begin further down
-        require(table.names)
-    return table
+        table.blank += pending if began else []
+        pending, began = [], True
+        yield row
 
 
 def _parse(file: Path, text: str, where: str) -> Any:
@@ -420,10 +504,7 @@ def _not_json(file: Path, why: str) -> UserError:
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: Path, require: Callable[[list[str]], None], most: int | None) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], most: int | None) -> None:
     try:
         with file.open("rb") as content:
             found = pq.ParquetFile(content)
@@ -431,14 +512,14 @@ def _parquet(file: Path, require: Callable[[list[str]], None], most: int | None)
             _once_each(file, schema.names)
             structs = [field for field in schema if pa.types.is_struct(field.type)]
             inside = [f"{field.name}.{inner.name}" for field in structs for inner in field.type]
-            table = Table([*schema.names, *inside], length=found.metadata.num_rows)
+            table.names, table.length = [*schema.names, *inside], found.metadata.num_rows
             if table.length:
                 require(table.names)
-            table.rows = found.read().to_pylist() if most is None else []
     except UserError:
         raise
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise UserError(f"corpus: {file} is not Parquet as expected ({error}). Write it anew.") from None
+        raise _not_parquet(file, error) from None
+    table.blocks = _parquet_blocks(file) if most is None else iter(())
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
@@ -450,4 +531,16 @@ def _parquet(file: Path, require: Callable[[list[str]], None], most: int | None)
             f"corpus: {file} has a note `huggingface` of its columns which is not as `datasets` writes it. Write the "
             f"file anew: pandas.read_parquet(FILE).to_parquet(FILE)."
         ) from None
-    return table
+
+
+def _parquet_blocks(file: Path) -> Iterator[pa.Table]:
+    try:
+        with file.open("rb") as content:
+            for batch in pq.ParquetFile(content).iter_batches(BLOCK):
+                yield pa.Table.from_batches([batch])
+    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+        raise _not_parquet(file, error) from None
+
+
+def _not_parquet(file: Path, error: Exception) -> UserError:
+    return UserError(f"corpus: {file} is not Parquet as expected ({error}). Write it anew.")

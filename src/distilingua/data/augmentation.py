@@ -15,15 +15,17 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import numpy as np
 from hydra.utils import instantiate
 
+from distilingua.columns import Encoded, select
 from distilingua.errors import UserError
 
 Lexicon = Mapping[str, Sequence[str]]
 """Language -> words; position n of every language means the same."""
 
 
-Encode = Callable[[Sequence[dict[str, Any]]], list[dict[str, Any]]]
+Encode = Callable[[Sequence[dict[str, Any]]], Encoded]
 """Rows as a model reads them."""
 
 
@@ -199,10 +201,10 @@ def _as_whole_word(word: str) -> str:
 
 
 class AugmentedRows:
-    """Training examples whose text changes with the epoch; which change depends on seed, row and epoch alone.
+    """Training rows whose text changes with the epoch; which change depends on seed, row and epoch alone.
 
     Args:
-        examples: as the data module makes them, with `text` and `text_pair`.
+        lessons: the rows, see `datamodule.Lessons`.
         augmentations: by name, applied in order.
         encode: texts to the student's pieces.
         encode_for_teacher: the same for a live teacher that reads the student's text; None for all others.
@@ -211,36 +213,41 @@ class AugmentedRows:
 
     def __init__(
         self,
-        examples: list[dict[str, Any]],
+        lessons: Any,
         augmentations: Mapping[str, Augmentation],
         encode: Encode,
         encode_for_teacher: Encode | None,
         seed: int,
     ) -> None:
-        self.examples, self.augmentations, self.seed = examples, augmentations, seed
+        self.lessons, self.augmentations, self.seed = lessons, augmentations, seed
         self.encode, self.encode_for_teacher = encode, encode_for_teacher
 
     def __len__(self) -> int:
-        return len(self.examples)
+        return len(self.lessons)
 
-    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-        """A batch: `(row, epoch)` of each example."""
-        changed = [self._change(self.examples[row], epoch) for row, epoch in indices]
-        for example, encoded in zip(changed, self.encode(changed), strict=True):
-            example.update(encoded)
-        anew = [e for e in changed if e["rescore"] and e["teacher_rows"] == [e["id"]]]
-        if anew and self.encode_for_teacher is not None:
-            for example, encoded in zip(anew, self.encode_for_teacher(anew), strict=True):
-                example["teacher_reads"] = encoded
-        return changed
+    def __getitems__(self, indices: Sequence[tuple[int, int]]) -> Any:
+        """A batch, see `datamodule.Batch`: `(row, epoch)` of each row."""
+        numbers = np.array([row for row, _ in indices])
+        rows = select(self.lessons.rows, numbers).to_list()
+        changed, rescored = [], []
+        for n, (row, (_, epoch)) in enumerate(zip(rows, indices, strict=True)):
+            text, rescore = self._change(row, epoch)
+            changed.append(text)
+            if rescore and row.get("teacher_texts") == [row.get("number")]:
+                rescored.append(n)
+        teacher_reads = None
+        if rescored and self.encode_for_teacher is not None:
+            teacher_reads = dict(zip(rescored, self.encode_for_teacher([changed[n] for n in rescored]), strict=True))
+        return self.lessons.batch(numbers, self.encode(changed), changed, teacher_reads)
 
-    def _change(self, example: dict[str, Any], epoch: int) -> dict[str, Any]:
-        row, rescore = dict(example), False
+    def _change(self, row: dict[str, Any], epoch: int) -> tuple[dict[str, Any], bool]:
+        """The row with its text of this epoch, and whether the teacher has to read it anew."""
+        before, rescore = row, False
         for name, augmentation in self.augmentations.items():
-            changed = augmentation(row, Random(f"{self.seed}/{example['id']}/{epoch}/{name}"))
+            changed = augmentation(row, Random(f"{self.seed}/{before['id']}/{epoch}/{name}"))
             rescore |= not augmentation.keeps_meaning and changed["text"] != row["text"]
             row = changed
-        return {**row, "rescore": rescore}
+        return row, rescore
 
 
 def make_augmentations(settings: Mapping[str, Any], corpus: Any, languages: Sequence[str]) -> dict[str, Augmentation]:

@@ -30,8 +30,8 @@ class BucketBatchSampler(Sampler[list[Any]]):
 
     def __init__(
         self,
-        lengths: Sequence[int],
-        languages: Sequence[str],
+        lengths: Sequence[int] | np.ndarray,
+        languages: Sequence[str] | np.ndarray,
         batch_size: int,
         alpha: float,
         seed: int,
@@ -42,10 +42,8 @@ class BucketBatchSampler(Sampler[list[Any]]):
         self.tell_epoch = tell_epoch
         self.lengths = np.asarray(lengths)
         self.seed, self.processes, self.rank = seed, processes, rank
-        by_language: dict[str, list[int]] = {}
-        for row, language in enumerate(languages):
-            by_language.setdefault(language, []).append(row)
-        self.by_language = [np.array(rows) for _, rows in sorted(by_language.items())]
+        of_language = np.asarray(languages)
+        self.by_language = [np.flatnonzero(of_language == language) for language in np.unique(of_language)]
         weights = np.array([len(rows) for rows in self.by_language], dtype=float) ** alpha
         shares = weights / weights.sum() * len(self.lengths)
         self.draws = np.maximum(1, np.round(shares)).astype(int)
@@ -57,8 +55,8 @@ class BucketBatchSampler(Sampler[list[Any]]):
     def __len__(self) -> int:
         return int(self.draws.sum()) // (self.batch_size * self.processes)
 
-    def plan(self, epoch: int) -> list[list[int]]:
-        """Every process's batches of an epoch."""
+    def plan(self, epoch: int) -> list[np.ndarray]:
+        """Every process's batches of an epoch, as numbers of rows."""
         rng = np.random.default_rng([self.seed, epoch])
         drawn = []
         for rows, draws in zip(self.by_language, self.draws, strict=True):
@@ -66,12 +64,12 @@ class BucketBatchSampler(Sampler[list[Any]]):
             drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:draws])
         # what fills no batch sits out before sorting: afterwards, it would be the longest rows, epoch after epoch
         order = rng.permutation(np.concatenate(drawn))[: len(self) * self.batch_size * self.processes]
-        batches: list[list[int]] = []
+        batches: list[np.ndarray] = []
         pool = self.batch_size * BUCKET
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
+            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
         rng.shuffle(batches)
         return batches
 
@@ -86,4 +84,4 @@ class BucketBatchSampler(Sampler[list[Any]]):
     def __iter__(self) -> Iterator[list[Any]]:
         epoch, (resumed, done) = self.epoch, self.resumed
         for batch in self.plan(epoch)[self.rank :: self.processes][done if epoch == resumed else 0 :]:
-            yield [(row, epoch) for row in batch] if self.tell_epoch else batch
+            yield [(row, epoch) for row in batch.tolist()] if self.tell_epoch else batch.tolist()

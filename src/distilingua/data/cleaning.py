@@ -5,17 +5,25 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
 
 import ftfy
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
-from distilingua.corpora.schema import HELD_OUT
+from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
+from distilingua.columns import blocks, codes, codes_of, column, filled, first_of_each, on_disk, strings, with_columns
 
 MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
 URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spaces, the sentence goes on right behind it
+SIMPLE, MARKED = r"^([!-~]+( [!-~]+)*)?$", r"[<&]|://|www\."
+KEY = 16  # bytes
+ORDER = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
 
 
 @dataclass
@@ -32,6 +40,13 @@ class CleaningReport:
             rules = ", ".join(f"{rule} {n}" for rule, n in self.dropped.get(lang, {}).items()) or "nothing"
             parts.append(f"{lang}: {seen} rows, dropped {rules}")
         return "; ".join(parts)
+
+    def count(self, lang: str, names: Sequence[str], found: np.ndarray) -> None:
+        """Adds rows of a language that were dropped, by the number of the rule."""
+        for n, name in enumerate(names):
+            if dropped := int((found == n).sum()):
+                rules = self.dropped.setdefault(lang, {})
+                rules[name] = rules.get(name, 0) + dropped
 
 
 @dataclass
@@ -70,57 +85,126 @@ class Cleaning:
         text = "".join(c if unicodedata.category(c) not in ("Cc", "Cs", "Co") else " " for c in text)
         return " ".join(text.split())
 
-    def __call__(self, rows: Dataset, untouched: Collection[str] = ()) -> tuple[Dataset, CleaningReport]:
-        """Clean rows, in the same order, and what was dropped.
+    def __call__(
+        self, rows: Dataset, untouched: Collection[str] = (), cache: Path | None = None
+    ) -> tuple[Dataset, CleaningReport]:
+        """All rows, in the same order, with clean text and a column `why`: the rule by which a row is dropped, "" where
+        it stays; and how many each rule dropped.
 
         Args:
             untouched: columns that stay letter for letter, because labels point into them.
+            cache: keeps clean text, which takes longer to make than to read.
         """
         mended = [name for name in ("text", "text_pair") if name not in untouched]
-        if mended:
-            rows = rows.map(
-                lambda batch: {name: [self.text(t) for t in batch[name]] for name in mended},
-                batched=True,
-                desc="Cleaning",
-            )
-        dropped: dict[str, Counter[str]] = {}
-        keep: list[int] = []
-        held_out: set[tuple[str, str]] = set()
-        trained: dict[tuple[str, str], str] = {}  # the split it is in
-        heard: set[tuple[str, ...]] = set()  # texts, each with its sound, if it has one
-        sounds = rows["audio"][:] if "audio" in rows.column_names else [""] * len(rows)
-        langs, splits = rows["lang"][:], rows["split"][:]  # lists: a column is slow to index
-        texts = [(a.casefold(), b.casefold()) for a, b in zip(rows["text"][:], rows["text_pair"][:], strict=True)]
-        order = {"test": 0, "dev": 1, "train": 2, "parallel": 3}
-        turn = {lang: n for n, lang in enumerate(dict.fromkeys(langs))}
-        # who comes first keeps a text: what is judged before what is trained on, earlier languages before later ones
-        for i in sorted(range(len(texts)), key=lambda i: (turn[langs[i]], order[splits[i]])):
-            lang, key = langs[i], texts[i]
-            length = len(key[0]) + len(key[1])
-            rule = None
-            if not key[0]:
-                rule = "empty"
-            elif length < self.min_characters:
-                rule = "too_short"
-            elif length > self.max_characters:
-                rule = "too_long"
-            elif self.duplicates:
-                if splits[i] in HELD_OUT:
-                    # languages are judged apart: the same words may stand in the test sets of two of them
-                    again = (lang, *key, sounds[i]) in heard
-                    rule = "duplicate" if again else "in_training" if key in trained else None
-                    if rule is None:
-                        held_out.add(key)
-                        heard.add((lang, *key, sounds[i]))
-                else:
-                    again = trained.get(key, splits[i]) != splits[i] or (*key, sounds[i]) in heard
-                    rule = "in_test_or_dev" if key in held_out else "duplicate" if again else None
-                    if rule is None:
-                        trained[key] = splits[i]
-                        heard.add((*key, sounds[i]))
-            if rule:
-                dropped.setdefault(lang, Counter())[rule] += 1
-            else:
-                keep.append(i)
-        report = CleaningReport(dict(Counter(langs)), {lang: dict(rules) for lang, rules in dropped.items()})
-        return rows.select(sorted(keep)), report
+        clean = self._cleaned(rows, mended, cache)
+        why = self._dropped_by(clean)
+        found = with_columns(clean.remove_columns("key"), {"why": why.to_arrow()})
+        lang, langs = codes_of(rows, "lang")
+        report = CleaningReport({name: int((lang == n).sum()) for n, name in enumerate(langs)})
+        for n, name in enumerate(langs):
+            report.count(name, why.names, why.codes[lang == n])
+        return found, report
+
+    def _cleaned(self, rows: Dataset, mended: Sequence[str], cache: Path | None) -> Dataset:
+        """The rows with clean text, and `key`: a hash of what two rows have in common that say the same."""
+        schema = rows.data.schema.remove_metadata().append(pa.field("key", pa.binary(KEY)))
+
+        def written() -> Iterator[pa.Table]:
+            for block in blocks(rows, rows.column_names):
+                for name in mended:
+                    place = block.column_names.index(name)
+                    block = block.set_column(place, name, self._clean_column(block.column(name)))
+                pairs = zip(block.column("text").to_pylist(), block.column("text_pair").to_pylist(), strict=True)
+                keys = pa.array((_key(*pair) for pair in pairs), pa.binary(KEY))
+                yield block.append_column("key", keys).cast(schema)
+
+        if cache is None:
+            return on_disk(written(), schema)
+        settings = {name: getattr(self, name) for name in ("repair", "markup", "url")}
+        recipe = {"rows": rows_fingerprint(rows, rows.column_names), "mended": mended, **settings}
+        recipe["code"] = code_fingerprint(self)
+        folder = cached(cache, "rows", recipe, lambda place: on_disk(written(), schema, place / "rows.arrow"))
+        return Dataset.from_file(str(folder / "rows.arrow"))
+
+    def _clean_column(self, texts: pa.ChunkedArray) -> pa.ChunkedArray:
+        """Most text needs nothing: words of ASCII with single spaces between them, in which no rule finds a thing."""
+        simple = pc.and_(pc.match_substring_regex(texts, SIMPLE), pc.invert(pc.match_substring_regex(texts, MARKED)))
+        if pc.all(simple).as_py():
+            return texts
+        found = texts.to_pylist()
+        for n in np.flatnonzero(~np.asarray(simple)):
+            found[n] = self.text(found[n])
+        return pa.chunked_array([strings(found)])
+
+    def _dropped_by(self, rows: Dataset) -> Reasons:
+        """The rule by which each row is dropped."""
+        texts = column(rows, "text")
+        length = pc.add(pc.utf8_length(texts), pc.utf8_length(column(rows, "text_pair"))).to_numpy()
+        why = Reasons(len(rows))
+        why.give("empty", ~filled(texts))
+        why.give("too_short", length < self.min_characters)
+        why.give("too_long", length > self.max_characters)
+        if self.duplicates:
+            self._drop_duplicates(rows, why)
+        return why
+
+    def _drop_duplicates(self, rows: Dataset, why: Reasons) -> None:
+        """Who comes first keeps a text: what is judged before what is trained on, earlier languages before later ones.
+        What the first row with a text is decides what may become of the others."""
+        split, splits = codes_of(rows, "split")
+        lang, _ = codes_of(rows, "lang")  # numbered in the order in which they come
+        turn = np.array([ORDER[name] for name in splits], dtype=np.int64)[split]
+        order = np.lexsort((turn, lang))
+        order = order[why.codes[order] < 0]
+        text, sound = codes_of(rows, "key")[0][order], codes_of(rows, "audio")[0][order]
+        lang, turn = lang[order], turn[order]
+        held_out = turn < ORDER["train"]
+        first = np.empty(int(text.max(initial=-1)) + 1, np.int64)
+        first[text[::-1]] = np.arange(len(text))[::-1]
+        began_held_out, began_as = held_out[first[text]], turn[first[text]]
+        # the same words in another recording are another row; held-out rows of two languages are judged apart
+        spoken = _numbered(text, sound)
+        again = ~first_of_each(_numbered(spoken, np.where(held_out, 1 + lang, 0)))
+        for name, mask in (
+            ("duplicate", held_out & began_held_out & again),
+            ("in_training", held_out & ~began_held_out),
+            ("in_test_or_dev", ~held_out & began_held_out),
+            ("duplicate", ~held_out & ~began_held_out & (again | (turn != began_as))),
+        ):
+            found = np.zeros(len(rows), dtype=bool)
+            found[order[mask]] = True
+            why.give(name, found)
+
+
+class Reasons:
+    """Why each row is not used, as a column that is filled step by step: the first reason stays.
+
+    Attributes:
+        names: the reasons.
+        codes: (rows,) which of them, -1 for none.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self.names: list[str] = []
+        self.codes = np.full(rows, -1, np.int64)
+
+    def give(self, name: str, mask: np.ndarray) -> None:
+        """Gives a reason to rows that have none yet."""
+        if name not in self.names:
+            self.names.append(name)
+        self.codes[mask & (self.codes < 0)] = self.names.index(name)
+
+    def to_arrow(self) -> pa.Array:
+        """As text, "" for none."""
+        return strings(["", *self.names]).take(pa.array(self.codes + 1))
+
+
+def _key(text: str, pair: str) -> bytes:
+    """Of what is compared: two texts, whatever their case. 128 bits: no two texts ever share them."""
+    return blake2b(f"{text.casefold()}\0{pair.casefold()}".encode("utf-8", "surrogatepass"), digest_size=KEY).digest()
+
+
+def _numbered(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A number for every combination of two numbers, from 0 on."""
+    joined = one.astype(np.int64) * (int(other.max(initial=0)) + 1) + other
+    return codes(pa.chunked_array([pa.array(joined)]))[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,29 +14,27 @@ from datasets import Dataset
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
+from distilingua.columns import Encoded, Ragged, codes_of, column, select, texts_of
 from distilingua.data.augmentation import Augmentation, AugmentedRows
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.encoder import Encoder
 from distilingua.tasks.alignment import Alignment
-from distilingua.tasks.task import Encoded, Example, length_of
+
+TRAIN = "train"
 
 
 class SoftLabels(Protocol):
-    """Where a row's soft labels come from."""
-
-    @property
-    def width(self) -> int:
-        """Classes."""
+    """Where a batch's soft labels come from."""
 
     @property
     def vector_width(self) -> int | None:
         """Of the teacher's sentence vectors; None where there are none."""
 
-    def __call__(self, row: Example) -> np.ndarray:
-        """The teacher's logits for a row that it read, (positions, classes)."""
+    def logits(self, batch: Batch) -> np.ndarray:
+        """The teacher's logits, (positions of all rows, classes); NaN for rows that it did not read."""
 
-    def vector(self, row: Example) -> np.ndarray:
-        """The teacher's sentence vector for a row that it read, (width,)."""
+    def vectors(self, batch: Batch) -> np.ndarray:
+        """The teacher's sentence vectors, (rows, width); 0 for rows that it did not read."""
 
 
 @dataclass
@@ -45,12 +44,27 @@ class LiveTeacher:
     Args:
         teacher: answers what a batch holds for it, see `FrozenTeacher`.
         encoder: how it reads.
-        tokens: row id -> what it reads in place of that row.
+        texts: as it reads them.
+        places: number of a row of the corpus -> its place in `texts`.
     """
 
     teacher: Any
     encoder: Encoder
-    tokens: Mapping[str, Encoded]
+    texts: Encoded
+    places: np.ndarray
+
+    def reads(self, batch: Batch) -> Encoded:
+        """What it reads for the rows of a batch. A row that it does not read still needs something to pad: its answer
+        is masked out."""
+        first, read = batch.first_text, batch.has_teacher
+        if read.all() and batch.teacher_reads is None:
+            return self.texts[self.places[first]]
+        task, changed = self.encoder.task, batch.teacher_reads or {}
+        rows = [
+            changed.get(n) or (self.texts[self.places[first[n]]] if read[n] else task.unread(batch.encoded[n]))
+            for n in range(len(batch))
+        ]
+        return Encoded.of(rows)
 
 
 @dataclass
@@ -59,26 +73,114 @@ class TeacherOutputs:
 
     Args:
         recipes: what shapes them, of every teacher.
-        alignment: of a teacher that writes in other pieces than the student.
+        alignment: of a teacher that writes in other pieces than the student, and what it writes.
     """
 
     stored: SoftLabels | None = None
     live: LiveTeacher | None = None
     recipes: Sequence[Any] = ()
-    alignment: Alignment | None = None
+    alignment: tuple[Alignment, LiveTeacher] | None = None
+
+
+class Lessons:
+    """Rows as a model learns from them, by column; an item is the number of a row.
+
+    Args:
+        rows: with a column `teacher_texts` where there is a teacher, and `number` where one reads rows themselves.
+        encoder: how the model reads.
+        cache: folder for tokens.
+        part: of the corpus, for messages: `TRAIN`, or a language of dev.
+    """
+
+    def __init__(self, rows: Dataset, encoder: Encoder, cache: Path | None, part: str = TRAIN) -> None:
+        self.rows, self.encoded, self.part = rows, encoder(rows, cache), part
+        self.targets = encoder.task.targets(rows, self.encoded)
+        names = rows.column_names
+        self.numbers = column(rows, "number").to_numpy() if "number" in names else np.full(len(rows), -1)
+        taught = "teacher_texts" in names
+        none = Ragged(np.empty(0, np.int32), np.zeros(len(rows) + 1, np.int64))
+        self.teacher_texts = Ragged.of_column(column(rows, "teacher_texts")) if taught else none
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+    def batch(self, numbers: np.ndarray, *changed: Any) -> Batch:
+        """Some of the rows, as they are or as an augmentation has changed them, see `Batch`."""
+        return Batch(self, numbers, *(changed or (self.encoded[numbers],)))
+
+    def languages(self) -> np.ndarray:
+        number, names = codes_of(self.rows, "lang")
+        return np.array(names)[number]
+
+
+@dataclass
+class Batch:
+    """Some rows of `Lessons`, by column.
+
+    Args:
+        rows: their numbers in `lessons`.
+        encoded: as the student reads them.
+        texts: rows of the corpus with what an augmentation has made of them; None where nothing was changed.
+        teacher_reads: place in the batch -> what a live teacher reads of a changed row.
+    """
+
+    lessons: Lessons
+    rows: np.ndarray
+    encoded: Encoded
+    texts: Sequence[Mapping[str, Any]] | None = None
+    teacher_reads: Mapping[int, Mapping[str, Any]] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def teacher_texts(self) -> Ragged:
+        """Numbers of the texts that the teachers read for each row."""
+        found: Ragged = self.lessons.teacher_texts[self.rows]
+        return found
+
+    @property
+    def has_teacher(self) -> np.ndarray:
+        return self.teacher_texts.lengths > 0
+
+    @property
+    def first_text(self) -> np.ndarray:
+        """Of a single teacher, the text that it reads for each row; -1 for none."""
+        found, texts = np.full(len(self), -1), self.teacher_texts
+        found[self.has_teacher] = texts.values[texts.offsets[:-1][self.has_teacher]]
+        return found
+
+    @property
+    def numbers(self) -> np.ndarray:
+        """Of the rows in the corpus; -1 where that is not known."""
+        return self.lessons.numbers[self.rows]
+
+    def read_alike(self) -> np.ndarray:
+        """(rows,) whole numbers, equal where the teachers read the same texts."""
+        texts: dict[bytes, int] = {}
+        return np.array([texts.setdefault(read.tobytes(), len(texts)) for read in self.teacher_texts])
+
+    def row(self, n: int) -> dict[str, Any]:
+        """One of the rows as plain values, with what the student reads of it; for what is done row by row."""
+        own = self.texts[n] if self.texts is not None else self.lessons.rows[int(self.rows[n])]
+        return {**own, **self.encoded[n]}
 
 
 class MultilingualDataModule(LightningDataModule):
     """Batches for a student, with what the teacher reads beside them.
 
     A training batch is `{"student": {input_ids, attention_mask}, "student_at": where in its output the positions are,
-    "labels": (positions,), "counts": (rows,) positions per row, "has_teacher": (rows,), "read": (rows,) numbers of the
-    texts the teacher read, "ids": names of the rows}` and either `"soft_labels"` (positions, classes) from a store,
-    with `"teacher_vector"` (rows, width) if it holds them, or `"teacher"` and `"teacher_at"` for a live one; these are
-    in the teacher's own positions where there is an `"alignment"`. See `Task` for positions.
+    "labels": (positions,), "counts": (rows,) positions per row, "has_teacher": (rows,), "rows": (rows,) their numbers
+    in `train`, or in the rows of `dev` that "part" names}`. Where there is a teacher, it has `"read"`, (rows,), equal
+    where the teacher read the same text, and either `"soft_labels"` (positions, classes) from a store, with
+    `"teacher_vector"` (rows, width) if it holds them, or `"teacher"` and `"teacher_at"` for a live one; these are in
+    the teacher's own positions where there is an `"alignment"`. See `Task` for positions.
 
     Args:
-        train: rows to learn from; with a column `teacher_rows` when there is a teacher.
+        train: rows to learn from; with a column `teacher_texts` when there is a teacher.
         dev: rows to watch, per language.
         encoder: how text becomes pieces for the model that learns.
         outputs: what the teacher says of the rows.
@@ -114,58 +216,50 @@ class MultilingualDataModule(LightningDataModule):
         self._resumed = (0, 0)  # epoch, and how many of its batches are done
 
     def setup(self, stage: str) -> None:
-        self.train_rows = self._examples(self.train)
-        # like lengths together: judging does not ask for an order, and short rows are not padded to the longest
-        self.dev_rows = {lang: sorted(self._examples(rows), key=length_of) for lang, rows in self.dev.items()}
+        self.train_rows = Lessons(self.train, self.encoder, self.cache)
+        self.dev_rows = {lang: Lessons(rows, self.encoder, self.cache, lang) for lang, rows in self.dev.items()}
 
-    def _examples(self, rows: Dataset) -> list[dict[str, Any]]:
-        encoded = self.encoder(rows, self.cache)
-        targets = self.encoder.task.targets(rows, encoded)
-        return [
-            {"teacher_rows": [], **row, **read, "labels": labels}
-            for row, read, labels in zip(rows.to_list(), encoded, targets, strict=True)
-        ]
+    def collate(self, lessons: Lessons, numbers: Sequence[int]) -> dict[str, Any]:
+        return self.collated(lessons.batch(np.asarray(numbers)))
 
-    def collate(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    def collated(self, rows: Batch) -> dict[str, Any]:
+        """What the module is given of some rows."""
         task, stored, live = self.encoder.task, self.outputs.stored, self.outputs.live
-        inputs, at = self.encoder.collate(examples)
+        inputs, at = self.encoder.collate(rows.encoded)
         batch: dict[str, Any] = {
-            "ids": [e["id"] for e in examples],
+            "part": rows.lessons.part,
+            "rows": torch.from_numpy(rows.rows),
             "student": inputs,
             "student_at": at,
-            "labels": task.collate_labels([e["labels"] for e in examples]),
-            "counts": torch.tensor([task.positions(e) for e in examples]),
-            "has_teacher": torch.tensor([bool(e["teacher_rows"]) for e in examples]),
+            "labels": task.collate_labels(rows.lessons.targets[rows.rows]),
+            "counts": torch.from_numpy(task.positions(rows.encoded)),
+            "has_teacher": torch.from_numpy(rows.has_teacher),
         }
         if stored is not None or live is not None:
-            texts: dict[tuple[str, ...], int] = {}
-            batch["read"] = torch.tensor([texts.setdefault(tuple(e["teacher_rows"]), len(texts)) for e in examples])
+            batch["read"] = torch.from_numpy(rows.read_alike())
         if self.outputs.alignment is not None:
-            batch["alignment"] = self.outputs.alignment(examples)
+            alignment, writer = self.outputs.alignment
+            written = writer.reads(rows).lists("target_ids")
+            batch["alignment"] = alignment(rows.encoded.lists("target_ids"), written, rows.has_teacher.tolist())
         if stored is not None:
-            answers = [
-                stored(e) if e["teacher_rows"] else np.full((count, stored.width), np.nan, dtype=np.float32)
-                for e, count in zip(examples, batch["counts"].tolist(), strict=True)
-            ]
-            batch["soft_labels"] = torch.from_numpy(np.concatenate(answers))
-            if (width := stored.vector_width) is not None:
-                unread = np.zeros(width, dtype=np.float32)
-                vectors = [stored.vector(e) if e["teacher_rows"] else unread for e in examples]
-                batch["teacher_vector"] = torch.from_numpy(np.stack(vectors))
+            batch["soft_labels"] = torch.from_numpy(stored.logits(rows))
+            if stored.vector_width is not None:
+                batch["teacher_vector"] = torch.from_numpy(stored.vectors(rows))
         elif live is not None:
-            # a row the teacher does not read still needs something to pad: its answer is masked out
-            read = [
-                e.get("teacher_reads") or (live.tokens[e["teacher_rows"][0]] if e["teacher_rows"] else task.unread(e))
-                for e in examples
-            ]
-            batch["teacher"], batch["teacher_at"] = live.encoder.collate(read)
+            batch["teacher"], batch["teacher_at"] = live.encoder.collate(live.reads(rows))
         return batch
+
+    def ids(self, batch: Mapping[str, Any], rows: np.ndarray) -> list[str]:
+        """Names of the rows of a batch, for people."""
+        lessons = self.train_rows if batch["part"] == TRAIN else self.dev_rows[batch["part"]]
+        return texts_of(select(lessons.rows, rows), "id")
 
     def train_dataloader(self) -> DataLoader:
         trainer = self.trainer
+        lessons: Any = self.train_rows
         sampler = BucketBatchSampler(
-            [length_of(e) for e in self.train_rows],
-            [e["lang"] for e in self.train_rows],
+            lessons.encoded.lengths,
+            lessons.languages(),
             self.batch_size,
             self.language_alpha,
             self.seed,
@@ -174,15 +268,15 @@ class MultilingualDataModule(LightningDataModule):
             tell_epoch=bool(self.augmentations),
         )
         sampler.resume(*self._resumed)
-        rows: Any = self.train_rows  # a list is a map-style dataset
+        collate: Any = partial(self.collate, lessons)
         if self.augmentations:
-            live = self.outputs.live
-            for_teacher = live.encoder.changed if live is not None else None
-            rows = AugmentedRows(rows, self.augmentations, self.encoder.changed, for_teacher, self.seed)
+            for_teacher = self.outputs.live.encoder.changed if self.outputs.live is not None else None
+            lessons = AugmentedRows(lessons, self.augmentations, self.encoder.changed, for_teacher, self.seed)
+            collate = self.collated
         return DataLoader(
-            rows,
+            lessons,
             batch_sampler=sampler,
-            collate_fn=self.collate,
+            collate_fn=collate,
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             pin_memory=self._pins,
@@ -211,11 +305,14 @@ class MultilingualDataModule(LightningDataModule):
     def val_dataloader(self) -> list[DataLoader]:
         return [self.held_out_loader(rows) for rows in self.dev_rows.values()]
 
-    def held_out_loader(self, examples: list[dict[str, Any]]) -> DataLoader:
+    def held_out_loader(self, lessons: Lessons) -> DataLoader:
+        """Rows of like length together: judging does not ask for an order, and short ones are not padded to the
+        longest."""
+        order: Any = np.argsort(lessons.encoded.lengths, kind="stable").tolist()
         return DataLoader(
-            examples,  # type: ignore[arg-type]
+            order,
             batch_size=self.eval_batch_size,
-            collate_fn=self.collate,
+            collate_fn=partial(self.collate, lessons),
             pin_memory=self._pins,
             generator=torch.Generator(),
         )

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
-from datasets.fingerprint import generate_random_fingerprint
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import cached, code_fingerprint, fingerprint, rows_fingerprint
-from distilingua.tasks.task import Encoded, Task
+from distilingua.columns import Encoded, select, texts_of
+from distilingua.console import console
+from distilingua.tasks.task import Task
 
-TOKENS = "tokens.arrow"
+AT_ONCE = 2_000  # rows: enough for the tokenizer's threads, few enough for sound to be in memory
+SHOWN = 50_000  # rows from which on there is something to wait for
 
 
 @dataclass(frozen=True)
@@ -33,43 +36,33 @@ class Encoder:
     tokenizer: PreTrainedTokenizerBase
     prefix: str = ""
 
-    def __call__(self, rows: Dataset, cache: Path | None) -> list[Encoded]:
+    def __call__(self, rows: Dataset, cache: Path | None) -> Encoded:
         """Every row as a model reads it; kept, and addressed by text, tokenizer, length and code."""
-        task = self.task
-
-        def encode(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
-            encoded = task.encode(batch, self.tokenizer, self.prefix)
-            return {name: [row[name] for row in encoded] for name in encoded[0]}
-
-        def build(folder: Path | None, name: str) -> Dataset:
-            return rows.select_columns(list(task.reads)).map(
-                encode,
-                batched=True,
-                remove_columns=list(task.reads),
-                cache_file_name=str(folder / TOKENS) if folder is not None else None,
-                new_fingerprint=name,
-                desc="Tokenising",
-            )
-
-        if cache is None or not len(rows):  # of nothing, `datasets` keeps nothing
-            # a name, or `datasets` would hash all of the above to find one
-            return build(None, generate_random_fingerprint()).to_list()
+        if not len(rows):
+            return Encoded({})
+        if cache is None:
+            return Encoded.join(list(self._parts(rows)))
         recipe = {
-            "rows": rows_fingerprint(rows, task.reads),
+            "rows": rows_fingerprint(rows, self.task.reads),
             "tokenizer": self.fingerprint,
             "prefix": self.prefix,
-            "task": task.recipe,
-            "code": code_fingerprint(task),
+            "task": self.task.recipe,
+            "code": code_fingerprint(self.task),
         }
-        kept = cached(cache, "tokens", recipe, partial(build, name=fingerprint(recipe)))
-        return Dataset.from_file(str(kept / TOKENS)).to_list()
+        return Encoded.read(cached(cache, "tokens", recipe, partial(Encoded.write, parts=self._parts(rows))))
 
-    def changed(self, rows: Sequence[dict[str, Any]]) -> list[Encoded]:
+    def _parts(self, rows: Dataset) -> Iterator[Encoded]:
+        for start in console.steps(range(0, len(rows), AT_ONCE), "Tokenising" if len(rows) > SHOWN else ""):
+            part = select(rows, np.arange(start, min(start + AT_ONCE, len(rows))))
+            given = {name: texts_of(part, name) for name in self.task.reads}
+            yield self.task.encode(given, self.tokenizer, self.prefix)
+
+    def changed(self, rows: Sequence[Mapping[str, Any]]) -> Encoded:
         """Rows that an augmentation has changed, as a model reads them."""
         given = {name: [row[name] for row in rows] for name in self.task.reads}
         return self.task.encode(given, self.tokenizer, self.prefix)
 
-    def collate(self, encoded: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def collate(self, encoded: Encoded) -> tuple[dict[str, Tensor], Tensor | None]:
         """See `Task.collate`."""
         return self.task.collate(encoded, self.tokenizer.pad_token_id)
 

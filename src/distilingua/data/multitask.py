@@ -41,17 +41,17 @@ class TaskSampler(BucketBatchSampler):
     def __len__(self) -> int:
         return int(self.batches.sum())
 
-    def plan(self, epoch: int) -> list[list[int]]:
+    def plan(self, epoch: int) -> list[np.ndarray]:
         """Steps in random order; the batches of all processes for one step follow one another."""
         rng = np.random.default_rng([self.seed, epoch, len(self.samplers)])
-        steps: list[list[list[int]]] = []
+        steps: list[list[np.ndarray]] = []
         for sampler, wanted, start in zip(self.samplers, self.batches, self.starts, strict=False):
             first, own = epoch * int(wanted), len(sampler)
             plans = {n // own: sampler.plan(n // own) for n in range(first, first + int(wanted))}
             for n in range(first, first + int(wanted)):
                 at = n % own * self.processes
                 batches = plans[n // own][at : at + self.processes]
-                steps.append([[row + int(start) for row in batch] for batch in batches])
+                steps.append([batch + int(start) for batch in batches])
         return [batch for n in rng.permutation(len(steps)) for batch in steps[n]]
 
 
@@ -90,9 +90,12 @@ class MultitaskData(LightningDataModule):
         self.parts[name].trainer = self.trainer
         return self.parts[name].train_dataloader()
 
-    def collate(self, examples: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-        name = examples[0][0]
-        return {**self.parts[name].collate([example for _, example in examples]), "task": name}
+    def collate(self, items: list[tuple[str, int]]) -> dict[str, Any]:
+        name, part = items[0][0], self.parts[items[0][0]]
+        return {**part.collate(part.train_rows, [row for _, row in items]), "task": name}
+
+    def ids(self, batch: Mapping[str, Any], rows: np.ndarray) -> list[str]:
+        return self.parts[batch["task"]].ids(batch, rows)
 
     def val_dataloader(self) -> list[DataLoader]:
         return [loader for part in self.parts.values() for loader in part.val_dataloader()]
@@ -102,7 +105,7 @@ class MultitaskData(LightningDataModule):
 
 
 class _Tagged(torch.utils.data.Dataset):
-    """Examples with the name of their task."""
+    """Rows with the name of their task."""
 
     def __init__(self, name: str, rows: Any) -> None:
         self.name, self.rows = name, rows
@@ -110,5 +113,5 @@ class _Tagged(torch.utils.data.Dataset):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> tuple[str, dict[str, Any]]:
+    def __getitem__(self, index: int) -> tuple[str, Any]:
         return self.name, self.rows[index]

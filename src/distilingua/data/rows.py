@@ -1,4 +1,4 @@
-"""From a corpus to the rows a run works with: load, clean, pair. Each step is one call."""
+"""From a corpus to the rows a run works with: load, clean, pair. Each step is one call on columns."""
 
 from __future__ import annotations
 
@@ -6,13 +6,31 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
-from datasets import Dataset, List, Value
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 
+from distilingua.columns import (
+    by_value,
+    codes,
+    codes_of,
+    column,
+    filled,
+    numbers_of,
+    select,
+    strings,
+    texts_of,
+    where,
+    with_columns,
+)
 from distilingua.corpora.schema import Corpus, each_row, notes_of
 from distilingua.corpora.words import parsed
-from distilingua.data.cleaning import Cleaning, CleaningReport
-from distilingua.data.pairing import Member, PairingReport, Readings, pair_rows
+from distilingua.data.cleaning import Cleaning, CleaningReport, Reasons
+from distilingua.data.pairing import Meanings, Member, PairingReport, Readings, pair_rows
 from distilingua.data.protocol import Pair
 from distilingua.errors import UserError
 from distilingua.tasks.task import Task
@@ -26,22 +44,32 @@ class Rows:
     """Everything a run reads.
 
     Args:
+        table: every row that the corpus has, with clean text, and `why` it is not used, "" where it is. A row's number
+            is its place here.
         train: what training may see, see `pair_rows`.
         unpaired: target text that no teacher reads, without labels, in the columns of train.
-        dev, test: per language, with labels, for judging only; dev with a column `teacher_rows` as in train.
-        texts: clean rows of all splits, where the teacher's rows are found by id.
+        dev, test: per language, with labels, for judging only; dev with `number` and `teacher_texts` as in train.
         labels: names of the classes, sorted; empty where classes have no names.
         cleaning, pairing: what these steps did, in numbers.
     """
 
+    table: Dataset
     train: Dataset
     unpaired: Dataset
     dev: dict[str, Dataset]
     test: dict[str, Dataset]
-    texts: Dataset
     labels: list[str]
     cleaning: CleaningReport
     pairing: PairingReport
+
+    @cached_property
+    def texts(self) -> Dataset:
+        """Clean rows of all splits."""
+        return where(self.table, ~filled(column(self.table, "unusable")))
+
+    def numbered(self, numbers: np.ndarray | Sequence[int]) -> Dataset:
+        """Rows by their numbers."""
+        return select(self.table, numbers)
 
 
 def load_rows(
@@ -51,118 +79,142 @@ def load_rows(
     teacher_languages: list[str] | None,
     members: Sequence[Member] = (),
     task: Task | None = None,
+    cache: Path | None = None,
 ) -> Rows:
     """Loads, cleans and pairs.
 
     Args:
         task: what labels are, and where they point; its own labels are not looked at. None takes one class a text.
+        cache: keeps clean text for later runs.
 
     Raises:
         UserError: a row whose label cannot be right; repeated ids; an empty split; labels that no training row of the
             source has, and so no teacher.
     """
     task = task or TextClassification()
-    texts, cleaning_report = cleaning(corpus.load(pair.languages), task.points_into)
-    texts = _spelt(texts, task, cleaning_report)  # before classes are counted, or "bad " would be one
-    cleaning_report.notes += notes_of(corpus)
-    texts = _sound(texts, task, cleaning_report, skip=getattr(corpus, "skip_bad_rows", False))
-    repeated = [row_id for row_id, n in Counter(texts["id"][:]).items() if n > 1]
-    if repeated:
-        raise UserError(
-            f"corpus: the id {repeated[0]!r} stands for {Counter(texts['id'])[repeated[0]]} rows. Soft labels are "
-            f"found by id, so it must be unique: name another column, or corpus.columns.id=null to count the rows."
-        )
-    langs, splits, names = texts["lang"][:], texts["split"][:], texts["label"][:]
-    marks = list(zip(langs, splits, names, strict=True))
-    alike = _alike(names, task)
-    cleaning_report.notes += [
-        f"Labels that look alike are kept apart: {told}. Write them alike if they are one class." for told in alike
-    ]
-    labels = task.classes(name for lang, split, name in marks if (lang, split) == (pair.source, "train"))
-    # what is judged needs a label; what is only trained on does not
-    counts = Counter((lang, split) for lang, split, name in marks if name or split == "train")
-    for lang in pair.languages:
-        for split in ("train", "dev", "test"):
-            if not counts[lang, split]:
-                raise UserError(
-                    f"corpus: no {split} rows{'' if split == 'train' else ' with a label'} for {lang!r} are left after "
-                    f"cleaning ({cleaning_report}). Every language needs train, dev and test, the latter two labelled."
-                )
-    # labels that are hidden from training count here: they are what is judged
-    for lang in pair.languages:
-        unknown = sorted(set(task.classes(name for here, _, name in marks if here == lang)) - set(labels))
-        if unknown:
-            raise UserError(
-                f"corpus: {lang!r} has labels that no {pair.source!r} training row has, so the teacher does not know "
-                f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
-                f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
-                + "".join(f" These look alike: {told}." for told in alike)
-            )
-    pointing = bool(task.points_into)
-    train, unpaired, pairing_report = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
+    table, report = cleaning(corpus.load(pair.languages), task.points_into, cache)
+    table = _with_spelling(table, task, report)  # before classes are counted, or "bad " would be one
+    report.notes += notes_of(corpus)
+    table = _without_bad_rows(table, task, report, skip=getattr(corpus, "skip_bad_rows", False))
+    texts = where(table, ~filled(column(table, "why")))
+    _check_ids(texts)
+    lang, langs = codes_of(texts, "lang")
+    split, splits = codes_of(texts, "split")
+    label, names = codes_of(texts, "label")
 
-    def held_out(split: str) -> dict[str, Dataset]:
-        return {
-            lang: texts.select([i for i, mark in enumerate(marks) if mark[:2] == (lang, split) and mark[2]])
-            for lang in pair.languages
-        }
+    def is_in(wanted_lang: str, wanted_split: str) -> np.ndarray:
+        known = wanted_lang in langs and wanted_split in splits
+        return (lang == langs.index(wanted_lang)) & (split == splits.index(wanted_split)) if known else lang < 0
+
+    alike = _look_alike(names, np.bincount(label, minlength=len(names)), task)
+    report.notes += [
+        f"Labels that look alike are kept apart: {each}. Write them alike if they are one class." for each in alike
+    ]
+    labels = task.classes(names[n] for n in np.unique(label[is_in(pair.source, "train")]))
+    labelled = np.array([bool(name) for name in names], dtype=bool)[label]
+    for each in pair.languages:
+        for part in ("train", "dev", "test"):
+            # what is judged needs a label; what is only trained on does not
+            if not (is_in(each, part) & (labelled | (part == "train"))).any():
+                raise UserError(
+                    f"corpus: no {part} rows{'' if part == 'train' else ' with a label'} for {each!r} are left after "
+                    f"cleaning ({report}). Every language needs train, dev and test, the latter two labelled."
+                )
+    for each in pair.languages:
+        there = np.unique(label[lang == langs.index(each)])  # hidden from training or not: they are what is judged
+        _check_classes(each, task.classes(names[n] for n in there), labels, pair.source, alike)
+    pointing = bool(task.points_into)
+    paired = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
+    train, unpaired, pairing_report, not_learnt = paired
+
+    def held_out(part: str) -> dict[str, Dataset]:
+        return {each: select(texts, np.flatnonzero(is_in(each, part) & labelled)) for each in pair.languages}
 
     # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
     # are text that it has not learnt
-    dev = held_out("dev")
-    known = ("id", "lang", "split", "group", "block", "spans")  # no label
-    readings = Readings((row for row in each_row(texts, known) if row["split"] in ("parallel", "dev")), pair, pointing)
-    for lang, rows in dev.items():
-        dev[lang] = rows.add_column(
-            "teacher_rows",
-            [readings(row, teacher_languages, members) for row in each_row(rows, known)],
-            feature=List(Value("string")),
+    known = Meanings(texts, pair, pointing)
+    readings = Readings(known, known.of_split("parallel", "dev"))
+    dev = {}
+    for each, rows in held_out("dev").items():
+        numbers = numbers_of(rows)
+        read = readings(known.places(numbers), teacher_languages, members)
+        dev[each] = with_columns(rows, {"number": pa.array(numbers, pa.int32()), "teacher_texts": read.as_column()})
+    unusable = column(table, "why")
+    why = np.array(unusable.to_numpy(zero_copy_only=False), dtype=object)
+    why[numbers_of(texts)] = not_learnt.to_numpy(zero_copy_only=False)
+    table = with_columns(table, {"why": strings(why), "unusable": unusable})
+    return Rows(table, train, unpaired, dev, held_out("test"), labels, report, pairing_report)
+
+
+def _check_ids(texts: Dataset) -> None:
+    ids, different = codes_of(texts, "id")
+    if len(different) < len(ids):
+        counts = np.bincount(ids)
+        repeated = int(np.argmax(counts > 1))
+        raise UserError(
+            f"corpus: the id {different[repeated]!r} stands for {counts[repeated]} rows. Soft labels are "
+            f"found by id, so it must be unique: name another column, or corpus.columns.id=null to count the rows."
         )
-    return Rows(train, unpaired, dev, held_out("test"), texts, labels, cleaning_report, pairing_report)
 
 
-def _spelt(texts: Dataset, task: Task, report: CleaningReport) -> Dataset:
+def _check_classes(lang: str, found: Sequence[str], labels: Sequence[str], source: str, alike: Sequence[str]) -> None:
+    unknown = sorted(set(found) - set(labels))
+    if unknown:
+        raise UserError(
+            f"corpus: {lang!r} has labels that no {source!r} training row has, so the teacher does not know "
+            f"them: {', '.join(unknown[:5])}{' …' if len(unknown) > 5 else ''}. The labels it knows are "
+            f"{', '.join(labels[:5])}{' …' if len(labels) > 5 else ''}. Rename them, or leave those rows out."
+            + "".join(f" These look alike: {each}." for each in alike)
+        )
+
+
+def _with_spelling(table: Dataset, task: Task, report: CleaningReport) -> Dataset:
     """Rows with labels as the task compares them; what that changed is counted in the report's notes."""
-    found = texts["label"][:]
-    spelt = [task.spelling(label) for label in found]
-    changed = Counter((a, b) for a, b in zip(found, spelt, strict=True) if a != b)
+    used = pa.array(~filled(column(table, "why")))
+    number, names = codes(pc.if_else(used, column(table, "label"), ""))
+    spelling = {name: task.spelling(name) for name in names}
+    rows = np.bincount(number, minlength=len(names))
+    changed = Counter({name: int(n) for name, n in zip(names, rows, strict=True) if spelling[name] != name})
     if not changed:
-        return texts
-    common = "; ".join(f"{n} rows of {a!r} read as {b!r}" for (a, b), n in changed.most_common(MENTIONED))
-    rest = sum(changed.values()) - sum(n for _, n in changed.most_common(MENTIONED))
+        return table
+    common = "; ".join(f"{n} rows of {a!r} read as {spelling[a]!r}" for a, n in changed.most_common(MENTIONED))
+    rest = changed.total() - sum(n for _, n in changed.most_common(MENTIONED))
     report.notes.append(f"Label spelling: {common}{f'; {rest} more rows' if rest else ''}.")
-    texts_spelt = texts.remove_columns("label").add_column("label", spelt, feature=Value("string"))
-    return texts_spelt.select_columns(texts.column_names)
+    return with_columns(table, {"label": by_value(column(table, "label"), task.spelling)})
 
 
-def _alike(labels: Sequence[str], task: Task) -> list[str]:
+def _look_alike(labels: Sequence[str], rows: np.ndarray, task: Task) -> list[str]:
     """Classes that differ in case, width or spaces alone, and the rows of each, in words."""
-    rows: Counter[str] = Counter()
-    for label, n in Counter(labels).items():
+    count: Counter[str] = Counter()
+    for label, n in zip(labels, rows.tolist(), strict=True):
         for name in task.classes([label]) if label else ():
-            rows[name] += n
+            count[name] += n
     looks: dict[str, list[str]] = defaultdict(list)
-    for name in sorted(rows):
+    for name in sorted(count):
         looks["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    return [", ".join(f"{name!r} ({rows[name]} rows)" for name in names) for names in looks.values() if len(names) > 1]
+    return [", ".join(f"{name!r} ({count[name]} rows)" for name in names) for names in looks.values() if len(names) > 1]
 
 
-def _sound(texts: Dataset, task: Task, report: CleaningReport, skip: bool) -> Dataset:
-    """Rows that can be read and whose label can be right; the others are counted as `bad`, or refused by name."""
-    kept = []
+def _without_bad_rows(table: Dataset, task: Task, report: CleaningReport, skip: bool) -> Dataset:
+    """Marks rows that cannot be read or whose label cannot be right as `bad`, or refuses the first of them by name."""
+    if task.problem is Task.problem and not task.points_into:
+        return table
+    used = np.flatnonzero(~filled(column(table, "why")))
+    why = Reasons(len(table))
     columns = dict.fromkeys(["id", "lang", "text", "text_pair", "label", "spans", *task.reads])
-    for n, row in enumerate(each_row(texts, columns)):
-        problem = task.problem(row)
-        if problem is None and task.points_into:
-            problem = _bad_spans(row)
-        if problem is None:
-            kept.append(n)
-        elif not skip:
+    bad = np.zeros(len(table), dtype=bool)
+    for n, row in zip(used, each_row(select(table, used), columns), strict=True):
+        problem = task.problem(row) or (_bad_spans(row) if task.points_into else None)
+        if problem is not None and not skip:
             raise UserError(f"corpus: row {row['id']!r}: {problem} Mend it, or set corpus.skip_bad_rows=true.")
-        else:
-            rules = report.dropped.setdefault(row["lang"], {})
-            rules["bad"] = rules.get("bad", 0) + 1
-    return texts if len(kept) == len(texts) else texts.select(kept)
+        bad[n] = problem is not None
+    if not bad.any():
+        return table
+    why.give("bad", bad)
+    langs = np.array(texts_of(table, "lang"))
+    for lang in np.unique(langs[bad]):
+        report.count(str(lang), why.names, why.codes[langs == lang])
+    return with_columns(table, {"why": pc.if_else(pa.array(bad), "bad", column(table, "why"))})
 
 
 def _bad_spans(row: Mapping[str, str]) -> str | None:

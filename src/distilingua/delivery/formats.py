@@ -12,6 +12,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
 from distilingua.extras import check_onnx
@@ -160,10 +162,9 @@ def sample_inputs(encoder: Encoder, rows: Any) -> dict[str, Tensor]:
     Args:
         rows: a data set with two rows or more.
     """
-    from distilingua.tasks.task import length_of
 
     encoded = encoder.changed(rows.select(range(min(32, len(rows)))).to_list())
-    inputs, _ = encoder.collate(sorted(encoded, key=length_of)[-2:])
+    inputs, _ = encoder.collate(encoded[np.argsort(encoded.lengths)[-2:]])
     return inputs
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from distilingua.columns import Encoded
 from distilingua.console import quieten
 from distilingua.corpora.schema import COLUMNS
 from distilingua.delivery.model import Delivered, find, known_task
@@ -115,7 +116,7 @@ class Answering:
         while encoded:
             numbers = list(encoded)
             try:
-                found = self.predictor.answers(list(encoded.values()), "")
+                found = self.predictor.answers(Encoded.of(list(encoded.values())), "")
             except NumberError as error:  # of some rows: the others are answered all the same
                 for place in error.rows:
                     answers[numbers[place]] = Answer(problem="the model's answer to it is no number.")

@@ -228,7 +228,7 @@ class Speed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], batch_idx: int
     ) -> None:
         self._ended = time.perf_counter()
-        self._sentences += len(batch["ids"]) * trainer.world_size
+        self._sentences += len(batch["rows"]) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = self._ended - self._since
             found = {"sentences_per_second": self._sentences / seconds, "share_waiting": self._waited / seconds}

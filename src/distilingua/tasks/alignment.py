@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from distilingua.columns import Ragged
 from distilingua.extras import Later
-from distilingua.tasks.task import Encoded, Example
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -24,16 +24,19 @@ class Alignment:
 
     Args:
         student, teacher: tokenizers.
-        tokens: row id -> what the teacher reads in place of that row, with its `target_ids`.
     """
 
-    def __init__(self, student: Any, teacher: Any, tokens: Mapping[str, Encoded]) -> None:
-        self.student, self.teacher, self.tokens = student, teacher, tokens
+    def __init__(self, student: Any, teacher: Any) -> None:
+        self.student, self.teacher = student, teacher
         self.classes = pieces_in_common(student, teacher)
         self._known: dict[tuple[tuple[int, ...], ...], list[Span]] = {}
 
-    def __call__(self, rows: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, ours: Ragged, theirs: Ragged, read: Sequence[bool]) -> dict[str, Tensor]:
         """A batch's part of it, with positions of all rows in one line.
+
+        Args:
+            ours, theirs: what student and teacher write of every row.
+            read: whether the teacher reads along.
 
         Returns:
             `classes`: of every class of the student that of the teacher, or -1 for none, (classes,).
@@ -45,17 +48,16 @@ class Alignment:
         begins: list[int] = []
         teacher_span: list[int] = []
         pieces: list[int] = []
-        for row in rows:
-            ours, found = list(row["target_ids"]), list[Span]()
-            theirs = [0] * len(ours)  # of a row that nobody reads along: any piece that the teacher has
-            if row["teacher_rows"]:
-                theirs = list(self.tokens[row["teacher_rows"][0]]["target_ids"])
-                found = self.spans(ours, theirs)
+        for our_ids, their_ids, is_read in zip(ours, theirs, read, strict=True):
+            own_steps = our_ids.tolist()
+            # of a row that nobody reads along: any piece that the teacher has
+            other_steps = their_ids.tolist() if is_read else [0] * len(own_steps)
+            found = self.spans(own_steps, other_steps) if is_read else []
             own, other = len(span), len(pieces)
-            span += [-1] * len(ours)
-            begins += [-1] * len(ours)
-            teacher_span += [-1] * len(theirs)
-            pieces += theirs
+            span += [-1] * len(own_steps)
+            begins += [-1] * len(own_steps)
+            teacher_span += [-1] * len(other_steps)
+            pieces += other_steps
             for steps, their_steps in found:
                 begins[own + steps[0]] = other + their_steps[0]
                 for n in steps:

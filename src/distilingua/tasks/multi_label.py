@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from distilingua.columns import Encoded, Ragged, codes_of
 from distilingua.corpora.words import parsed
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
-from distilingua.tasks.task import Encoded, bare
+from distilingua.tasks.task import EncodedRow, bare
 from distilingua.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -60,14 +63,15 @@ class MultiLabel(TextClassification):
         counts = Counter(name for row in rows for name in row)
         return torch.tensor([(len(rows) - counts[x]) / max(counts[x], 1) for x in self.labels])
 
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
         """Per row 1 for every class that it has, else 0; (1, classes)."""
-        found = torch.full((len(rows), 1, len(self.labels)), IGNORE_INDEX)
-        for n, label in enumerate(rows["label"][:]):
+        number, labels = codes_of(rows, "label")
+        found = np.full((len(labels), len(self.labels)), IGNORE_INDEX, np.int64)
+        for n, label in enumerate(labels):
             if label:
                 found[n] = 0
-                found[n, 0, [self._index[name] for name in names_of(label)]] = 1
-        return list(found)
+                found[n, [self._index[name] for name in names_of(label)]] = 1
+        return Ragged.by_lengths(found[number], np.ones(len(rows), np.int64))
 
     @staticmethod
     def hard() -> Term:
@@ -78,7 +82,7 @@ class MultiLabel(TextClassification):
     def agree(self, answer: Tensor, other: Tensor) -> Tensor:
         return ((answer > 0) == (other > 0)).all(-1)  # logits, or 0 and 1
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes])
 
     def metrics(self) -> MetricCollection:

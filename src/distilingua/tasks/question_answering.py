@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.words import aligned, parsed
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.extras import Later
 from distilingua.tasks.answers import exact_match, token_f1
-from distilingua.tasks.pieces import needs_offsets, pad
-from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
+from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
+from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -101,7 +102,7 @@ class QuestionAnswering(WithoutClasses):
                 return f"the answer {text!r} is not at character {start} of the context, {there!r} is{hint}."
         return None
 
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
         """`input_ids` of all windows one after the other, `lengths` of them, and for every character that is no space
         `window` and `at`, the piece in it.
 
@@ -129,7 +130,7 @@ class QuestionAnswering(WithoutClasses):
         windows: list[list[int]] = [[] for _ in questions]
         for number, row in enumerate(read["overflow_to_sample_mapping"]):
             windows[row].append(number)
-        encoded = []
+        encoded: list[EncodedRow] = []
         for context, numbers in zip(rows["text_pair"], windows, strict=True):
             if len(numbers) > 1 and self.stride is None:
                 raise UserError(
@@ -152,27 +153,24 @@ class QuestionAnswering(WithoutClasses):
                     "at": at,
                 }
             )
-        return encoded
+        return Encoded.of(encoded)
 
-    def positions(self, encoded: Encoded) -> int:
-        return 1 + len(encoded["at"])
+    def positions(self, encoded: Encoded) -> np.ndarray:
+        return 1 + super().positions(encoded)
 
-    def unread(self, encoded: Encoded) -> Encoded:
+    def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         blank = [0] * len(encoded["at"])
         return {"input_ids": [0], "lengths": [1], "window": blank, "at": blank}
 
-    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
+    def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
-        windows = [ids.tolist() for e in encoded for ids in torch.tensor(e["input_ids"]).split(list(e["lengths"]))]
-        inputs = pad(windows, pad_id)
-        longest, first, at = inputs["input_ids"].shape[1], 0, []
-        for e in encoded:
-            inside = (first + torch.tensor(e["window"], dtype=torch.long)) * longest + torch.tensor(
-                e["at"], dtype=torch.long
-            )
-            at.append(torch.cat([torch.tensor([first * longest]), inside]))
-            first += len(e["lengths"])
-        return inputs, torch.nn.utils.rnn.pad_sequence(at, batch_first=True, padding_value=PADDING)
+        windows, at = encoded.lists("lengths"), encoded.lists("at")
+        inputs = pad(Ragged.by_lengths(encoded.lists("input_ids").values, windows.values), pad_id)
+        longest = inputs["input_ids"].shape[1]
+        first = windows.offsets[:-1] - windows.offsets[0]  # the first window of every row
+        window = encoded.lists("window").values + np.repeat(first, at.lengths)
+        inside = Ragged(window * longest + at.values, at.offsets).padded(PADDING)
+        return inputs, as_tensor(np.concatenate([(first * longest)[:, None], inside], axis=1))
 
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
         """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
@@ -189,12 +187,10 @@ class QuestionAnswering(WithoutClasses):
         cells = torch.cat([nothing[:, None], characters], dim=1)
         return cells[at != PADDING]
 
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
         """Start and end of the first answer, as numbers of positions; 0 and 0 where there is none."""
-        return [
-            torch.tensor(first_and_last(label, context))
-            for label, context in zip(rows["label"][:], rows["text_pair"][:], strict=True)
-        ]
+        each = zip(texts_of(rows, "label"), texts_of(rows, "text_pair"), strict=True)
+        return Ragged.of([first_and_last(label, context) for label, context in each], np.int64)
 
     def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
         """Two positions a row, its start and its end; classes are "no answer" and the row's pieces in order."""
@@ -250,7 +246,7 @@ class QuestionAnswering(WithoutClasses):
         """Of batches, see `signals`; or a row's cells, (characters, 2), against its start and end."""
         return super().agree(answer if other.ndim == answer.ndim else answer.T, other)
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         """The answer's text, of the two pieces whose logits have the highest sum; "" where "no answer" has a higher."""
         places = characters_of(row["text_pair"])
         if not places:
@@ -268,12 +264,12 @@ class QuestionAnswering(WithoutClasses):
         return next((answer["text"] for answer in json.loads(label)), "")
 
     def evaluate(
-        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Encoded, tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """F1 over words and exact match, as SQuAD and MLQA define them, the best over a row's answers."""
-        told = [self.decode(answer, row, e, tokenizer) for answer, row, e in zip(answers, rows, encoded, strict=True)]
+        told = self.decode_all(answers, rows, encoded, tokenizer)
         scores: dict[str, list[float]] = {"f1": [], "exact": []}
-        for said, label, lang in zip(told, rows["label"][:], rows["lang"][:], strict=True):
+        for said, label, lang in zip(told, texts_of(rows, "label"), texts_of(rows, "lang"), strict=True):
             truths = [answer["text"] for answer in json.loads(label)] or [""]
             scores["f1"].append(max(token_f1(said, truth, lang) for truth in truths))
             scores["exact"].append(max(exact_match(said, truth, lang) for truth in truths))

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from distilingua.artifacts import fingerprint
+from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.sound import RATE, BadSound, waveform
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, refuse, truth, whole
 from distilingua.extras import Later
-from distilingua.tasks.task import ABSENT, PADDING, Encoded, Example, WithoutClasses
+from distilingua.tasks.pieces import as_tensor
+from distilingua.tasks.task import ABSENT, PADDING, EncodedRow, Example, WithoutClasses
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -38,19 +40,18 @@ class Recent:
 
     def __init__(self, most: int) -> None:
         self.most, self.size = most, 0
-        self.kept: OrderedDict[Any, Encoded] = OrderedDict()
+        self.kept: OrderedDict[Any, EncodedRow] = OrderedDict()
 
-    def get(self, key: Any, make: Callable[[], Encoded]) -> Encoded:
-        """A copy, so that nobody changes what others get."""
+    def get(self, key: Any, make: Callable[[], EncodedRow]) -> EncodedRow:
         found = self.kept.pop(key, None)
         if found is None:
             found = make()
-            self.size += len(found["features"])
+            self.size += found["features"].nbytes
         self.kept[key] = found  # the last again
         while self.size > self.most:
             _, oldest = self.kept.popitem(last=False)
-            self.size -= len(oldest["features"])
-        return dict(found)
+            self.size -= oldest["features"].nbytes
+        return found
 
 
 Fitted = TypeVar("Fitted", bound="SpeechRecognition")
@@ -140,8 +141,8 @@ class SpeechRecognition(WithoutClasses):
     def model_options(self) -> dict[str, Any]:
         return {**super().model_options, "vocab_size": len(self.labels), "pad_token_id": 0}
 
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: Any, prefix: str) -> list[Encoded]:
-        """What the model's own feature extractor makes of the sound, as float16 in bytes, and how many frames it has.
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: Any, prefix: str) -> Encoded:
+        """What the model's own feature extractor makes of the sound, in float16, and how many frames it has.
 
         Float16 keeps three digits of features that are normalised to a variance of 1, in half the space.
 
@@ -152,49 +153,45 @@ class SpeechRecognition(WithoutClasses):
             UserError: sound that cannot be learnt from.
         """
         address = fingerprint(tokenizer.state)
-        return [
-            RECENT.get((address, self.max_length, audio), partial(self._encode, audio, tokenizer))
-            for audio in rows["audio"]
-        ]
+        heard = (partial(self._encode, audio, tokenizer) for audio in rows["audio"])
+        keys = ((address, self.max_length, audio) for audio in rows["audio"])
+        return Encoded.of([RECENT.get(key, make) for key, make in zip(keys, heard, strict=True)])
 
-    def _encode(self, audio: str, tokenizer: Any) -> Encoded:
+    def _encode(self, audio: str, tokenizer: Any) -> EncodedRow:
         try:
             sound = waveform(audio)
         except BadSound as bad:
             raise UserError(f"corpus: {audio}: {bad}. Mend it, or set corpus.skip_bad_rows=true.") from None
         features = tokenizer.features(sound[: self.max_length * RATE])
         return {
-            "features": features.astype(np.float16).tobytes(),
+            "features": features.astype(np.float16).ravel(),
             "width": features.shape[1] if features.ndim > 1 else 0,
             "masked": tokenizer.masked,
             "frames": tokenizer.frames(len(features)),
             "cut": len(sound) > self.max_length * RATE,
+            "absent": False,
         }
 
-    def positions(self, encoded: Encoded) -> int:
-        frames: int = encoded["frames"]
-        return frames
+    def positions(self, encoded: Encoded) -> np.ndarray:
+        return encoded.numbers("frames")
 
-    def unread(self, encoded: Encoded) -> Encoded:
+    def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         return {**encoded, "absent": True}
 
-    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """`input_features` (rows, frames, width) or `input_values` (rows, samples), and `attention_mask` if wanted."""
-        width = encoded[0]["width"]
-        sounds = [torch.from_numpy(np.frombuffer(e["features"], dtype=np.float16).astype(np.float32)) for e in encoded]
-        if width:
-            sounds = [sound.view(-1, width) for sound in sounds]
-        inputs = {
-            "input_features" if width else "input_values": torch.nn.utils.rnn.pad_sequence(sounds, batch_first=True)
-        }
-        if encoded[0]["masked"]:
-            ones = [torch.ones(len(sound), dtype=torch.long) for sound in sounds]
-            inputs["attention_mask"] = torch.nn.utils.rnn.pad_sequence(ones, batch_first=True)
-        places = [torch.full((e["frames"],), ABSENT) if e.get("absent") else torch.arange(e["frames"]) for e in encoded]
-        return inputs, torch.nn.utils.rnn.pad_sequence(places, batch_first=True, padding_value=PADDING)
+        width, sounds = int(encoded.numbers("width")[0]), encoded.lists("features")
+        features = torch.from_numpy(sounds.padded(0).astype(np.float32))
+        inputs = {"input_features": features.view(len(sounds), -1, width)} if width else {"input_values": features}
+        if encoded.numbers("masked")[0]:
+            steps = sounds.lengths[:, None] // max(width, 1)
+            inputs["attention_mask"] = as_tensor(np.arange(int(steps.max())) < steps)
+        frames, frame = encoded.numbers("frames")[:, None], np.arange(int(encoded.numbers("frames").max()))
+        heard = np.where(encoded.numbers("absent")[:, None], ABSENT, frame)
+        return inputs, as_tensor(np.where(frame < frames, heard, PADDING))
 
     # --- learning -----------------------------------------------------------------------------------------------------
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
         """Per row the classes of its characters, (characters,); one `IGNORE_INDEX` where the label is not shown.
 
         A character that the alphabet lacks is left out, if it is rare; what is judged at the end keeps it.
@@ -202,7 +199,7 @@ class SpeechRecognition(WithoutClasses):
         Raises:
             UserError: such a character is not rare.
         """
-        texts = [normal(label) for label in rows["label"][:]]
+        texts = [normal(label) for label in texts_of(rows, "label")]
         counts = Counter("".join(texts))
         missing = [c for c, n in counts.most_common() if c not in self._index and n > RARE * counts.total()]
         if missing:
@@ -211,14 +208,12 @@ class SpeechRecognition(WithoutClasses):
                 f'the space included: task.alphabet="{"".join(sorted({*self.labels[1:], *missing}))}".'
             )
         classes = [[self._index[c] for c in text if c in self._index] for text in texts]
-        return [
-            torch.tensor(found if found and not e["cut"] else [IGNORE_INDEX], dtype=torch.long)
-            for found, e in zip(classes, encoded, strict=True)
-        ]
+        each = zip(classes, encoded.numbers("cut"), strict=True)
+        return Ragged.of([found if found and not cut else [IGNORE_INDEX] for found, cut in each], np.int64)
 
-    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
+    def collate_labels(self, targets: Ragged) -> Tensor:
         """(rows, most characters), `IGNORE_INDEX` after the last."""
-        return torch.nn.utils.rnn.pad_sequence(list(targets), batch_first=True, padding_value=IGNORE_INDEX)
+        return as_tensor(targets.padded(IGNORE_INDEX))
 
     @staticmethod
     def hard() -> Term:
@@ -226,7 +221,7 @@ class SpeechRecognition(WithoutClasses):
 
         return CTC()
 
-    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:
         """The teacher's transcript, where it is expected to be at most `most_wer` off: see `drawn_hearings`."""
         transcript = best_path(answer, self.labels)
         others = drawn_hearings(answer, self.labels, self.hearings, seed=row["id"])
@@ -253,14 +248,14 @@ class SpeechRecognition(WithoutClasses):
         """The geometric mean over the frames of the best path, as a product would only tell how long a sound is."""
         return [float(cells.log_softmax(-1).amax(-1).mean().exp()) for cells in answers]
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return best_path(answer, self.labels)
 
     def evaluate(
-        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Encoded, tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         told = [best_path(answer, self.labels) for answer in answers]
-        return errors([normal(label) for label in rows["label"][:]], told), told
+        return errors([normal(label) for label in texts_of(rows, "label")], told), told
 
 
 def closest(frames: int, wanted: int) -> list[int]:

@@ -8,13 +8,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
+
+from distilingua.columns import Encoded, Ragged
+from distilingua.corpora.schema import each_row
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import refuse, whole
 from distilingua.extras import Later
-from distilingua.tasks.pieces import pad
+from distilingua.tasks.pieces import as_tensor, pad
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import numpy as np
     import torch
     from datasets import Dataset
     from torch import Tensor
@@ -25,11 +28,11 @@ if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
 else:
     torch = Later("torch")
 
-Encoded = dict[str, Any]
-"""One row as a model reads it: `input_ids`, and `at` where its answers are not one for the whole text."""
+EncodedRow = Mapping[str, Any]
+"""One row of `Encoded`: `input_ids`, and `at` where its answers are not one for the whole text."""
 
 Example = Mapping[str, Any]
-"""One row of the data module: the columns of the corpus, the fields of `Encoded`, `labels` and `teacher_rows`."""
+"""One row of the corpus with its number, and the fields of `EncodedRow`."""
 
 ABSENT, PADDING = -1, -2  # in `at`: a position this model does not see (cut off); no position at all
 
@@ -138,28 +141,24 @@ class Task(ABC):
         return self.max_length
 
     @abstractmethod
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
-        """Rows as a model reads them, cut to `max_length`.
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
+        """Rows as a model reads them, cut to `max_length`: `input_ids`, and `at` where answers are not one a text.
 
         Args:
             rows: the columns `reads`.
             prefix: goes in front of the text; some models want one (E5: "query: ").
         """
 
-    def positions(self, encoded: Encoded) -> int:
-        """How many positions the row has."""
-        return len(encoded["at"]) if "at" in encoded else 1
+    def positions(self, encoded: Encoded) -> np.ndarray:
+        """How many positions each row has, (rows,)."""
+        return encoded.lists("at").lengths if "at" in encoded else np.ones(len(encoded), np.int64)
 
-    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """What the model is called with, and where in its output the positions are: (rows, most positions)."""
-        at = None
-        if "at" in encoded[0]:
-            at = torch.nn.utils.rnn.pad_sequence(
-                [torch.as_tensor(e["at"], dtype=torch.long) for e in encoded], batch_first=True, padding_value=PADDING
-            )
-        return pad([e["input_ids"] for e in encoded], pad_id), at
+        at = as_tensor(encoded.lists("at").padded(PADDING)) if "at" in encoded else None
+        return pad(encoded.lists("input_ids"), pad_id), at
 
-    def unread(self, encoded: Encoded) -> Encoded:
+    def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
         return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
@@ -177,8 +176,8 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        """Per row the class index of every position, (positions,); `IGNORE_INDEX` where the label is not shown."""
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
+        """Per row the class of every position, (positions,) int64; `IGNORE_INDEX` where the label is not shown."""
 
     @staticmethod
     def hard() -> Term:
@@ -187,7 +186,7 @@ class Task(ABC):
 
         return CrossEntropy()
 
-    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:
         """The teacher's answer as the label of a row that has none; "" where there is none to be trusted."""
         return ""
 
@@ -244,7 +243,7 @@ class Task(ABC):
         return answer.argmax(-1) == (other if other.ndim < answer.ndim else other.argmax(-1))
 
     @abstractmethod
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         """An answer as a label, spelt as a corpus spells it."""
 
     def probabilities(self, answers: Sequence[Tensor], model: Any, inputs: Mapping[str, Tensor]) -> list[float]:
@@ -261,7 +260,7 @@ class Task(ABC):
         return [float(each.nan_to_num().sum().exp()) for each in logs]
 
     def evaluate(
-        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Encoded, tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """Scores, and what was answered to every row.
 
@@ -277,7 +276,7 @@ class Task(ABC):
             None,
             {
                 "labels": labels,
-                "counts": torch.tensor([self.positions(e) for e in encoded]),
+                "counts": torch.from_numpy(self.positions(encoded)),
                 "has_teacher": torch.zeros(len(rows), dtype=torch.bool),
             },
         )
@@ -286,9 +285,13 @@ class Task(ABC):
             # one process judges, and would wait for the others in vain
             metric.distributed_available_fn = lambda: False
         self.watch(metrics, found, {"labels": labels})
-        columns = [dict(zip(rows.column_names, values, strict=True)) for values in zip(*rows[:].values(), strict=True)]
-        told = [self.decode(a, r, e, tokenizer) for a, r, e in zip(answers, columns, encoded, strict=True)]
-        return {name: float(value) for name, value in metrics.compute().items()}, told
+        decoded = self.decode_all(answers, rows, encoded, tokenizer)
+        return {name: float(value) for name, value in metrics.compute().items()}, decoded
+
+    def decode_all(self, answers: Sequence[Tensor], rows: Dataset, encoded: Encoded, tokenizer: Any) -> list[str]:
+        """See `decode`, of every row."""
+        each = zip(answers, each_row(rows, rows.column_names), encoded, strict=True)
+        return [self.decode(answer, row, read, tokenizer) for answer, row, read in each]
 
     # --- what only one task of this package overrides: stop reading here unless yours is as odd as that one -----------
     note: str = ""
@@ -298,9 +301,9 @@ class Task(ABC):
         """A label as tables show it. (answers)"""
         return label
 
-    def collate_labels(self, targets: Sequence[Tensor]) -> Tensor:
+    def collate_labels(self, targets: Ragged) -> Tensor:
         """Labels of a batch, as the hard term reads them: (positions,). (speech)"""
-        return torch.cat(list(targets))
+        return as_tensor(targets.values)
 
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
         """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off.
@@ -380,9 +383,3 @@ def model_class(task: Task) -> Any:
     import transformers
 
     return getattr(transformers, task.auto)
-
-
-def length_of(encoded: Encoded) -> int:
-    """By which rows of a batch are alike: frames of sound, or pieces."""
-    frames: int | None = encoded.get("frames")
-    return len(encoded["input_ids"]) if frames is None else frames

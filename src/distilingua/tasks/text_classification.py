@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
+
+from distilingua.columns import Encoded, Ragged, codes_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
 from distilingua.extras import Later
 from distilingua.tasks.pieces import piece_ids
-from distilingua.tasks.task import Encoded, Task, check_length
+from distilingua.tasks.task import EncodedRow, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -85,15 +88,17 @@ class TextClassification(Task):
         each = torch.tensor([float(counts[label]) for label in self.labels])
         return each.sum() / (len(each) * each.clamp(min=1))
 
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
         texts = [prefix + text for text in rows["text"]]
-        return [{"input_ids": ids} for ids in piece_ids(tokenizer, texts, pairs, self.max_length)]
+        return Encoded({"input_ids": piece_ids(tokenizer, texts, pairs, self.max_length)})
 
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        return [torch.tensor([self._index[label] if label else IGNORE_INDEX]) for label in rows["label"][:]]
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
+        number, names = codes_of(rows, "label")
+        classes = np.array([self._index[name] if name else IGNORE_INDEX for name in names], np.int64)
+        return Ragged.by_lengths(classes[number], np.ones(len(rows), np.int64))
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return self.labels[int(answer[0].argmax())]
 
     def metrics(self) -> MetricCollection:

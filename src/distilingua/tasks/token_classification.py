@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
+from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, overlap, words_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
 from distilingua.tasks.pieces import needs_offsets
-from distilingua.tasks.task import ABSENT, Encoded, Example, Task, check_length
+from distilingua.tasks.task import ABSENT, EncodedRow, Example, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -77,7 +78,7 @@ class TokenClassification(Task):
             return f"{len(words)} words and {len(tags)} tags ({row['label'][:40]!r})."
         return broken(tags)
 
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
         """`input_ids`, and `at`: the number of every word's first piece.
 
         Raises:
@@ -86,16 +87,17 @@ class TokenClassification(Task):
         needs_offsets(tokenizer)
         texts = [prefix + text for text in rows["text"]]
         read = tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
-        return [
-            {"input_ids": ids, "at": first_pieces(offsets, words_of(text), len(prefix))}
-            for ids, offsets, text in zip(read["input_ids"], read["offset_mapping"], rows["text"], strict=True)
+        at = [
+            first_pieces(offsets, words_of(text), len(prefix))
+            for offsets, text in zip(read["offset_mapping"], rows["text"], strict=True)
         ]
+        return Encoded({"input_ids": Ragged.of(read["input_ids"]), "at": Ragged.of(at)})
 
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        return [
-            torch.tensor([self._index[tag] for tag in label.split()] if label else [IGNORE_INDEX] * len(e["at"]))
-            for label, e in zip(rows["label"][:], encoded, strict=True)
-        ]
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
+        words = self.positions(encoded).tolist()
+        tags = [label.split() or [""] * n for label, n in zip(texts_of(rows, "label"), words, strict=True)]
+        index = {**self._index, "": IGNORE_INDEX}
+        return Ragged.of([[index[tag] for tag in each] for each in tags], np.int64)
 
     def project(self, cells: np.ndarray, read: Mapping[str, Any], row: Example) -> np.ndarray:
         """Annotation projection (Yarowsky, Ngai and Wicentowski 2001), of distributions instead of tags.
@@ -130,7 +132,7 @@ class TokenClassification(Task):
         moved[self._begin] = 0
         return moved
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return " ".join(self.labels[i] for i in answer.nan_to_num().argmax(-1).tolist())
 
     def metrics(self) -> MetricCollection:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.extras import Later
 from distilingua.tasks.alignment import carried
-from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
+from distilingua.tasks.pieces import as_tensor, pad
+from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     import torch
@@ -95,7 +97,7 @@ class Translation(WithoutClasses):
     def recipe(self) -> Any:
         return [self.max_length, self.into, self.codes]
 
-    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> list[Encoded]:
+    def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
         """`input_ids` of the text and `target_ids` of its translation, both with the tokenizer's own special pieces;
         no `target_ids` where the translation is hidden."""
         self._check_codes(tokenizer)
@@ -115,29 +117,25 @@ class Translation(WithoutClasses):
         written = [rows["label"][i] for i in visible]
         targets = tokenizer(text_target=written, **options)["input_ids"] if written else []
         found = dict(zip(visible, targets, strict=True))
-        # arrays, because a column of empty lists has no type on disk
-        return [
-            {"input_ids": ids, "target_ids": np.asarray(found.get(i, []), dtype=np.int64)}
-            for i, ids in enumerate(sources)
-        ]
+        written_ids = Ragged.of([found.get(i, []) for i in range(len(texts))])
+        return Encoded({"input_ids": Ragged.of(sources), "target_ids": written_ids})
 
-    def positions(self, encoded: Encoded) -> int:
-        return len(encoded["target_ids"])
+    def positions(self, encoded: Encoded) -> np.ndarray:
+        return encoded.lists("target_ids").lengths
 
-    def collate(self, encoded: Sequence[Encoded], pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+    def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
         """The text, and under `labels` its translation, (rows, most steps): the model itself makes the decoder's input
         of it, each kind in its own way."""
-        inputs, _ = super().collate([{"input_ids": e["input_ids"]} for e in encoded], pad_id)
-        steps = torch.arange(max(1, *map(self.positions, encoded)) if encoded else 1)
-        count = torch.tensor([self.positions(e) for e in encoded])[:, None]
-        inputs["labels"] = torch.full((len(encoded), len(steps)), IGNORE_INDEX)
-        for row, e in zip(inputs["labels"], encoded, strict=True):
-            row[: self.positions(e)] = torch.as_tensor(e["target_ids"], dtype=torch.long)
+        inputs = pad(encoded.lists("input_ids"), pad_id)
+        labels = as_tensor(encoded.lists("target_ids").padded(IGNORE_INDEX))
+        inputs["labels"] = labels if labels.shape[1] else torch.full((len(encoded), 1), IGNORE_INDEX)
+        steps = torch.arange(inputs["labels"].shape[1])
+        count = torch.from_numpy(self.positions(encoded))[:, None]
         # some decoders (mBART) want a piece that is no padding, even where no position is
         inputs["labels"][:, :1].masked_fill_(count == 0, int(pad_id == 0))
         return inputs, torch.where(steps < count, steps, PADDING)
 
-    def unread(self, encoded: Encoded) -> Encoded:
+    def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         return {"input_ids": [0], "target_ids": encoded["target_ids"]}
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -180,8 +178,8 @@ class Translation(WithoutClasses):
         return codes[lang]
 
     # --- learning -----------------------------------------------------------------------------------------------------
-    def targets(self, rows: Dataset, encoded: Sequence[Encoded]) -> list[Tensor]:
-        return [torch.as_tensor(e["target_ids"], dtype=torch.long) for e in encoded]
+    def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
+        return encoded.lists("target_ids")
 
     def signals(self, student: Tensor, teacher: Tensor | None, batch: Mapping[str, Any]) -> Signals:
         if teacher is None or "alignment" not in batch:
@@ -203,15 +201,15 @@ class Translation(WithoutClasses):
                 f"pretrained teacher student=seq2seq_hub with its student.path)."
             )
 
-    def pseudo_label(self, answer: Tensor, row: Example, encoded: Encoded, tokenizer: Any) -> str:
+    def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:
         """The teacher's translation; "" where it says the same thing three times over, or where its length is far from
         the text's, as both betray a decoder that has lost its way."""
         text = self.decode(answer, row, encoded, tokenizer)
         if not text or REPEATED.search(text):
             return ""
         if self.ratio is not None:
-            (again,) = self.encode({"text": [""], "label": [text], "lang": [row["lang"]]}, tokenizer, "")
-            own, written = len(encoded["input_ids"]), self.positions(again)
+            again = self.encode({"text": [""], "label": [text], "lang": [row["lang"]]}, tokenizer, "")
+            own, written = len(encoded["input_ids"]), int(self.positions(again)[0])
             if not 1 / self.ratio <= written / own <= self.ratio:
                 return ""
         return text
@@ -248,18 +246,20 @@ class Translation(WithoutClasses):
             found.append(float(chosen.mean().exp()))
         return found
 
-    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
+    def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         if self.into is not None:
             answer = answer[answer != _piece(self.into, tokenizer)]  # not every tokenizer skips it by itself
         return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
     def evaluate(
-        self, answers: Sequence[Tensor], rows: Dataset, encoded: Sequence[Encoded], tokenizer: Any
+        self, answers: Sequence[Tensor], rows: Dataset, encoded: Encoded, tokenizer: Any
     ) -> tuple[dict[str, float], list[str]]:
         """BLEU (Papineni et al. 2002) and chrF (Popović 2015) of all rows together by sacrebleu (Post 2018), 0 to 1,
         and the translations."""
-        told = [self.decode(*each, tokenizer) for each in zip(answers, rows, encoded, strict=True)]
-        scores = {name: score.corpus_score(told, [rows["label"][:]]).score / 100 for name, score in self._scorers()}
+        told = self.decode_all(answers, rows, encoded, tokenizer)
+        scores = {
+            name: score.corpus_score(told, [texts_of(rows, "label")]).score / 100 for name, score in self._scorers()
+        }
         return scores, told
 
     @property

@@ -8,14 +8,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 
+from distilingua.columns import Encoded, numbers_of
 from distilingua.corpora.schema import each_row
-from distilingua.data.pairing import Readings
+from distilingua.data.pairing import Meanings, Readings
 from distilingua.tasks.task import Evaluation
 from distilingua.training.inference import AnyPredictor, Predictions
-from distilingua.training.job import Job, with_ids
+from distilingua.training.job import Job
 from distilingua.training.reliability import (
     Tally,
     chooses,
@@ -37,7 +39,7 @@ class Judged(Evaluation):
         found: what the model itself answered.
     """
 
-    found: Predictions = field(default_factory=lambda: Predictions([], [], []))
+    found: Predictions = field(default_factory=lambda: Predictions([], [], Encoded({})))
 
 
 def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Judged]:
@@ -230,7 +232,7 @@ def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Judged, na
     if chosen is not None:
         rows = rows.select(chosen)
         answers, sure, encoded = judged.found
-        own = Predictions([answers[n] for n in chosen], [sure[n] for n in chosen], [encoded[n] for n in chosen])
+        own = Predictions([answers[n] for n in chosen], [sure[n] for n in chosen], encoded[chosen])
         lost = judged.scores[score] - evaluated(predictor, rows, own).scores[score]
     found = {}
     for kind, change in disturbances(task).items():
@@ -264,21 +266,24 @@ def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> Aligned:
     task, reads = job.task, job.source.languages
     if reads is None or rows["lang"][0] in reads or task.backbone == "speech encoder":  # a sound aligns with none
         return {}
-    known = ["id", "lang", "split", "text", "text_pair", "group", "block", "spans"]
-    readings = Readings(each_row(job.rows.texts, known), job.pair, bool(task.points_into))
-    read = {n: ids[0] for n, row in enumerate(each_row(rows, known)) if (ids := readings(row, reads))}
-    if not read:
+    known = Meanings(job.rows.texts, job.pair, bool(task.points_into))
+    asked = known.places(numbers_of(rows))
+    read = Readings(known, ~known.of_split("train"))(asked, reads)
+    answered = np.flatnonzero(read.lengths > 0)
+    if not len(answered):
         return {}
-    texts = with_ids(job.rows.texts, set(read.values()))
+    numbers = np.unique(read.values)
+    texts = job.rows.numbered(numbers)
     found = teacher.predict(texts, "The teacher on aligned text")
-    answers = dict(zip(texts["id"][:], zip(texts.to_list(), *found, strict=True), strict=True))
-    told = {}
-    for n, row_id in read.items():
-        source, answer, probability, encoded = answers[row_id]
+    aligned = {}
+    for n in answered.tolist():
+        place = int(np.searchsorted(numbers, read[n][0]))
+        source, answer, probability = texts[place], found.answers[place], found.probabilities[place]
         own = answer.numpy()
-        carried = task.project(own, source, rows[n])
-        if carried is not own:
-            answer = torch.from_numpy(carried)
+        projected = task.project(own, source, rows[n])
+        if projected is not own:
+            answer = torch.from_numpy(projected)
             (probability,) = task.probabilities([answer], None, {})
-        told[n] = title(source), task.decode(answer, rows[n], encoded, teacher.encoder.tokenizer), probability
-    return told
+        decoded = task.decode(answer, rows[n], found.encoded[place], teacher.encoder.tokenizer)
+        aligned[n] = title(source), decoded, probability
+    return aligned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,12 +16,13 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from distilingua.columns import Encoded
 from distilingua.console import console
 from distilingua.data.encoder import Encoder
 from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import in_precision
-from distilingua.tasks.task import Encoded, length_of, no_numbers, rows_at
+from distilingua.tasks.task import no_numbers, rows_at
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
@@ -57,7 +58,7 @@ class Predictions(NamedTuple):
 
     answers: list[Tensor]
     probabilities: list[float]
-    encoded: list[Encoded]
+    encoded: Encoded
 
 
 @dataclass
@@ -120,21 +121,21 @@ class Predictor:
         return sum(file.stat().st_size for file in files) or self._loaded[2]
 
     def batches(
-        self, encoded: Sequence[Encoded], title: str, start: int = 0
-    ) -> Iterator[tuple[list[int], dict[str, Tensor], Tensor | None]]:
+        self, encoded: Encoded, title: str, start: int = 0
+    ) -> Iterator[tuple[np.ndarray, dict[str, Tensor], Tensor | None]]:
         """Numbers of texts with what the model is called with, on its device; texts of like length together.
 
         Args:
             title: of the progress bar; "" for none.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
-        order = sorted(range(len(encoded)), key=lambda i: length_of(encoded[i]))
+        order = np.argsort(encoded.lengths, kind="stable")
         size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
         for first in console.steps(range(start, len(order), size), title):
             rows = order[first : first + size]
-            yield rows, *self._collate([encoded[i] for i in rows])
+            yield rows, *self._collate(encoded[rows])
 
-    def _collate(self, encoded: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:
+    def _collate(self, encoded: Encoded) -> tuple[dict[str, Tensor], Tensor | None]:
         inputs, at = self.encoder.collate(encoded)
         return {name: self._sent(tensor) for name, tensor in inputs.items()}, self._sent(at) if at is not None else None
 
@@ -144,8 +145,8 @@ class Predictor:
         return tensor.to(self.device)
 
     def cells(
-        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+        self, encoded: Encoded, title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
         """Numbers of texts, their logits, (positions of all of them, classes), and their sentence vectors, (texts,
         width), if a way of pooling asks for them; see `batches`, `Task.cells` and `LayerReader`."""
         read = None
@@ -164,10 +165,10 @@ class Predictor:
         Raises:
             NumberError: one of them is none.
         """
-        with named(title, rows["id"][:]):
+        with named(title, rows):
             return self.answers(self.encoder(rows, cache=None), title)
 
-    def answers(self, encoded: list[Encoded], title: str) -> Predictions:
+    def answers(self, encoded: Encoded, title: str) -> Predictions:
         """Its answer to every row, as it reads it."""
         task = self.encoder.task
         answers: list[Tensor] = [torch.empty(0)] * len(encoded)
@@ -179,7 +180,7 @@ class Predictor:
             if found[0].is_floating_point():  # or it is a text
                 self._check(torch.cat(found), at, numbers)
             self._check(torch.tensor(sure)[:, None], None, numbers)
-            for n, answer, probability in zip(numbers, found, sure, strict=True):
+            for n, answer, probability in zip(numbers.tolist(), found, sure, strict=True):
                 answers[n], probabilities[n] = answer.cpu(), probability
         return Predictions(answers, probabilities, encoded)
 
@@ -187,10 +188,10 @@ class Predictor:
         """Logits as probabilities are taken of them."""
         return answers if self.temperature == 1 else [answer / self.temperature for answer in answers]
 
-    def _check(self, cells: Tensor, at: Tensor | None, rows: Sequence[int]) -> None:
+    def _check(self, cells: Tensor, at: Tensor | None, rows: np.ndarray) -> None:
         wrong = no_numbers(cells, at)
         if wrong.any():
-            raise NumberError("an answer is no number", [rows[n] for n in rows_at(wrong, at)])
+            raise NumberError("an answer is no number", rows[rows_at(wrong, at)].tolist())
 
     def predict_one(self, row: Mapping[str, list[str]]) -> None:
         """Reads one row, or a batch in one call, for the clock."""
@@ -200,17 +201,19 @@ class Predictor:
 
 
 @contextmanager
-def named(title: str, ids: Sequence[str]) -> Iterator[None]:
+def named(title: str, rows: Dataset) -> Iterator[None]:
     """Names the rows to which a model's answer is no number.
 
     Args:
         title: what it was asked for.
+        rows: that it was asked about.
     """
     try:
         yield
     except NumberError as error:
+        ids = [str(row_id) for row_id in rows.select_columns(["id"])[error.rows]["id"]]
         raise NumberError(
-            f"{title}: the answer to {listed([str(ids[n]) for n in error.rows])} is no number, so it is neither kept "
+            f"{title}: the answer to {listed(ids)} is no number, so it is neither kept "
             f"nor judged. The model's weights hold NaN or infinity, or it overflows: try teacher.precision=32, or "
             f"train it at a lower learning rate."
         ) from None
@@ -267,15 +270,15 @@ class EnsemblePredictor:
             predictor.release()
 
     def cells(
-        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]:
+        self, encoded: Encoded, title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]:
         """Of members that all read alike, see `Predictor.cells`; sentence vectors are averaged too."""
         task, titles = self.encoder.task, [title, *([""] * (len(self.members) - 1))]
         each = [
             member.cells(encoded, name, start, pooling) for (member, _), name in zip(self.members, titles, strict=True)
         ]
         for found in zip(*each, strict=True):
-            counts = [task.positions(encoded[n]) for n in found[0][0]]
+            counts = task.positions(encoded[found[0][0]]).tolist()
             rows = zip(*(cells.split(counts) for _, cells, _ in found), strict=True)
             means = [mean_logits([cells.numpy() for cells in row], self.weights, task.distributed) for row in rows]
             cells = torch.from_numpy(np.concatenate(means))

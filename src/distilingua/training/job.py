@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from datasets import Dataset, Value
+from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import code_fingerprint, fingerprint, rows_fingerprint
+from distilingua.columns import Ragged, codes_of, column, filled, strings, texts_of, where, with_columns
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
@@ -55,7 +57,7 @@ def prepare(cfg: DictConfig) -> Job:
     rows, task = read_rows(cfg, parts), parts.task
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))
-    task.fit_labels(rows.labels, (label for label in rows.train["label"][:] if label))
+    task.fit_labels(rows.labels, (label for label in texts_of(rows.train, "label") if label))
     encoder = Encoder(task, parts.student.tokenizer(rows.train, cache), parts.student.prefix)
     teachers = {name: teacher_encoder(parts, source, rows.train, cache) for name, source in members.items()}
     return Job(**vars(parts), cfg=cfg, rows=rows, encoder=encoder, teachers=teachers)
@@ -86,7 +88,7 @@ def dry_run(job: Job) -> None:
         source = job.source.members[name]
         if source.fine_tune is None:
             check_order(job, source, encoder)
-        encoder(asked(job.rows), job.cache)
+        encoder(job.rows.numbered(teacher_inputs(job.rows)), job.cache)
 
 
 def check_order(job: Job, source: TeacherSource, encoder: Encoder) -> None:
@@ -120,26 +122,31 @@ def without_taught(rows: Dataset, sources: Iterable[TeacherSource], source_langu
     taught -= {source_language}
     if not taught:
         return rows
-    marks = zip(rows["lang"][:], rows["split"][:], strict=True)
-    return rows.select([i for i, (lang, split) in enumerate(marks) if lang not in taught or split != "train"])
+    (lang, langs), (split, splits) = codes_of(rows, "lang"), codes_of(rows, "split")
+    is_taught = np.isin(lang, [n for n, name in enumerate(langs) if name in taught])
+    return where(rows, ~is_taught | (split != splits.index("train")))
 
 
-def asked(rows: Rows) -> Dataset:
-    """The texts that teachers read in place of training and dev rows, or as they are."""
-    parts = (rows.train, *rows.dev.values())
-    return with_ids(rows.texts, {i for part in parts for read in part["teacher_rows"][:] for i in read})
+def teacher_inputs(rows: Rows) -> np.ndarray:
+    """Numbers of the texts that teachers read in place of training and dev rows, or as they are; ascending."""
+    read = [Ragged.of_column(column(part, "teacher_texts")).values for part in (rows.train, *rows.dev.values())]
+    numbers = np.unique(np.concatenate(read))
+    return numbers[numbers >= 0]
 
 
-def with_ids(texts: Dataset, ids: Collection[str]) -> Dataset:
-    return texts.select([n for n, row_id in enumerate(texts["id"][:]) if row_id in ids])
+def places_of(numbers: np.ndarray, table: Dataset) -> np.ndarray:
+    """Number of a row of the table -> its place among these numbers; -1 where it is none of them."""
+    places = np.full(len(table), -1)
+    places[numbers] = np.arange(len(numbers))
+    return places
 
 
-def with_labels(rows: Dataset, labels: list[str]) -> Dataset:
-    return rows.remove_columns("label").add_column("label", labels, feature=Value("string"))
+def with_labels(rows: Dataset, labels: Sequence[str]) -> Dataset:
+    return with_columns(rows, {"label": strings(labels)})
 
 
 def labelled(rows: Dataset) -> Dataset:
-    return rows.select([i for i, label in enumerate(rows["label"][:]) if label])
+    return where(rows, filled(column(rows, "label")))
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------
@@ -148,7 +155,7 @@ def labelled(rows: Dataset) -> Dataset:
 def rows_of(job: Job) -> str:
     """A fingerprint of every row of a run, and of what of it training may see."""
     reads = list(dict.fromkeys(["id", "split", *job.task.reads, "label"]))
-    seen = ["id", "label", *(["teacher_rows"] if "teacher_rows" in job.rows.train.column_names else [])]
+    seen = ["id", "label", "teacher_texts"]
     tests = [rows_fingerprint(rows, ["id", "label"]) for rows in job.rows.test.values()]
     return fingerprint([rows_fingerprint(job.rows.texts, reads), rows_fingerprint(job.rows.train, seen), tests])
 

@@ -110,17 +110,19 @@ class DistillationModule(LightningModule):
         found = [wrong.any() for wrong, _ in self._wrong.values()]
         if not torch.stack(found if loss is None else [*found, ~loss.isfinite()]).any():  # a GPU is waited for once
             return
-        rows, whose = batch["ids"], "the loss of"
+        rows, whose = batch["rows"], "the loss of"
         for name, (wrong, at) in self._wrong.items():
             if wrong.any():
-                rows, whose = [batch["ids"][n] for n in rows_at(wrong, at)], f"the {name}'s answer to"
+                rows, whose = batch["rows"][rows_at(wrong, at)], f"the {name}'s answer to"
                 break
+        data: Any = getattr(self.trainer, "datamodule", None)
+        names = [f"row {n}" for n in rows.tolist()] if data is None else data.ids(batch, rows.cpu().numpy())
         way_out = (
             "Its weights hold NaN or infinity, or it overflows: try teacher.precision=32."
             if whose.startswith("the teacher")
             else "Lower the learning rate, or look at these rows."
         )
-        raise NumberError(f"{whose} {listed(rows)} is no number. {way_out}")
+        raise NumberError(f"{whose} {listed(names)} is no number. {way_out}")
 
     def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.watch(batch, dataloader_idx)

@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datasets import concatenate_datasets
 from lightning import seed_everything
 from omegaconf import DictConfig
 
 from distilingua.artifacts import fingerprint
+from distilingua.columns import joined
 from distilingua.console import console, quieten
 from distilingua.data.multitask import MultitaskData
 from distilingua.monitoring.tables import show_data
@@ -69,7 +69,7 @@ def train_multitask(cfg: DictConfig) -> dict[str, Any]:
 def prepare_all(cfg: DictConfig) -> dict[str, Job]:
     """A job for every task; their students read with one tokenizer."""
     jobs = {name: prepare(alone) for name, alone in tasks_of(cfg).items()}
-    texts = concatenate_datasets([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
+    texts = joined([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
     first = next(iter(jobs.values()))
     tokenizer = first.student.tokenizer(texts, first.cache)
     return {name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer)) for name, job in jobs.items()}

@@ -205,7 +205,7 @@ def temperature_of(task: Task, rows: Dataset, found: Any) -> float | None:
     """
     if not chooses(task):
         return None
-    labels = torch.cat(task.targets(rows, found.encoded))
+    labels = torch.from_numpy(task.targets(rows, found.encoded).values)
     cells = torch.cat(list(found.answers))
     seen = ~cells.isnan().any(-1)
     return round(fit_temperature(cells[seen], labels[seen]), 4)

@@ -1,4 +1,4 @@
-"""The teacher's logits and sentence vectors, computed once and found again by row id."""
+"""The teacher's logits and sentence vectors, computed once and found again by the number of a text."""
 
 from __future__ import annotations
 
@@ -20,9 +20,11 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from distilingua.artifacts import cached_by_all, whole_file
+from distilingua.columns import Encoded, Ragged, stretches
 from distilingua.console import console
+from distilingua.data.datamodule import Batch
 from distilingua.errors import NumberError, UserError, full_disk
-from distilingua.tasks.task import Encoded, Example, Task
+from distilingua.tasks.task import Task
 
 SAVE_EVERY = 20  # batches between two points where an interrupted store can go on
 
@@ -52,29 +54,29 @@ class Store:
         self.rest = np.load(folder / "rest.npy", mmap_mode="r") if top.exists() else None
         beside = folder / "vectors.npy"
         self.vectors = np.load(beside, mmap_mode="r") if beside.exists() else None
-        index = json.loads((folder / "index.json").read_text("utf-8"))
-        self.width: int = index["width"]
-        starts = np.cumsum([0, *index["counts"]])
-        self._span = {row_id: (starts[i], starts[i + 1]) for i, row_id in enumerate(index["ids"])}
-        self._number = {row_id: i for i, row_id in enumerate(index["ids"])}
+        self.width: int = json.loads((folder / "index.json").read_text("utf-8"))["width"]
+        self.offsets = np.load(folder / "offsets.npy", mmap_mode="r")
 
-    def __call__(self, row_id: str) -> np.ndarray:
-        """Logits of one text, (positions, classes), float32; NaN where the teacher did not see the position.
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
 
-        What a top-k store left out shares its remaining mass evenly.
+    def __call__(self, places: np.ndarray | int) -> np.ndarray:
+        """Logits of texts, one after the other, (positions, classes), float32; NaN where the teacher did not see the
+        position. What a top-k store left out shares its remaining mass evenly.
 
-        Raises:
-            KeyError: a text the teacher never read.
+        Args:
+            places: of the texts in the store, which are in the order of the rows that it was made of.
         """
-        start, end = self._span[row_id]
+        own = np.atleast_1d(places)
+        at = stretches(self.offsets[own], self.offsets[own + 1] - self.offsets[own])
         if self.classes is None or self.rest is None:
-            return self.logits[start:end].astype(np.float32)
-        return dense(self.logits[start:end], self.classes[start:end], self.rest[start:end], self.width)
+            return self.logits[at].astype(np.float32)
+        return dense(self.logits[at], self.classes[at], self.rest[at], self.width)
 
-    def vector(self, row_id: str) -> np.ndarray:
-        """The sentence vector of one text, (width,), float32, in a store that holds them."""
+    def vector(self, places: np.ndarray) -> np.ndarray:
+        """Sentence vectors of texts, (texts, width), float32, in a store that holds them."""
         assert self.vectors is not None
-        return self.vectors[self._number[row_id]].astype(np.float32)
+        return self.vectors[places].astype(np.float32)
 
 
 class StoredSoftLabels:
@@ -84,43 +86,70 @@ class StoredSoftLabels:
         stores: of each teacher.
         weights: of each teacher, above 0.
         task: carries the answer to an aligned text over to the row.
-        texts: row id -> the text that was read, see `Task.project`.
+        table: rows of the corpus by number, among them the texts that were read, see `Task.project`.
+        places: of each teacher, number of a row of the corpus -> its place in the store.
     """
 
     def __init__(
-        self, stores: Sequence[Store], weights: Sequence[float], task: Task, texts: Mapping[str, Mapping[str, Any]]
+        self,
+        stores: Sequence[Store],
+        weights: Sequence[float],
+        task: Task,
+        table: Dataset,
+        places: Sequence[np.ndarray],
     ) -> None:
-        self.stores, self.weights, self.task, self.texts = stores, weights, task, texts
-
-    @property
-    def width(self) -> int:
-        return self.stores[0].width
+        self.stores, self.weights, self.task, self.table, self.places = stores, weights, task, table, places
 
     @property
     def vector_width(self) -> int | None:
         vectors = self.stores[0].vectors
         return vectors.shape[1] if vectors is not None else None
 
-    def vector(self, row: Example) -> np.ndarray:
-        """The teacher's sentence vector, (width,), for a row with `teacher_rows`; the mean over the texts it read."""
-        return np.mean([self.stores[0].vector(read) for read in row["teacher_rows"]], axis=0)
+    def vectors(self, batch: Batch) -> np.ndarray:
+        """See `SoftLabels`; the mean over the texts that were read for a row."""
+        texts = batch.teacher_texts
+        each = self.stores[0].vector(self.places[0][texts.values])
+        row = np.repeat(np.arange(len(texts)), texts.lengths)
+        found = np.zeros((len(texts), each.shape[1]), np.float32)
+        np.add.at(found, row, each)
+        return found / np.maximum(texts.lengths, 1)[:, None].astype(np.float32)
 
-    def __call__(self, row: Example) -> np.ndarray:
-        """Logits, (positions, classes), for a row with `teacher_rows`: the texts a single teacher read for it, or one
-        text for each of several teachers, "" where one has no answer. A mean comes back as logarithms, which are logits
-        again."""
-        ids = row["teacher_rows"]
-        alone = len(self.stores) == 1
-        members = [(0 if alone else n, i) for n, i in enumerate(ids) if i]
-        answers = [self._answer(n, i, row) for n, i in members]
+    def logits(self, batch: Batch) -> np.ndarray:
+        """See `SoftLabels`. Where a row is given the answer to one text as it stands, which is most often so, all rows
+        are gathered at once; a mean comes back as logarithms, which are logits again."""
+        counts = self.task.positions(batch.encoded)
+        found = np.full((int(counts.sum()), self.stores[0].width), np.nan, np.float32)
+        rows = Ragged.by_lengths(found, counts)
+        simple = self._as_they_stand(batch, counts)
+        places = self.places[0][batch.first_text[simple]]
+        found[stretches(rows.offsets[:-1][simple], counts[simple])] = self.stores[0](places)
+        for n in np.flatnonzero(batch.has_teacher & ~simple).tolist():
+            rows[n][:] = self._of_row(batch, n)
+        return found
+
+    def _as_they_stand(self, batch: Batch, counts: np.ndarray) -> np.ndarray:
+        """Which rows are given one teacher's answer to one text without a change, (rows,) bool."""
+        one = (batch.teacher_texts.lengths == 1) & (len(self.stores) == 1)
+        first = np.where(one, batch.first_text, 0)
+        place, offsets = np.where(one, self.places[0][first], 0), self.stores[0].offsets
+        fits = offsets[place + 1] - offsets[place] == counts
+        unchanged = type(self.task).project is Task.project
+        return one & fits & (unchanged | (first == batch.numbers))
+
+    def _of_row(self, batch: Batch, n: int) -> np.ndarray:
+        """Logits, (positions, classes): of the texts a single teacher read for a row, or one text for each of several
+        teachers, -1 where one has no answer."""
+        row = batch.row(n)
+        single = len(self.stores) == 1
+        members = [(0 if single else k, text) for k, text in enumerate(batch.teacher_texts[n].tolist()) if text >= 0]
+        answers = []
+        for k, text in members:
+            cells = self.stores[k](self.places[k][text])
+            same = text == batch.numbers[n] and len(cells) == self.task.positions(batch.encoded[n : n + 1])[0]
+            answers.append(cells if same else self.task.project(cells, self.table[text], row))
         if len(answers) == 1:
             return answers[0]
-        return mean_logits(answers, [self.weights[n] for n, _ in members], self.task.distributed)
-
-    def _answer(self, teacher: int, read: str, row: Example) -> np.ndarray:
-        cells = self.stores[teacher](read)
-        same = read == row["id"] and len(cells) == self.task.positions(dict(row))
-        return cells if same else self.task.project(cells, self.texts[read], row)
+        return mean_logits(answers, [self.weights[k] for k, _ in members], self.task.distributed)
 
 
 def mean_logits(logits: Sequence[np.ndarray], weights: Sequence[float], axis: int | None = -1) -> np.ndarray:
@@ -161,8 +190,8 @@ class GivesCells(Protocol):
     """A predictor, as far as a store needs it."""
 
     def cells(
-        self, encoded: Sequence[Encoded], title: str, start: int = 0, pooling: str | None = None
-    ) -> Iterator[tuple[list[int], Tensor, Tensor | None]]: ...
+        self, encoded: Encoded, title: str, start: int = 0, pooling: str | None = None
+    ) -> Iterator[tuple[np.ndarray, Tensor, Tensor | None]]: ...
 
 
 def store_soft_labels(
@@ -170,8 +199,7 @@ def store_soft_labels(
     recipe: Mapping[str, Any],
     teacher: GivesCells,
     task: Task,
-    rows: Dataset,
-    encoded: Sequence[Encoded],
+    encoded: Encoded,
     dtype: str = "float32",
     keep: int | None = None,
     pooling: str | None = None,
@@ -184,8 +212,7 @@ def store_soft_labels(
     Args:
         recipe: everything that shapes the logits.
         teacher: asked only when there is something to compute.
-        rows: texts the teacher reads, each once.
-        encoded: the same texts as the teacher reads them.
+        encoded: texts as the teacher reads them, each once.
         dtype: float32 or float16, on disk.
         keep: classes to keep per position, the likeliest, with the mass of the others; None for all.
         pooling: how a sentence's vector is made, to keep it too, in float16; None for no vectors.
@@ -196,13 +223,13 @@ def store_soft_labels(
     recipe = {**recipe, "dtype": dtype, "top_k": keep, "vectors": pooling}
 
     def build(folder: Path, part: slice) -> None:
-        own = range(len(encoded))[part]
+        own = np.arange(len(encoded))[part]
         with _numbered(own):
-            ask(folder, [encoded[n] for n in own], rows["id"][part])
+            ask(folder, encoded[own])
 
-    def ask(folder: Path, encoded: Sequence[Encoded], ids: Sequence[str]) -> None:
-        counts = [task.positions(row) for row in encoded]
-        starts, total = np.cumsum([0, *counts]), sum(counts)
+    def ask(folder: Path, encoded: Encoded) -> None:
+        texts_at = Ragged.by_lengths(np.empty(0), task.positions(encoded))
+        total = int(texts_at.offsets[-1])
         progress = folder / "progress.json"
         done, lost = _progress(progress)
         arrays: dict[str, np.ndarray] = {}
@@ -215,7 +242,7 @@ def store_soft_labels(
             if vectors is not None:
                 arrays["vectors"][texts] = vectors.numpy()
             # texts are asked in the order of their length, and stand in the store in the order of the rows
-            at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in texts])
+            at = stretches(texts_at.offsets[:-1][texts], texts_at.lengths[texts])
             if k is None:
                 arrays["logits"][at] = cells.numpy()
             else:
@@ -226,7 +253,7 @@ def store_soft_labels(
             done += len(texts)
             last = done == len(encoded)
             if last:  # before the last note of progress: with it, a store is whole but for its name
-                _note_index(folder, ids, counts, width)
+                _write_index(folder, texts_at, width)
                 if k is not None:
                     console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
             if last or n % SAVE_EVERY == 0:
@@ -237,36 +264,40 @@ def store_soft_labels(
         progress.unlink(missing_ok=True)
 
     def join(folder: Path, parts: Sequence[Path]) -> None:
-        counts, stores = [task.positions(row) for row in encoded], [Store(part, recipe) for part in parts]
-        starts, one = np.cumsum([0, *counts]), stores[0]
+        texts_at, stores = (
+            Ragged.by_lengths(np.empty(0), task.positions(encoded)),
+            [Store(part, recipe) for part in parts],
+        )
+        one = stores[0]
         k, vectors = one.logits.shape[1] if one.classes is not None else None, one.vectors
         beside = (len(encoded), vectors.shape[1]) if vectors is not None else None
-        arrays = _arrays(folder, sum(counts), one.width, k, dtype, beside, new=True)
+        arrays = _arrays(folder, int(texts_at.offsets[-1]), one.width, k, dtype, beside, new=True)
         for n, store in enumerate(stores):
-            own = range(len(encoded))[n :: len(stores)]
-            at = np.concatenate([np.arange(starts[i], starts[i + 1]) for i in own]) if own else np.array([], dtype=int)
+            own = np.arange(n, len(encoded), len(stores))
+            at = stretches(texts_at.offsets[:-1][own], texts_at.lengths[own])
             for name, array in arrays.items():
-                array[list(own) if name == "vectors" else at] = getattr(store, name)
+                array[own if name == "vectors" else at] = getattr(store, name)
         for array in arrays.values():
             array.flush()  # type: ignore[attr-defined]  # a memory map
-        _note_index(folder, rows["id"][:], counts, one.width)
+        _write_index(folder, texts_at, one.width)
 
     return Store(cached_by_all(cache, "soft_labels", recipe, build, join, resumable=True), recipe)
 
 
 @contextmanager
-def _numbered(own: Sequence[int]) -> Iterator[None]:
+def _numbered(own: np.ndarray) -> Iterator[None]:
     """Numbers rows of a share as all rows are numbered."""
     try:
         yield
     except NumberError as error:
-        error.rows = [own[n] for n in error.rows]
+        error.rows = own[error.rows].tolist()
         raise
 
 
-def _note_index(folder: Path, ids: Sequence[str], counts: Sequence[int], width: int) -> None:
+def _write_index(folder: Path, texts_at: Ragged, width: int) -> None:
+    np.save(folder / "offsets.npy", texts_at.offsets)
     with whole_file(folder / "index.json") as file:
-        file.write_text(json.dumps({"ids": list(ids), "counts": list(counts), "width": width}), "utf-8")
+        file.write_text(json.dumps({"texts": len(texts_at), "width": width}), "utf-8")
 
 
 def _arrays(

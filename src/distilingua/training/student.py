@@ -6,22 +6,26 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
+from distilingua.columns import BLOCK, Ragged, column, filled, joined, select, where, with_columns
 from distilingua.console import console
-from distilingua.data.datamodule import MultilingualDataModule, TeacherOutputs
+from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.models.on_policy import OnPolicy
 from distilingua.models.student import load_student
 from distilingua.models.weight_origins import weight_origins
+from distilingua.tasks.task import Task
 from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
@@ -75,12 +79,11 @@ def self_train(
     them, where it is sure of these (Lee 2013, Pseudo-Label, section 2.2)."""
     predictor = Predictor(lambda: first.student, job.encoder, job.device)
     found = predictor.predict(rows.unpaired, "The student's own labels")
-    answers = zip(found.answers, rows.unpaired.to_list(), found.encoded, strict=True)
-    decoded = [job.task.decode(answer, row, encoded, job.encoder.tokenizer) for answer, row, encoded in answers]
+    decoded = job.task.decode_all(found.answers, rows.unpaired, found.encoded, job.encoder.tokenizer)
     sure = [n for n, probability in enumerate(found.probabilities) if probability >= job.pair.sure and decoded[n]]
     console.print(f"The student labels {len(sure)} of {len(rows.unpaired)} texts without a partner")
-    own = with_labels(rows.unpaired.select(sure), [decoded[n] for n in sure])
-    train = concatenate_datasets([rows.train, own.select_columns(rows.train.column_names)])
+    own = with_labels(select(rows.unpaired, sure), [decoded[n] for n in sure])
+    train = joined([rows.train, own])
     module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, process_count(job.cfg))
     module.load_state_dict(first.state_dict())
     return module, fit(job.cfg, "self_trained", module, data, plan, {**recipe, "own": decoded})
@@ -152,14 +155,29 @@ def read_right(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     stored, task = outputs.stored, job.task
     if stored is None or task.backbone != "encoder":  # where a label is a text, no position has a true class
         return {}
-    truth = dict(zip(job.rows.texts["id"][:], job.rows.texts["label"][:], strict=True))
-    marks = zip(job.rows.train["id"][:], job.rows.train["teacher_rows"][:], strict=True)
-    rows = job.rows.train.select([i for i, (row_id, read) in enumerate(marks) if read and truth[row_id]])
-    rows = with_labels(rows, [truth[row_id] for row_id in rows["id"][:]])
-    encoded = job.encoder(rows, job.cache)
+    truth = column(job.rows.table, "label").take(pa.array(column(job.rows.train, "number")))
+    read = Ragged.of_column(column(job.rows.train, "teacher_texts")).lengths > 0
+    rows = where(with_columns(job.rows.train, {"label": truth}), read & filled(truth))
+    lessons = Lessons(rows, job.encoder, job.cache)
     right: dict[str, list[Tensor]] = {}
-    for row, e, target in zip(rows.to_list(), encoded, task.targets(rows, encoded), strict=True):
-        agree = task.agree(torch.from_numpy(stored({**row, **e})), target)
-        seen = (target != IGNORE_INDEX).view(len(agree), -1).all(-1)
-        right.setdefault(row["lang"], []).append(agree[seen].float())
+    for lang in job.pair.languages:
+        own = np.flatnonzero(lessons.languages() == lang)
+        for start in range(0, len(own), BLOCK):
+            batch = lessons.batch(own[start : start + BLOCK])
+            right.setdefault(lang, []).append(_agreeing(task, torch.from_numpy(stored.logits(batch)), batch))
     return {lang: round(float(torch.cat(hits).mean()), 4) for lang, hits in right.items()}
+
+
+def _agreeing(task: Task, answers: Tensor, batch: Batch) -> Tensor:
+    """Whether answers name the true class, of every position whose class is known, (positions,) float."""
+    targets: Ragged = batch.lessons.targets[batch.rows]
+    if len(targets.values) == len(answers):
+        pairs = [(answers, torch.from_numpy(targets.values))]
+    else:  # of answers and questions: positions of a row are not those of its label
+        rows = answers.split(task.positions(batch.encoded).tolist())
+        pairs = [(answer, torch.from_numpy(target)) for answer, target in zip(rows, targets, strict=True)]
+    found = []
+    for answer, target in pairs:
+        agree = task.agree(answer, target)
+        found.append(agree[(target != IGNORE_INDEX).view(len(agree), -1).all(-1)].float())
+    return torch.cat(found)

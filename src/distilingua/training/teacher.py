@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, List, Value, concatenate_datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
 from hydra.utils import instantiate
 from lightning import seed_everything
 from torch import nn
 from transformers import PreTrainedModel
 
 from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.columns import Ragged, codes_of, column, filled, joined, select, strings, texts_of, where, with_columns
 from distilingua.console import console
 from distilingua.corpora.schema import each_row
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
-from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import hard_labels
 from distilingua.models.source import Ensemble, TeacherSource
@@ -27,7 +30,7 @@ from distilingua.models.teacher import FrozenTeacher, load_model
 from distilingua.tasks.alignment import Alignment
 from distilingua.training.fitting import fit, forget
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
-from distilingua.training.job import Job, asked, labelled, plain, training_recipe, with_ids, with_labels
+from distilingua.training.job import Job, labelled, places_of, plain, teacher_inputs, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
@@ -62,7 +65,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
     }
 
     def build(folder: Path) -> None:
-        langs = ", ".join(dict.fromkeys(train_rows["lang"][:]))
+        langs = ", ".join(codes_of(train_rows, "lang")[1])
         console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
         seed_everything(seed, workers=True, verbose=False)
         if source.scratch:
@@ -73,7 +76,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
             part_of(model, part).requires_grad_(False)
         data = MultilingualDataModule(
             train_rows,
-            {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_rows")},
+            {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_texts")},
             encoder,
             batch_size=settings["batch_size"],
             seed=seed,
@@ -97,15 +100,22 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
 def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:
     """What a teacher learns from: the source's visible labels, and the training labels of any language it is given."""
     assert source.fine_tune is not None
-    own = labelled(job.rows.train).remove_columns("teacher_rows")
-    own = own.select([n for n, lang in enumerate(own["lang"][:]) if lang == job.pair.source])
+    own = labelled(job.rows.train)
+    own = where(own, _is(own, "lang", {job.pair.source}))
     others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
+    columns = [name for name in job.rows.texts.column_names if name in own.column_names]
+    own = own.select_columns(columns)
     if not others:
         return own
     more = labelled(job.rows.texts)
-    marks = enumerate(zip(more["lang"][:], more["split"][:], strict=True))
-    more = more.select([n for n, (lang, split) in marks if lang in others and split == "train"])
-    return concatenate_datasets([own, more])
+    more = where(more, _is(more, "lang", others) & _is(more, "split", {"train"}))
+    return joined([own, more])
+
+
+def _is(rows: Dataset, name: str, values: Collection[str]) -> np.ndarray:
+    """Which rows have one of these in a column, (rows,) bool."""
+    number, names = codes_of(rows, name)
+    return np.isin(number, [n for n, value in enumerate(names) if value in values])
 
 
 def part_of(model: PreTrainedModel, name: str) -> nn.Module:
@@ -122,63 +132,67 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     """
     rows, task = job.rows, job.task
     if not task.pseudo_labels:
-        return expand_by_label(rows) if "label" in task.reads else rows
+        return add_teacher_forced_texts(rows) if "label" in task.reads else rows
     ((name, predictor),) = teachers.items()  # answers of several are no labels, see checks.py
-    wanted = {r["teacher_rows"][0] for r in each_row(rows.train, ["label", "teacher_rows"]) if not r["label"]}
-    texts = with_ids(rows.texts, wanted)
+    read = Ragged.of_column(column(rows.train, "teacher_texts"))
+    shown = filled(column(rows.train, "label"))
+    wanted = np.unique(read[~shown].values)
+    texts = rows.numbered(wanted)
     texts = with_labels(texts, [""] * len(texts))
     assert isinstance(predictor, Predictor)
     recipe = {**answer_recipe(job, name, predictor, texts), "task": plain(job.cfg.task)}
 
     def build(folder: Path, part: slice) -> None:
-        own = texts.select(range(len(texts))[part])
+        own = select(texts, np.arange(len(texts))[part])
         found = predictor.predict(own, "The teacher's own labels")
-        labels = {
-            row["id"]: task.pseudo_label(answer, row, encoded, predictor.encoder.tokenizer)
-            for row, answer, encoded in zip(own.to_list(), found.answers, found.encoded, strict=True)
-        }
+        each = zip(each_row(own, own.column_names), found.answers, found.encoded, strict=True)
+        labels = [task.pseudo_label(answer, row, read, predictor.encoder.tokenizer) for row, answer, read in each]
         (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False), "utf-8")
 
-    def labels_in(folder: Path) -> dict[str, str]:
-        found: dict[str, str] = json.loads((folder / "labels.json").read_text("utf-8"))
+    def labels_in(folder: Path) -> list[str]:
+        found: list[str] = json.loads((folder / "labels.json").read_text("utf-8"))
         return found
 
     def join(folder: Path, parts: Sequence[Path]) -> None:
-        everything = {name: label for part in parts for name, label in labels_in(part).items()}
-        (folder / "labels.json").write_text(json.dumps(everything, ensure_ascii=False), "utf-8")
+        every = [""] * len(texts)
+        for n, part in enumerate(parts):
+            every[n :: len(parts)] = labels_in(part)
+        (folder / "labels.json").write_text(json.dumps(every, ensure_ascii=False), "utf-8")
 
     labels = labels_in(cached_by_all(job.cache, "pseudo_labels", recipe, build, join))
-    console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels.values()))} answers are kept")
-    marks = zip(rows.train["label"][:], rows.train["teacher_rows"][:], strict=True)
-    train = with_labels(rows.train, [label or labels.get(read[0] if read else "", "") for label, read in marks])
+    console.print(f"The teacher labelled {len(labels)} texts; {sum(map(bool, labels))} answers are kept")
+    place = np.searchsorted(wanted, [texts[0] if len(texts) else -1 for texts in read])
+    given = strings([*labels, ""]).take(pa.array(np.where(~shown & (read.lengths > 0), place, len(labels))))
+    own_labels = column(rows.train, "label")
+    train = with_columns(rows.train, {"label": pc.if_else(pa.array(shown), own_labels, given)})
     if "label" not in task.reads:
         return replace(rows, train=train)
-    return expand_by_label(replace(rows, train=labelled(train)))
+    return add_teacher_forced_texts(replace(rows, train=labelled(train)))
 
 
-def expand_by_label(rows: Rows) -> Rows:
+def add_teacher_forced_texts(rows: Rows) -> Rows:
     """For teachers that read a text along with a label: the text once more for every label of a row it is read for.
 
     Returns:
-        New rows, with these texts, and `teacher_rows` of train and dev that name them.
+        New rows, with these texts, and `teacher_texts` of train and dev that name them.
     """
-    number = {row_id: n for n, row_id in enumerate(rows.texts["id"][:])}
-    along: dict[str, tuple[int, str]] = {}
+    along: dict[tuple[int, str], int] = {}
 
-    def renamed(part: Dataset) -> Dataset:
-        readings = []
-        for label, read in zip(part["label"][:], part["teacher_rows"][:], strict=True):
-            named = {row_id: f"{row_id}|{label}" if row_id else "" for row_id in read}
-            along.update({name: (number[row_id], label) for row_id, name in named.items() if row_id})
-            readings.append(list(named.values()))
-        return part.remove_columns("teacher_rows").add_column("teacher_rows", readings, feature=List(Value("string")))
+    def renumbered(part: Dataset) -> Dataset:
+        labels, read = texts_of(part, "label"), Ragged.of_column(column(part, "teacher_texts"))
+        own = [labels[n] for n in np.repeat(np.arange(len(read)), read.lengths)]
+        numbers = [
+            along.setdefault((text, label), len(rows.table) + len(along)) if text >= 0 else text
+            for text, label in zip(read.values.tolist(), own, strict=True)
+        ]
+        texts = Ragged.by_lengths(np.array(numbers, np.int32), read.lengths)
+        return with_columns(part, {"teacher_texts": texts.as_column()})
 
-    train, dev = renamed(rows.train), {lang: renamed(part) for lang, part in rows.dev.items()}
-    texts = rows.texts.select([n for n, _ in along.values()])
-    texts = with_labels(texts, [label for _, label in along.values()])
-    texts = texts.remove_columns("id").add_column("id", list(along), feature=Value("string"))
-    texts = concatenate_datasets([rows.texts, texts.select_columns(rows.texts.column_names)])
-    return replace(rows, train=train, dev=dev, texts=texts)
+    train, dev = renumbered(rows.train), {lang: renumbered(part) for lang, part in rows.dev.items()}
+    texts = rows.numbered([number for number, _ in along])
+    ids = [f"{row_id}|{label}" for row_id, (_, label) in zip(texts_of(texts, "id"), along, strict=True)]
+    texts = with_columns(texts, {"id": strings(ids), "label": strings(label for _, label in along)})
+    return replace(rows, train=train, dev=dev, table=joined([rows.table, texts]))
 
 
 def answer_recipe(job: Job, name: str, predictor: AnyPredictor, texts: Dataset) -> dict[str, Any]:
@@ -207,39 +221,43 @@ def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) 
     source, task = job.source, job.task
     if not job.objective.compares:
         return TeacherOutputs()
-    reads = [r for part in (rows.train, *rows.dev.values()) for r in part["teacher_rows"][:]]
-    columns: list[Any] = list(zip(*(r for r in reads if r), strict=True)) if isinstance(source, Ensemble) else [None]
+    every = teacher_inputs(rows)
+    asked = _by_member(rows, len(teachers)) if isinstance(source, Ensemble) else [every]
     stores: list[Store] = []
     recipes = []
-    for (name, predictor), column in zip(teachers.items(), columns, strict=True):
-        member, encoder = source.members[name], predictor.encoder
-        texts = asked(rows) if column is None else with_ids(rows.texts, set(column))
+    for (name, predictor), numbers in zip(teachers.items(), asked, strict=True):
+        member, encoder, texts = source.members[name], predictor.encoder, rows.numbered(numbers)
         encoded = encoder(texts, job.cache)
+        recipes.append(answer_recipe(job, name, predictor, texts))
         if member.store is False:
             assert isinstance(predictor, Predictor)
-            tokens = dict(zip(texts["id"][:], encoded, strict=True))
             frozen = FrozenTeacher(predictor.model, job.objective.needs, member.pooling)
-            recipe = answer_recipe(job, name, predictor, texts)
-            live = LiveTeacher(frozen, encoder, tokens)
-            return TeacherOutputs(live=live, recipes=[recipe], alignment=alignment(job, encoder, texts))
-        recipes.append(answer_recipe(job, name, predictor, texts))
+            live = LiveTeacher(frozen, encoder, encoded, places_of(numbers, rows.table))
+            return TeacherOutputs(live=live, recipes=recipes, alignment=alignment(job, live))
         pooling = member.pooling if "vector" in job.objective.needs else None
         options = member.store_dtype, member.store_top_k, pooling
-        with named(f"Soft labels of {name}", texts["id"][:]):
-            stores.append(store_soft_labels(job.cache, recipes[-1], predictor, task, texts, encoded, *options))
+        with named(f"Soft labels of {name}", texts):
+            stores.append(store_soft_labels(job.cache, recipes[-1], predictor, task, encoded, *options))
         predictor.release()
-    read = {row["id"]: row for row in rows.texts.select_columns(["id", "text", "text_pair", "spans"]).to_list()}
     weights = member_weights(source) if isinstance(source, Ensemble) else [1.0]
-    stored = StoredSoftLabels(stores, weights, task, read)
-    return TeacherOutputs(stored=stored, recipes=recipes, alignment=alignment(job, encoder, texts))
+    stored = StoredSoftLabels(stores, weights, task, rows.table, [places_of(each, rows.table) for each in asked])
+    writer = LiveTeacher(None, encoder, encoded, places_of(asked[-1], rows.table))
+    return TeacherOutputs(stored=stored, recipes=recipes, alignment=alignment(job, writer))
 
 
-def alignment(job: Job, encoder: Encoder, texts: Dataset) -> Alignment | None:
-    """Of a teacher that writes these texts in other pieces than the student; None where nothing is to be aligned."""
-    own = job.encoder.tokenizer
-    if job.task.backbone != "encoder-decoder" or own.get_vocab() == encoder.tokenizer.get_vocab():
+def _by_member(rows: Rows, members: int) -> list[np.ndarray]:
+    """Numbers of the texts that each of several teachers reads; each once, ascending."""
+    read = [Ragged.of_column(column(part, "teacher_texts")).values for part in (rows.train, *rows.dev.values())]
+    each = np.concatenate(read).reshape(-1, members)
+    return [np.unique(own[own >= 0]) for own in each.T]
+
+
+def alignment(job: Job, writer: LiveTeacher) -> tuple[Alignment, LiveTeacher] | None:
+    """Of a teacher that writes texts in other pieces than the student; None where nothing is to be aligned."""
+    own, other = job.encoder.tokenizer, writer.encoder.tokenizer
+    if job.task.backbone != "encoder-decoder" or own.get_vocab() == other.get_vocab():
         return None
-    return Alignment(own, encoder.tokenizer, dict(zip(texts["id"][:], encoder(texts, job.cache), strict=True)))
+    return Alignment(own, other), writer
 
 
 def member_weights(source: Ensemble) -> list[float]:

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from distilingua.columns import Ragged, column
 from distilingua.training.inference import AnyPredictor, Predictor
-from distilingua.training.job import Job, with_ids
+from distilingua.training.job import Job
 
 MOST = 100  # sentences per language: what one can look at
 
@@ -24,8 +25,10 @@ def sentence_vectors(job: Job, teacher: AnyPredictor, student: AnyPredictor) -> 
         return {}
     pooling = next(iter(members.values())).pooling
     parts = [rows.select(range(min(MOST, len(rows)))) for rows in job.rows.dev.values()]
-    read = {row_id for rows in parts for ids in rows["teacher_rows"][:] for row_id in ids[:1]}
-    texts = with_ids(job.rows.texts, read)
+    read = [Ragged.of_column(column(rows, "teacher_texts")) for rows in parts]
+    texts = job.rows.numbered(
+        np.unique(np.concatenate([each.values[each.offsets[:-1][each.lengths > 0]] for each in read]))
+    )
     own = [_vectors(student, rows, pooling) for rows in parts]
     return {
         "teacher": _vectors(teacher, texts, pooling),
