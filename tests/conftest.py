@@ -18,9 +18,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 import distilingua.commands  # noqa: F401  # registers the resolvers that the configurations use
-from distilingua.columns import column, filled, where
+from distilingua.columns import Encoded, column, filled, texts_of, where
 from distilingua.data.cleaning import Cleaning, CleaningReport
 from distilingua.locations import conf_folder
+from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.plan import Plan
 
 if TYPE_CHECKING:
@@ -114,6 +115,24 @@ def cleaned(rows: Dataset, cleaning: Cleaning | None = None) -> tuple[Dataset, C
     """The rows that cleaning leaves."""
     marked, report = (cleaning or Cleaning())(rows)
     return where(marked, ~filled(column(marked, "why"))).remove_columns("why"), report
+
+
+def with_names(part: Dataset, table: Dataset) -> list[dict[str, Any]]:
+    """Rows with `teacher_rows`: names of the texts that the teacher reads for them, "" for none."""
+    ids = texts_of(table, "id")
+    return [{**row, "teacher_rows": [ids[n] if n >= 0 else "" for n in row["teacher_texts"]]} for row in part.to_list()]
+
+
+class LengthEncoder:
+    """Reads of a text how long it is."""
+
+    task = TextClassification().fit_labels(["a", "b"])
+
+    def __call__(self, rows: Dataset, cache: None) -> Encoded:
+        return self.changed(rows.to_list())
+
+    def changed(self, rows: Any) -> Encoded:
+        return Encoded.of([{"input_ids": [len(row["text"])]} for row in rows])
 
 
 def passes(epochs: int) -> Plan:

@@ -85,7 +85,7 @@ STORE = """
 import sys
 from pathlib import Path
 import numpy as np, torch
-from datasets import Dataset
+from distilingua.columns import Encoded
 from distilingua.errors import UserError, full_disk
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.soft_labels import store_soft_labels
@@ -95,7 +95,7 @@ cache = Path(sys.argv[1])
 class Teacher:
     def cells(self, encoded, title, start=0, pooling=None):
         for n in range(start, len(encoded), 100):
-            yield list(range(n, n + 100)), torch.ones(100, 256), None
+            yield np.arange(n, n + 100), torch.ones(100, 256), None
             try:
                 with (cache / "of somebody else").open("ab", buffering=0) as file:
                     while True:
@@ -103,10 +103,9 @@ class Teacher:
             except OSError:
                 pass
 
-rows = Dataset.from_dict({"id": [str(n) for n in range(1000)]})
 try:
-    task, encoded = TextClassification().fit_labels(["a"]), [{"input_ids": [1]}] * 1000
-    store_soft_labels(cache, {"a": 1}, Teacher(), task, rows, encoded)
+    task, encoded = TextClassification().fit_labels(["a"]), Encoded.of([{"input_ids": [1]}] * 1000)
+    store_soft_labels(cache, {"a": 1}, Teacher(), task, encoded)
 except (OSError, UserError) as error:
     print("told", isinstance(error, UserError) or full_disk(error) is not None)
 else:

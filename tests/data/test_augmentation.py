@@ -10,6 +10,7 @@ import pytest
 from hydra.utils import instantiate
 
 from distilingua.checks import check
+from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.data.augmentation import (
     Augmentation,
@@ -21,9 +22,10 @@ from distilingua.data.augmentation import (
     WordDropout,
     make_augmentations,
 )
-from distilingua.data.datamodule import MultilingualDataModule
+from distilingua.data.datamodule import Lessons, MultilingualDataModule
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
+from tests.conftest import LengthEncoder
 
 TEXT = "please turn on the lights in the kitchen and in the bathroom"
 
@@ -124,21 +126,29 @@ def test_code_switching_says_which_words_it_lacks(tmp_path: Path) -> None:
         CodeSwitching(lexicon=str(tmp_path / "words.tsv")).connect(None, ["en", "de"])
 
 
-def examples(n: int = 20) -> list[dict[str, Any]]:
-    return [
-        {"id": f"row-{i}", "lang": "en", "text": f"{TEXT} {i}", "text_pair": "", "teacher_rows": [f"row-{i}"]}
+def lessons(n: int = 20, **changed: Any) -> Lessons:
+    """Rows that a teacher reads themselves, but for what is changed: number -> what it reads instead."""
+    rows = [
+        {
+            "id": f"row-{i}",
+            "lang": "en",
+            "text": f"{TEXT} {i}",
+            "number": i,
+            "teacher_texts": [changed.get(f"row{i}", i)],
+        }
         for i in range(n)
     ]
+    encoder: Any = LengthEncoder()
+    return Lessons(dataset_from_rows(rows), encoder, None)
 
 
-def lengths(rows: Any) -> list[dict[str, list[int]]]:
-    return [{"input_ids": [len(row["text"])]} for row in rows]
+lengths = LengthEncoder().changed
 
 
 def test_changes_depend_on_seed_row_and_epoch_alone() -> None:
     def read(order: list[int], epoch: int, seed: int = 3) -> dict[str, str]:
-        rows = AugmentedRows(examples(), {"noise": CharacterNoise(0.3, 1.0)}, lengths, None, seed)
-        return {row["id"]: row["text"] for row in rows.__getitems__([(i, epoch) for i in order])}
+        rows = AugmentedRows(lessons(), {"noise": CharacterNoise(0.3, 1.0)}, lengths, None, seed)
+        return {row["id"]: row["text"] for row in rows.__getitems__([(i, epoch) for i in order]).texts}
 
     forwards = read(list(range(20)), 1)
     assert read(list(reversed(range(20))), 1) == forwards
@@ -148,15 +158,15 @@ def test_changes_depend_on_seed_row_and_epoch_alone() -> None:
 
 
 def test_a_live_teacher_reads_what_may_have_changed_its_meaning() -> None:
-    given = examples(40)
-    given[0]["teacher_rows"] = ["somebody else"]
+    given = lessons(40, row0=7)
     changing = AugmentedRows(given, {"drop": WordDropout(0.5, 0.5)}, lengths, lengths, 0)
-    for before, after in zip(given, changing.__getitems__([(i, 0) for i in range(40)]), strict=True):
+    batch = changing.__getitems__([(i, 0) for i in range(40)])
+    for n, (before, after) in enumerate(zip(given.rows, batch.texts, strict=True)):
         read_anew = after["text"] != before["text"] and before["id"] != "row-0"
-        assert after.get("teacher_reads") == ({"input_ids": [len(after["text"])]} if read_anew else None)
-        assert after["input_ids"] == [len(after["text"])]
+        assert batch.teacher_reads.get(n) == ({"input_ids": [len(after["text"])]} if read_anew else None)
+        assert batch.encoded[n]["input_ids"] == [len(after["text"])]
     keeping = AugmentedRows(given, {"noise": CharacterNoise(0.5, 1.0)}, lengths, lengths, 0)
-    assert not any("teacher_reads" in row for row in keeping.__getitems__([(i, 0) for i in range(40)]))
+    assert keeping.__getitems__([(i, 0) for i in range(40)]).teacher_reads is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -178,9 +188,9 @@ def test_batches_are_the_same_in_worker_processes_and_change_with_the_epoch(tiny
         found = []
         for epoch in range(2):
             loader.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
-            by_id: dict[str, list[int]] = {}
+            by_id: dict[int, list[int]] = {}
             for batch in loader:
-                by_id |= dict(zip(batch["ids"], batch["student"]["input_ids"].tolist(), strict=True))
+                by_id |= dict(zip(batch["rows"].tolist(), batch["student"]["input_ids"].tolist(), strict=True))
             found.append([[x for x in by_id[i] if x] for i in sorted(by_id)])
         return found
 

@@ -17,6 +17,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from distilingua.columns import Encoded
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
@@ -28,6 +29,7 @@ from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.soft_labels import Store, StoredSoftLabels
+from tests.conftest import with_names
 
 LABELS = ["light", "music", "weather"]
 WORDS = {"en": ["lamp", "song", "rain"], "de": ["Lampe", "Lied", "Regen"]}
@@ -114,24 +116,34 @@ def batches(data: MultilingualDataModule, epoch: int = 0) -> list[Batch]:
     return list(loader)
 
 
+def names(data: MultilingualDataModule, batch: Batch) -> list[str]:
+    """Names of the rows of a batch."""
+    return data.ids(batch, batch["rows"].numpy())
+
+
+def partners(rows: Rows) -> dict[str, list[str]]:
+    """Names of the texts that the teacher reads for each training row."""
+    return {row["id"]: row["teacher_rows"] for row in with_names(rows.train, rows.table)}
+
+
 def read(ids: Tensor, mask: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [tokenizer.decode(i[m.bool()], skip_special_tokens=True) for i, m in zip(ids, mask, strict=True)]
 
 
-def store(folder: Path, ids: list[str]) -> tuple[StoredSoftLabels, dict[str, np.ndarray]]:
+def store(folder: Path, rows: Rows) -> tuple[StoredSoftLabels, dict[str, np.ndarray]]:
     """A store of random logits, in an order of its own."""
     rng = np.random.default_rng(0)
-    order = rng.permutation(ids).tolist()
+    order = rng.permutation(len(rows.table))
     logits = rng.normal(size=(len(order), len(LABELS))).astype(np.float32)
     folder.mkdir()
     np.save(folder / "logits.npy", logits)
-    index = {"ids": order, "counts": [1] * len(order), "width": len(LABELS)}
-    (folder / "index.json").write_text(json.dumps(index))
+    np.save(folder / "offsets.npy", np.arange(len(order) + 1))
+    (folder / "index.json").write_text(json.dumps({"texts": len(order), "width": len(LABELS)}))
     (folder / "recipe.json").write_text("{}")
-    panel = StoredSoftLabels(
-        [Store(folder, {})], [1.0], TextClassification().fit_labels(LABELS), {row_id: {} for row_id in order}
-    )
-    return panel, dict(zip(order, logits, strict=True))
+    task = TextClassification().fit_labels(LABELS)
+    panel = StoredSoftLabels([Store(folder, {})], [1.0], task, rows.table, [np.argsort(order)])
+    names = rows.table["id"][:]
+    return panel, {names[number]: answer for number, answer in zip(order, logits, strict=True)}
 
 
 # --- the student's view -----------------------------------------------------------------------------------------------
@@ -140,23 +152,25 @@ def store(folder: Path, ids: list[str]) -> tuple[StoredSoftLabels, dict[str, np.
 def test_a_batch_reads_what_its_rows_say(rows: Rows, task: TextClassification, student_tokenizer: Any) -> None:
     texts = dict(zip(rows.train["id"][:], rows.train["text"][:], strict=True))
     seen = []
-    for batch in batches(module(rows, task, student_tokenizer)):
+    data = module(rows, task, student_tokenizer)
+    for batch in batches(data):
         student = batch["student"]
         assert student["input_ids"].shape == student["attention_mask"].shape
         expected = [
             student_tokenizer.decode(
                 student_tokenizer(texts[i], truncation=True, max_length=16)["input_ids"], skip_special_tokens=True
             )
-            for i in batch["ids"]
+            for i in names(data, batch)
         ]
         assert read(student["input_ids"], student["attention_mask"], student_tokenizer) == expected
-        seen += batch["ids"]
+        seen += names(data, batch)
     assert len(seen) == len(set(seen)) == len(texts) // 6 * 6
 
 
 def test_padding_is_on_the_right_and_no_longer_than_needed(rows: Rows, task: Any, student_tokenizer: Any) -> None:
     lengths = set()
-    for batch in batches(module(rows, task, student_tokenizer)):
+    data = module(rows, task, student_tokenizer)
+    for batch in batches(data):
         ids, mask = batch["student"]["input_ids"], batch["student"]["attention_mask"]
         assert (ids[:, 0] == student_tokenizer.bos_token_id).all()
         assert (mask.diff(dim=1) <= 0).all()  # ones, then zeros
@@ -170,8 +184,9 @@ def test_padding_is_on_the_right_and_no_longer_than_needed(rows: Rows, task: Any
 def test_labels_that_may_not_be_seen_are_minus_100(rows: Rows, task: Any, student_tokenizer: Any) -> None:
     truth = {r["id"]: r["label"] for r in corpus().rows}
     hidden = shown = 0
-    for batch in batches(module(rows, task, student_tokenizer)):
-        for row_id, label in zip(batch["ids"], batch["labels"].tolist(), strict=True):
+    data = module(rows, task, student_tokenizer)
+    for batch in batches(data):
+        for row_id, label in zip(names(data, batch), batch["labels"].tolist(), strict=True):
             if row_id.startswith("en-train"):
                 assert LABELS[label] == truth[row_id]
                 shown += 1
@@ -186,10 +201,10 @@ def test_dev_loaders_keep_labels_and_put_like_lengths_together(rows: Rows, task:
     assert data.languages == ["en", "de"]
     for lang, loader in zip(data.languages, data.val_dataloader(), strict=True):
         found = list(loader)
-        assert [len(batch["ids"]) for batch in found] == [4, 2]
-        ids = [i for batch in found for i in batch["ids"]]
+        assert [len(names(data, batch)) for batch in found] == [4, 2]
+        found_ids = [i for batch in found for i in names(data, batch)]
         labels = [LABELS[n] for batch in found for n in batch["labels"].tolist()]
-        assert dict(zip(ids, labels, strict=True)) == dict(
+        assert dict(zip(found_ids, labels, strict=True)) == dict(
             zip(rows.dev[lang]["id"][:], rows.dev[lang]["label"][:], strict=True)
         )
         lengths = [int(n) for batch in found for n in batch["student"]["attention_mask"].sum(1)]
@@ -216,15 +231,17 @@ def test_a_live_teacher_reads_the_aligned_text_in_its_own_pieces(
     teacher_tokenizer = copy.deepcopy(teacher_tokenizer)
     teacher_tokenizer.pad_token = teacher_tokenizer.mask_token  # padding has another number than the student's
     pad_id, encoder = teacher_tokenizer.pad_token_id, Encoder(task, teacher_tokenizer)
-    tokens = dict(zip(rows.texts["id"], encoder(rows.texts, None), strict=True))
-    data = module(rows, task, student_tokenizer, TeacherOutputs(live=LiveTeacher(None, encoder, tokens)))
-    partner = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
+    encoded = encoder(rows.table, None)
+    tokens = dict(zip(rows.table["id"], encoded, strict=True))
+    live = LiveTeacher(None, encoder, encoded, np.arange(len(rows.table)))
+    data = module(rows, task, student_tokenizer, TeacherOutputs(live=live))
+    partner = partners(rows)
     widths = set()
     for batch in batches(data):
         teacher = batch["teacher"]
         assert "soft_labels" not in batch
         assert batch["has_teacher"].all()
-        for row_id, ids, mask in zip(batch["ids"], teacher["input_ids"], teacher["attention_mask"], strict=True):
+        for row_id, ids, mask in zip(names(data, batch), teacher["input_ids"], teacher["attention_mask"], strict=True):
             [read_id] = partner[row_id]
             assert ids[mask.bool()].tolist() == tokens[read_id]["input_ids"]
             assert (ids[mask == 0] == pad_id).all()
@@ -234,8 +251,8 @@ def test_a_live_teacher_reads_the_aligned_text_in_its_own_pieces(
 
 
 def test_soft_labels_are_found_by_id(rows: Rows, task: Any, student_tokenizer: Any, tmp_path: Path) -> None:
-    soft_labels, logits = store(tmp_path / "store", rows.texts["id"][:])
-    partner = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
+    soft_labels, logits = store(tmp_path / "store", rows)
+    partner = partners(rows)
     reverse = rows.train.select(range(len(rows.train) - 1, -1, -1))
     forwards = module(rows, task, student_tokenizer, TeacherOutputs(soft_labels))
     backwards = MultilingualDataModule(
@@ -247,21 +264,22 @@ def test_soft_labels_are_found_by_id(rows: Rows, task: Any, student_tokenizer: A
         found = batches(data, epoch)
         for batch in found:
             assert batch["soft_labels"].dtype == torch.float32
-            expected = np.stack([logits[partner[i][0]] for i in batch["ids"]])
+            expected = np.stack([logits[partner[i][0]] for i in names(data, batch)])
             assert np.array_equal(batch["soft_labels"].numpy(), expected)
-        orders.append([i for batch in found for i in batch["ids"]])
+        orders.append([i for batch in found for i in names(data, batch)])
     assert orders[0] != orders[1]
     assert orders[0] != orders[2]
 
 
 def test_rows_of_a_block_share_its_mean_probability(task: Any, student_tokenizer: Any, tmp_path: Path) -> None:
     rows = load_rows(corpus(), Cleaning(), Pair("en", ["de"], align="block"), ["en"])
-    soft_labels, logits = store(tmp_path / "store", rows.texts["id"][:])
-    partners = dict(zip(rows.train["id"][:], rows.train["teacher_rows"][:], strict=True))
+    soft_labels, logits = store(tmp_path / "store", rows)
+    read = partners(rows)
     averaged = 0
-    for batch in batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels))):
-        for row_id, found in zip(batch["ids"], batch["soft_labels"], strict=True):
-            each = torch.from_numpy(np.stack([logits[i] for i in partners[row_id]])).softmax(-1)
+    data = module(rows, task, student_tokenizer, TeacherOutputs(soft_labels))
+    for batch in batches(data):
+        for row_id, found in zip(names(data, batch), batch["soft_labels"], strict=True):
+            each = torch.from_numpy(np.stack([logits[i] for i in read[row_id]])).softmax(-1)
             assert torch.allclose(found.softmax(-1), each.mean(0), atol=1e-6)
             averaged += len(each) > 1
     assert averaged > 10
@@ -273,28 +291,29 @@ def test_rows_without_a_teacher_are_marked(task: Any, student_tokenizer: Any, tm
         if r["lang"] == "de" and r["split"] == "train":
             r["group"] = ""
     rows = load_rows(unaligned, Cleaning(), Pair("en", ["de"], protocol="supervised"), ["en"])
-    soft_labels, _ = store(tmp_path / "store", rows.texts["id"][:])
+    soft_labels, _ = store(tmp_path / "store", rows)
     without = 0
-    tokens = {i: {"input_ids": [2, 7, 3]} for i in rows.texts["id"]}
-    live = LiveTeacher(None, Encoder(task, student_tokenizer), tokens)
+    tokens = Encoded.of([{"input_ids": [2, 7, 3]}] * len(rows.table))
+    live = LiveTeacher(None, Encoder(task, student_tokenizer), tokens, np.arange(len(rows.table)))
     for outputs in (TeacherOutputs(soft_labels), TeacherOutputs(live=live)):
-        for batch in batches(module(rows, task, student_tokenizer, outputs)):
-            expected = [not row_id.startswith("de-train") for row_id in batch["ids"]]
-            assert batch["has_teacher"].tolist() == expected
-            without += expected.count(False)
-            if "soft_labels" in batch:
-                assert batch["soft_labels"][~batch["has_teacher"]].isnan().all()
-            else:
-                assert (batch["teacher"]["attention_mask"].sum(1) > 0).all()  # no row of padding alone
+        data = module(rows, task, student_tokenizer, outputs)
+    for batch in batches(data):
+        expected = [not row_id.startswith("de-train") for row_id in names(data, batch)]
+        assert batch["has_teacher"].tolist() == expected
+        without += expected.count(False)
+        if "soft_labels" in batch:
+            assert batch["soft_labels"][~batch["has_teacher"]].isnan().all()
+        else:
+            assert (batch["teacher"]["attention_mask"].sum(1) > 0).all()  # no row of padding alone
     assert without > 20
 
 
 def test_without_a_teacher_batches_carry_nothing_of_it(rows: Rows, task: Any, student_tokenizer: Any) -> None:
-    lessons = rows.train.remove_columns("teacher_rows")
+    lessons = rows.train.remove_columns("teacher_texts")
     data = MultilingualDataModule(lessons, rows.dev, Encoder(task, student_tokenizer), batch_size=6)
     data.setup("fit")
     for batch in batches(data):
-        assert set(batch) == {"ids", "student", "student_at", "labels", "counts", "has_teacher"}
+        assert set(batch) == {"part", "rows", "student", "student_at", "labels", "counts", "has_teacher"}
         assert not batch["has_teacher"].any()
 
 
@@ -306,7 +325,7 @@ class Counting(TextClassification):
 
     texts = 0
 
-    def encode(self, rows: Mapping[str, list[str]], *args: Any) -> list[dict[str, Any]]:
+    def encode(self, rows: Mapping[str, list[str]], *args: Any) -> Encoded:
         Counting.texts += len(rows["text"])
         return super().encode(rows, *args)
 
@@ -325,7 +344,7 @@ def test_text_is_tokenised_once(
     assert once == len(rows.train) + len(rows.dev["en"]) + len(rows.dev["de"])
     second = module(rows, counting, student_tokenizer, cache=tmp_path)
     assert Counting.texts == once
-    assert [e["input_ids"] for e in second.train_rows] == [e["input_ids"] for e in first.train_rows]
+    assert list(second.train_rows.encoded) == list(first.train_rows.encoded)
 
 
 def test_a_tokenizer_stays_the_same_by_being_used(student_tokenizer: PreTrainedTokenizerBase) -> None:
@@ -360,8 +379,8 @@ def test_whatever_shapes_the_pieces_makes_them_anew(
         before = Counting.texts
         found = Encoder(task, tokenizer, prefix)(text, tmp_path)
         assert Counting.texts == before + len(dev)
-        assert found == Encoder(task, tokenizer, prefix)(text, None)
-        results.append(json.dumps(found))
+        assert list(found) == list(Encoder(task, tokenizer, prefix)(text, None))
+        results.append(json.dumps(list(found)))
     assert len(set(results)) == len(results)
 
 
@@ -370,7 +389,7 @@ def test_kept_pieces_are_checked(
 ) -> None:
     encoder, dev = Encoder(counting, student_tokenizer), rows.dev["en"]
     encoder(dev, tmp_path)
-    (file,) = tmp_path.glob("tokens/*/tokens.arrow")
+    (file,) = tmp_path.glob("tokens/*/input_ids.int32")
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -387,10 +406,10 @@ class Recorder(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.given: list[list[str]] = []
+        self.given: list[list[int]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        self.given.append(batch["ids"])
+        self.given.append(batch["rows"].tolist())
         return self.weight.sum()
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None: ...
@@ -417,7 +436,7 @@ class Save(Callback):
 
 def run(
     data: MultilingualDataModule, folder: Path, *callbacks: Callback, resume: Path | None = None
-) -> list[list[str]]:
+) -> list[list[int]]:
     quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     trainer = Trainer(
         accelerator="cpu",
@@ -449,12 +468,11 @@ def test_a_resumed_run_gets_the_batches_it_has_not_had(
 def test_batches_are_the_same_in_worker_processes(
     workers: int, rows: Rows, task: Any, student_tokenizer: Any, tmp_path: Path
 ) -> None:
-    soft_labels, _ = store(tmp_path / "store", rows.texts["id"][:])
+    soft_labels, _ = store(tmp_path / "store", rows)
     alone = batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels)))
     helped = batches(module(rows, task, student_tokenizer, TeacherOutputs(soft_labels), workers=workers))
-    assert [batch["ids"] for batch in helped] == [batch["ids"] for batch in alone]
     for one, other in zip(alone, helped, strict=True):
-        for name in ("labels", "has_teacher", "soft_labels"):
+        for name in ("rows", "labels", "has_teacher", "soft_labels"):
             assert torch.equal(one[name], other[name])
         assert torch.equal(one["student"]["input_ids"], other["student"]["input_ids"])
 
@@ -471,9 +489,9 @@ def test_load_rows_returns_every_split_by_language(rows: Rows) -> None:
             assert len(found) == 6
             assert all(found["label"])
     assert set(rows.train["split"]) == {"train", "parallel"}
-    expected, _, _ = pair_rows(rows.texts, Pair("en", ["de"]), ["en"])
-    assert rows.train.to_list() == expected.to_list()
-    assert set(rows.texts["id"]) >= {i for read_ids in rows.train["teacher_rows"] for i in read_ids}
+    expected, *_ = pair_rows(rows.texts, Pair("en", ["de"]), ["en"])
+    assert rows.train.to_list() == expected.remove_columns("unusable").to_list()
+    assert set(rows.texts["id"]) >= {name for names in partners(rows).values() for name in names}
 
 
 @pytest.mark.parametrize("split", ["train", "parallel", "dev", "test"])

@@ -12,6 +12,7 @@ from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.pairing import PairingReport, pair_rows
 from distilingua.data.protocol import PROTOCOLS, Pair
 from distilingua.errors import UserError
+from tests.conftest import with_names
 
 # id: (language, split, label, group, block). Group k2 is twice in English; "de4" is aligned with nothing, and the only
 # English row that "de5" is aligned with is a labelled one.
@@ -48,8 +49,9 @@ def paired(
     targets: tuple[str, ...] = ("de", "fr"),
     **rules: Any,
 ) -> tuple[Dataset, PairingReport]:
-    found, _, report = pair_rows(rows() if corpus is None else corpus, Pair("en", list(targets), **rules), teacher)
-    return found, report
+    given = rows() if corpus is None else corpus
+    found, _, report, _ = pair_rows(given, Pair("en", list(targets), **rules), teacher)
+    return Dataset.from_list(with_names(found, given)), report
 
 
 def labels(found: Dataset) -> dict[str, str]:
@@ -269,7 +271,8 @@ def test_the_order_of_the_rows_changes_nothing(protocol: str, align: str) -> Non
 def test_the_result_keeps_order_and_columns() -> None:
     found, _ = paired()
     assert found["id"][:] == [row_id for row_id in CORPUS if row_id not in ("en6", "de6")]
-    assert found.column_names == [*rows().column_names, "teacher_rows"]
+    assert found.column_names == [*rows().column_names, "number", "teacher_texts", "teacher_rows"]
+    assert found["number"][:] == [n for n, row_id in enumerate(CORPUS) if row_id not in ("en6", "de6")]
     assert found["text"][0] == "text of en1"
 
 
@@ -374,7 +377,7 @@ def test_a_share_of_the_labels_is_seen_and_the_rest_is_text_for_the_teacher() ->
 
 
 def test_target_text_that_nobody_reads_is_handed_over_without_its_label() -> None:
-    found, unpaired, report = pair_rows(without_parallel(), Pair("en", ["de"]), ["en"])
+    found, unpaired, report, _ = pair_rows(without_parallel(), Pair("en", ["de"]), ["en"])
     assert len(unpaired) == 400 - report.rows["de"]
     assert set(unpaired["label"]) == {""}
     assert unpaired.features == found.features

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distilingua.columns import Ragged
 from distilingua.errors import UserError
 from distilingua.models.student import Pretrained, load_student
 from distilingua.models.trimming import kept_rows, trim_embeddings, trim_tokenizer
@@ -32,7 +33,7 @@ PREFIX = "query: "
 
 
 def hidden(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> torch.Tensor:
-    inputs = pad(tokenizer(texts)["input_ids"], tokenizer.pad_token_id)
+    inputs = pad(Ragged.of(tokenizer(texts)["input_ids"]), tokenizer.pad_token_id)
     with torch.inference_mode():
         states = model.eval().base_model(**inputs).last_hidden_state
     return states[inputs["attention_mask"].bool()]

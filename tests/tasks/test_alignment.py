@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from distilingua.columns import Ragged
 from distilingua.models.vocabulary import train_writing_tokenizer
 from distilingua.tasks.alignment import Alignment, carried, pieces_in_common, plain, spans, written
 from tests.models.conftest import PAIR, TOKENIZERS, byte_bpe
@@ -92,9 +93,8 @@ def test_an_answer_in_the_students_positions_and_classes() -> None:
     """Two rows, of which the teacher has read the second: steps x|yz|end to the student's xy|z|end."""
 
     ours, theirs = Spelling("</s>", "xy", "z"), Spelling("</s>", "x", "yz", "z")
-    alignment = Alignment(ours, theirs, {"r": {"target_ids": [1, 2, 0]}})
-    rows = [{"target_ids": [2, 0], "teacher_rows": []}, {"target_ids": [1, 2, 0], "teacher_rows": ["r"]}]
-    batch = alignment(rows)
+    alignment = Alignment(ours, theirs)
+    batch = alignment(Ragged.of([[2, 0], [1, 2, 0]]), Ragged.of([[], [1, 2, 0]]), [False, True])
     assert batch["classes"].tolist() == [0, -1, 3]
     assert batch["span"].tolist() == [-1, -1, 2, 2, 4]
     assert batch["begins"].tolist() == [-1, -1, 2, -1, 4]
@@ -109,9 +109,8 @@ def test_an_answer_in_the_students_positions_and_classes() -> None:
 
 
 def test_a_row_that_nobody_reads_along_may_be_of_pieces_beyond_the_teacher_s() -> None:
-    batch = Alignment(Spelling("</s>", *"abcd"), Spelling("</s>", "a"), {})(
-        [{"target_ids": [4, 0], "teacher_rows": []}]
-    )
+    alignment = Alignment(Spelling("</s>", *"abcd"), Spelling("</s>", "a"))
+    batch = alignment(Ragged.of([[4, 0]]), Ragged.of([[]]), [False])
     found, shared = carried(torch.full((2, 2), torch.nan), batch, width=5)
     assert found.isnan().all()
     assert shared.tolist() == [True, True, False, False, False, False]

@@ -11,6 +11,7 @@ import torch
 from datasets import Dataset
 
 from distilingua.checks import check
+from distilingua.columns import Encoded
 from distilingua.distillation.losses.ce import IGNORE_INDEX, CrossEntropy
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
@@ -24,7 +25,7 @@ LABELS = ["angry", "late", "loud"]
 def test_labels_are_lists_of_classes() -> None:
     assert MultiLabel.classes(['["late","angry"]', "[]", "", "loud"]) == LABELS
     rows = Dataset.from_dict({"label": ['["late","angry"]', "[]", "", "loud"]})
-    found = [target.tolist() for target in MultiLabel().fit_labels(LABELS).targets(rows, [{}] * 4)]
+    found = [target.tolist() for target in MultiLabel().fit_labels(LABELS).targets(rows, Encoded({}))]
     assert found == [[[1, 1, 0]], [[0, 0, 0]], [[IGNORE_INDEX] * 3], [[0, 0, 1]]]
 
 

@@ -14,6 +14,7 @@ from datasets import Dataset, concatenate_datasets
 from transformers import BertForQuestionAnswering, PreTrainedTokenizerBase
 
 from distilingua.checks import check
+from distilingua.columns import Encoded
 from distilingua.data.encoder import Encoder
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.distillation.losses.kl import KL
@@ -55,7 +56,7 @@ def read(task: QuestionAnswering, context: str, tokenizer: PreTrainedTokenizerBa
 
 
 def answer_of(task: QuestionAnswering, model: BertForQuestionAnswering, encoded: Read) -> torch.Tensor:
-    inputs, at = task.collate([encoded], 0)
+    inputs, at = task.collate(Encoded.of([encoded]), 0)
     with torch.no_grad():
         return task.answer(model, inputs, at)[0]
 
@@ -67,7 +68,7 @@ def test_a_piece_starts_with_its_first_character_and_ends_with_its_last(
     encoded = read(task, CONTEXT, tokenizers[0])
     cells = answer_of(task, model, encoded)
     assert cells.shape == (1 + len(CONTEXT.replace(" ", "")), 2)
-    inputs, _ = task.collate([encoded], 0)
+    inputs, _ = task.collate(Encoded.of([encoded]), 0)
     with torch.no_grad():
         output = model(**inputs)
     at = encoded["at"]
@@ -83,16 +84,16 @@ def test_the_objective_compares_the_students_pieces(
     """A model against itself, then what a teacher of smaller pieces says of the student's larger ones."""
     task = QuestionAnswering(max_length=160)
     coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
-    _, at = task.collate([coarse], 0)
+    _, at = task.collate(Encoded.of([coarse]), 0)
     batch = {
-        "counts": torch.tensor([task.positions(coarse)]),
+        "counts": torch.tensor(task.positions(Encoded.of([coarse]))),
         "labels": torch.tensor(first_and_last(label(("reading lamp", 8)), CONTEXT)),
         "has_teacher": torch.tensor([True]),
         "student_at": at,
     }
     own, small = answer_of(task, model, coarse), answer_of(task, model, fine)
     same = task.signals(own, own.clone(), batch)
-    inputs, _ = task.collate([coarse], 0)
+    inputs, _ = task.collate(Encoded.of([coarse]), 0)
     pieces = [0, *sorted(set(coarse["at"]))]
     with torch.no_grad():
         start = model(**inputs).start_logits[0, pieces]
@@ -112,7 +113,7 @@ def test_the_objective_compares_the_students_pieces(
 def test_tokenizers_meet_at_characters(tokenizers: list[PreTrainedTokenizerBase]) -> None:
     task = QuestionAnswering()
     coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
-    assert task.positions(coarse) == task.positions(fine)
+    assert task.positions(Encoded.of([coarse])) == task.positions(Encoded.of([fine]))
     assert len(coarse["input_ids"]) < len(fine["input_ids"])
 
 
@@ -125,7 +126,7 @@ def test_windows_cover_a_long_context_and_are_one_distribution(
     encoded = [read(task, context, tokenizers[0]) for context in contexts]
     assert len(encoded[0]["lengths"]) > 5
     assert all(length <= 48 for e in encoded for length in e["lengths"])
-    inputs, at = task.collate(encoded, 0)
+    inputs, at = task.collate(Encoded.of(encoded), 0)
     assert len(inputs["input_ids"]) == sum(len(e["lengths"]) for e in encoded)
     with torch.no_grad():
         answers, output = task.answer(model, inputs, at), model(**inputs)
@@ -199,7 +200,7 @@ def test_what_is_certain_is_decoded(tokenizers: list[PreTrainedTokenizerBase], s
     task = QuestionAnswering(max_length=160)
     encoded = read(task, CONTEXT, tokenizers[size])
     start, end = first_and_last(label((said, CONTEXT.index(said))) if said else "[]", CONTEXT)
-    answer = torch.zeros(task.positions(encoded), 2)
+    answer = torch.zeros(int(task.positions(Encoded.of([encoded]))[0]), 2)
     answer[start, 0] = answer[end, 1] = 9.0
     assert task.decode(answer, {"text_pair": CONTEXT}, encoded, None) == said
 
@@ -277,7 +278,7 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
     encoded = task.encode(rows[:], tokenizers[0], "")
     answers = []
     for e in encoded:
-        answer = torch.zeros(task.positions(e), 2)
+        answer = torch.zeros(int(task.positions(Encoded.of([e]))[0]), 2)
         for column, place in enumerate(first_and_last(label(("lamp", 16)), CONTEXT)):
             answer[place, column] = 9.0
         answers.append(answer)
@@ -324,8 +325,8 @@ def test_several_teachers_answer_over_the_text_of_each_row(tokenizers: list[PreT
     both = concatenate_datasets([rows, long])
     encoded = encoder(both, None)
     ((numbers, cells, _),) = several.cells(encoded, "x")
-    parts = cells.split([encoder.task.positions(encoded[n]) for n in numbers])
-    found = dict(zip(numbers, parts, strict=True))
+    parts = cells.split(encoder.task.positions(encoded[numbers]).tolist())
+    found = dict(zip(numbers.tolist(), parts, strict=True))
     for n, row in enumerate((rows, long)):
         a, b = (member.predict(row, "x").answers[0].softmax(0) for member, _ in members)
         assert found[n].exp().numpy() == pytest.approx((0.75 * a + 0.25 * b).numpy(), abs=1e-5)

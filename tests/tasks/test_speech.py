@@ -11,6 +11,7 @@ import soundfile
 import torch
 from datasets import Dataset
 
+from distilingua.columns import Encoded
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.sound import of_file, spoken
 from distilingua.data.encoder import Encoder
@@ -54,10 +55,10 @@ def test_frames_are_what_the_model_answers_with(
     with torch.no_grad():
         logits = model(**inputs).logits
     assert logits.shape == (3, max(e["frames"] for e in encoded), len(ALPHABET) + 1)
-    assert [task.positions(e) for e in encoded] == (at >= 0).sum(1).tolist()
+    assert task.positions(encoded).tolist() == (at >= 0).sum(1).tolist()
     answers = Predictor(lambda: model, Encoder(task, listener)).answers(encoded, "test").answers
     assert [len(answer) for answer in answers] == [e["frames"] for e in encoded]
-    seconds = [len(np.frombuffer(e["features"], np.float16)) for e in encoded]
+    seconds = [len(e["features"]) for e in encoded]
     assert seconds == sorted(seconds)
 
 
@@ -69,7 +70,9 @@ def test_a_row_is_heard_alike_alone_and_in_a_batch(
     model = student.model(task, listener).eval()
     encoded = Encoder(task, listener)(rows_of(TEXTS), None)
     together = Predictor(lambda: model, Encoder(task, listener)).answers(encoded, "test").answers
-    alone = [Predictor(lambda: model, Encoder(task, listener)).answers([e], "test").answers[0] for e in encoded]
+    alone = [
+        Predictor(lambda: model, Encoder(task, listener)).answers(Encoded.of([e]), "test").answers[0] for e in encoded
+    ]
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one, other, atol=2e-4, rtol=1e-3)
 
@@ -99,7 +102,7 @@ def test_an_untold_alphabet_is_that_of_the_visible_labels(tmp_path: Path) -> Non
 
 def test_targets_are_characters_and_hidden_without_a_label(task: SpeechRecognition, tmp_path: Path) -> None:
     rows = rows_of(["Ab, c!", "d", "x"], ["Ab, c!", "", "zz"])
-    encoded = [{"cut": False}, {"cut": False}, {"cut": True}]
+    encoded = Encoded.of([{"cut": False}, {"cut": False}, {"cut": True}])
     targets = task.targets(rows, encoded)
     assert [t.tolist() for t in targets] == [[2, 3, 1, 4], [IGNORE_INDEX], [IGNORE_INDEX]]
     assert task.collate_labels(targets).tolist() == [[2, 3, 1, 4], [IGNORE_INDEX] * 4, [IGNORE_INDEX] * 4]
@@ -107,9 +110,9 @@ def test_targets_are_characters_and_hidden_without_a_label(task: SpeechRecogniti
 
 def test_a_character_that_the_alphabet_lacks_is_named_unless_it_is_rare(task: SpeechRecognition) -> None:
     with pytest.raises(UserError, match=r"lacks ü.*task\.alphabet=\" abc.*zü\""):
-        task.targets(rows_of(["x"], ["tür"]), [{"cut": False}])
+        task.targets(rows_of(["x"], ["tür"]), Encoded.of([{"cut": False}]))
     rare = ["x" * 3000, "ü"]
-    assert task.targets(rows_of(["a", "b"], rare), [{"cut": False}] * 2)[1].tolist() == [IGNORE_INDEX]
+    assert task.targets(rows_of(["a", "b"], rare), Encoded.of([{"cut": False}] * 2))[1].tolist() == [IGNORE_INDEX]
 
 
 def test_an_alphabet_with_a_character_twice_is_refused() -> None:
@@ -125,7 +128,7 @@ def test_long_sound_is_cut_and_its_label_is_not_learnt_from(tmp_path: Path) -> N
     assert cut["cut"]
     assert not whole["cut"]
     assert cut["frames"] < 26 < whole["frames"]
-    assert short.targets(rows, [cut])[0].tolist() == [IGNORE_INDEX]
+    assert short.targets(rows, Encoded.of([cut]))[0].tolist() == [IGNORE_INDEX]
     assert short.pseudo_label(torch.zeros(cut["frames"], 28), rows[0], cut, listener) == ""
 
 
@@ -188,7 +191,7 @@ def test_what_was_heard_is_kept_up_to_so_many_bytes_and_the_oldest_goes_first() 
     made: list[str] = []
 
     def make(name: str) -> Any:
-        return lambda: made.append(name) or {"features": bytes(40), "name": name}
+        return lambda: made.append(name) or {"features": np.zeros(40, np.int8), "name": name}
 
     recent = Recent(100)
     for name in ("a", "b", "a", "c", "a", "b"):  # c drives b out, b drives c out

@@ -10,6 +10,7 @@ from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from distilingua.columns import Encoded
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
@@ -109,7 +110,7 @@ def test_the_order_is_that_of_logits_targets_and_configurations() -> None:
         "label2id": {"awful": 0, "bad": 1, "fair": 2},
     }
     rows = Dataset.from_dict({"label": ["fair", "awful"]})
-    assert [target.tolist() for target in task.targets(rows, [{}, {}])] == [[2], [0]]
+    assert [target.tolist() for target in task.targets(rows, Encoded({}))] == [[2], [0]]
     answers = torch.tensor([[0.0, 0.1, 3.0], [-1.0, -2.0, -3.0]])
     assert [task.decode(answer[None], {}, {}, None) for answer in answers] == ["fair", "awful"]
 
@@ -124,7 +125,7 @@ def test_an_order_names_every_label_once(order: list[str]) -> None:
 
 def test_a_hidden_label_is_marked_and_costs_nothing() -> None:
     task = TextClassification().fit_labels(["a", "b"])
-    targets = torch.cat(task.targets(Dataset.from_dict({"label": ["b", "", "a"]}), [{}, {}, {}]))
+    targets = torch.from_numpy(task.targets(Dataset.from_dict({"label": ["b", "", "a"]}), Encoded({})).values)
     assert targets.tolist() == [1, IGNORE_INDEX, 0]
     assert targets.dtype == torch.long
     student = torch.tensor([[0.0, 0.0], [9.0, -9.0], [0.0, 0.0]])
@@ -150,7 +151,7 @@ def test_prefix_goes_in_front_of_the_first_text_only(tokenizer: PreTrainedTokeni
     task = TextClassification().fit_labels(["a", "b"])
     rows = {"text": ["the rain"], "text_pair": ["in spain"]}
     written = {"text": ["query: the rain"], "text_pair": ["in spain"]}
-    assert task.encode(rows, tokenizer, prefix="query: ") == task.encode(written, tokenizer, prefix="")
+    assert list(task.encode(rows, tokenizer, prefix="query: ")) == list(task.encode(written, tokenizer, prefix=""))
 
 
 def test_what_goes_beyond_the_length_is_cut_and_both_texts_keep_a_part(tokenizer: PreTrainedTokenizerBase) -> None:

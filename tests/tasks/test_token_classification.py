@@ -14,6 +14,7 @@ from datasets import Dataset
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase
 
 from distilingua.checks import check
+from distilingua.columns import Encoded
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.encoder import Encoder
@@ -77,7 +78,7 @@ def test_words_that_are_cut_off_have_no_answer_and_cost_nothing(tokenizers: list
     [read] = short.encode({"text": TEXTS[:1]}, tokenizers[1], "")
     assert len(read["at"]) == 9
     assert read["at"][-1] == ABSENT != read["at"][0]
-    inputs, at = short.collate([read], 0)
+    inputs, at = short.collate(Encoded.of([read]), 0)
     torch.manual_seed(0)
     cells = short.cells(tagger(60)(**inputs), at)
     assert cells.shape == (9, 5)
@@ -192,7 +193,7 @@ def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> 
 
     rows = load(en=lamp, de=lamp)
     assert rows.pairing.with_teacher["de"] > 0
-    assert any(rows.dev["de"]["teacher_rows"][:])
+    assert any(rows.dev["de"]["teacher_texts"][:])
     for missing in ({"en": lamp, "de": ""}, {"en": "", "de": lamp}):
         with pytest.raises(UserError, match="`group` and `spans`, as labels point into the text"):
             load(**missing)
@@ -229,12 +230,11 @@ def test_a_ragged_store_gives_back_what_the_teacher_said(
     torch.manual_seed(0)
     model = tagger(400)
     encoded = task.encode({"text": TEXTS}, tokenizers[0], "")
-    rows = Dataset.from_dict({"id": ["a", "b", "c"]})
     predictor = Predictor(lambda: model, Encoder(task, SimpleNamespace(pad_token_id=0)))  # type: ignore[arg-type]
-    store = store_soft_labels(tmp_path, {}, predictor, task, rows, encoded)
-    for row_id, read in zip("abc", encoded, strict=True):
+    store = store_soft_labels(tmp_path, {}, predictor, task, encoded)
+    for n, read in enumerate(encoded):
         alone = task.cells(model(torch.tensor([read["input_ids"]])), torch.tensor([read["at"]]))
-        assert np.allclose(store(row_id), alone.detach().numpy(), atol=1e-5)
+        assert np.allclose(store(n), alone.detach().numpy(), atol=1e-5)
     assert store.width == 5
 
 

@@ -24,7 +24,7 @@ from distilingua.training.job import prepare
 from distilingua.training.module import DistillationModule
 from distilingua.training.student import student_fit
 from distilingua.training.teacher import teacher_outputs
-from tests.conftest import passes
+from tests.conftest import passes, with_names
 
 
 class Parts:
@@ -186,11 +186,14 @@ def test_accumulating_two_batches_gives_the_update_of_their_union(next_run) -> N
     parts = Parts(next_run("student.dropout=0"))
     module, data = parts.module(store=True)
     data.setup("fit")
-    examples = data.train_rows[:8] + data.train_rows[-8:]  # labelled English rows, then unlabelled German ones
+    rows = [
+        *range(8),
+        *range(len(data.train) - 8, len(data.train)),
+    ]  # labelled English rows, then unlabelled German ones
     updates = []
     for sizes in ([16], [8, 8]):
         module, _ = parts.module(store=True)
-        batches = [data.collate(examples[sum(sizes[:i]) : sum(sizes[: i + 1])]) for i in range(len(sizes))]
+        batches = [data.collate(data.train_rows, rows[sum(sizes[:i]) : sum(sizes[: i + 1])]) for i in range(len(sizes))]
         loader = DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
         module.make_optimizer = lambda parameters: torch.optim.SGD(parameters, lr=0.1)
         module.lr_schedule = {"name": "constant", "warmup": 0}
@@ -213,12 +216,12 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(next_run) -> None: 
     _, data = parts.module(store=True)
     data.setup("fit")
     assert data.outputs.stored is not None
-    rows: Dataset = parts.job.rows.texts
-    texts = dict(zip(rows["id"], rows["text"], strict=True))
-    shuffled = data.train_rows[::-7]
-    batch = data.collate(shuffled)
-    for example, stored in zip(shuffled, batch["soft_labels"], strict=True):
-        (read,) = example["teacher_rows"]
+    texts = dict(zip(parts.job.rows.table["id"], parts.job.rows.table["text"], strict=True))
+    shuffled = list(range(len(data.train)))[::-7]
+    batch = data.collate(data.train_rows, shuffled)
+    rows = with_names(data.train, parts.job.rows.table)
+    for n, stored in zip(shuffled, batch["soft_labels"], strict=True):
+        (read,) = rows[n]["teacher_rows"]
         alone = Dataset.from_dict({"text": [texts[read]], "text_pair": [""]})
         ids = Encoder(parts.job.task, parts.teacher.encoder.tokenizer)(alone, None)
         live = parts.teacher.model(torch.tensor([ids[0]["input_ids"]])).logits[0]

@@ -7,16 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
+from datasets import Dataset
 from safetensors.torch import load_file
 
 from distilingua.checks import check
+from distilingua.columns import Ragged, numbers_of, with_columns
+from distilingua.data.datamodule import Batch, Lessons
+from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.models.teacher import FrozenTeacher
-from distilingua.training.job import asked, prepare
+from distilingua.training.job import prepare, teacher_inputs
 from distilingua.training.teacher import teacher_outputs, train_teacher
 from distilingua.training.train import train
+
+
+def reading_themselves(texts: Dataset, encoder: Encoder) -> Batch:
+    """A batch of texts of which a teacher reads every one."""
+    numbers = numbers_of(texts)
+    columns = {"number": pa.array(numbers), "teacher_texts": Ragged.of(numbers[:, None]).as_column()}
+    lessons = Lessons(with_columns(texts, columns), encoder, None)
+    return lessons.batch(np.arange(len(texts)))
 
 
 def weights(cfg: Any) -> torch.Tensor:
@@ -32,11 +45,11 @@ def test_a_store_holds_the_vectors_that_the_teacher_makes(next_run, pooling: str
     job = prepare(cfg)
     teacher = train_teacher(job, "teacher", job.source.members["teacher"])
     stored: Any = teacher_outputs(job, {"teacher": teacher}, job.rows).stored
-    texts = asked(job.rows).select(range(40))
+    texts = job.rows.numbered(teacher_inputs(job.rows)[:40])
     encoded = job.teachers["teacher"](texts, None)
     inputs, _ = job.teachers["teacher"].collate(encoded)
     layers = FrozenTeacher(teacher.model, {"vector"}, pooling)(inputs)[1]  # type: ignore[union-attr]
-    found = np.stack([stored.vector({"teacher_rows": [row_id]}) for row_id in texts["id"]])
+    found = stored.vectors(reading_themselves(texts, job.encoder))
     assert found.dtype == np.float32
     assert found == pytest.approx(layers.vector.numpy(), abs=2e-3)  # type: ignore[union-attr]  # float16 on disk
     assert stored.vector_width == 32
@@ -74,13 +87,13 @@ def test_several_seeds_of_a_teacher_answer_as_the_mean_of_their_probabilities(ne
     outputs = teacher_outputs(job, {"teacher": teacher}, job.rows)
     stored: Any = outputs.stored
     assert len(stored.stores) == 1
-    texts = asked(job.rows).select(range(20))
+    texts = job.rows.numbered(teacher_inputs(job.rows)[:20])
     each = [one.predict(texts, "x").answers for one in teacher.alone]
     assert len({float(answers[0][0, 0]) for answers in each}) == 3  # three models
-    for n, row in enumerate(texts.to_list()):
+    answered = stored.logits(reading_themselves(texts, job.encoder))
+    for n in range(len(texts)):
         mean = torch.stack([answers[n].softmax(-1) for answers in each]).mean(0)
-        row["teacher_rows"] = [row["id"]]
-        assert stored({**row, "input_ids": [0]}) == pytest.approx(mean.log().numpy(), abs=1e-4)
+        assert answered[n : n + 1] == pytest.approx(mean.log().numpy(), abs=1e-4)
     train(cfg)
     metrics = json.loads((Path(cfg.paths.run) / "metrics.json").read_text("utf-8"))
     assert metrics["models"]["teacher"]["parameters"] == 3 * teacher.alone[0].parameters
@@ -94,11 +107,11 @@ def test_decisions_are_averaged_each_by_itself(next_run) -> None:  # type: ignor
     job = prepare(cfg)
     teacher = train_teacher(job, "teacher", job.source.members["teacher"])
     stored: Any = teacher_outputs(job, {"teacher": teacher}, job.rows).stored
-    texts = asked(job.rows).select(range(20))
+    texts = job.rows.numbered(teacher_inputs(job.rows)[:20])
     each = [one.predict(texts, "x").answers for one in teacher.alone]
-    for n, row_id in enumerate(texts["id"]):
+    for n in range(len(texts)):
         a, b = (answers[n].sigmoid() for answers in each)
-        found = torch.from_numpy(stored.stores[0](row_id))
+        found = torch.from_numpy(stored.stores[0](n))
         assert found.sigmoid().numpy() == pytest.approx(((a + b) / 2).numpy(), abs=1e-4)
         assert teacher.predict(texts.select([n]), "x").answers[0].numpy() == pytest.approx(found.numpy(), abs=1e-2)
 

@@ -19,6 +19,7 @@ from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.train import train
+from tests.conftest import with_names
 
 LABELS = ["light", "music", "weather"]
 TEXTS = ["the light in room 3", "please check the music of floor 12", "rain number 7 now", "lamp"]
@@ -148,7 +149,7 @@ def test_experts_answer_for_their_own_language_only(tiny_run, teacher_folder: Pa
     rows = load_rows(
         instantiate(cfg.corpus), instantiate(cfg.cleaning), instantiate(cfg.pair), source.languages, source.panel
     )
-    for row in rows.train:
+    for row in with_names(rows.train, rows.table):
         assert row["teacher_rows"] == ([row["id"], ""] if row["lang"] == "en" else ["", row["id"]])
 
 

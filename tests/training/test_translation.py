@@ -8,17 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, List, Value
+from datasets import Dataset
 from filelock import FileLock
 from omegaconf import DictConfig
 
 from distilingua.checks import check
+from distilingua.columns import Ragged, with_columns
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import CleaningReport
 from distilingua.data.pairing import PairingReport
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
-from distilingua.training.teacher import expand_by_label
+from distilingua.training.teacher import add_teacher_forced_texts
 from distilingua.training.train import train
 from tests.conftest import Compose
 from tests.small_jobs import FewIntents
@@ -159,21 +160,21 @@ def test_a_text_is_read_along_with_the_label_of_every_row_it_is_read_for() -> No
     """One English sentence stands in for a row with the teacher's translation and for a dev row with the reference, and
     the steps of one are not those of the other."""
 
-    def part(*rows: tuple[str, str, list[str]]) -> Dataset:
+    def part(*rows: tuple[str, str, list[int]]) -> Dataset:
         kept = dataset_from_rows({"id": row_id, "label": label} for row_id, label, _ in rows)
-        return kept.add_column("teacher_rows", [read for *_, read in rows], feature=List(Value("string")))
+        return with_columns(kept, {"teacher_texts": Ragged.of([read for *_, read in rows]).as_column()})
 
     texts = dataset_from_rows({"id": row_id, "text": f"text of {row_id}", "label": "?"} for row_id in ("en-1", "en-2"))
-    dev = {"fr": part(("fr-9", "die Tür", ["en-1"]))}
-    rows = Rows(part(), part(), dev, {}, texts, [], CleaningReport(), PairingReport({}, {}, {}, {}))
-    train = part(("en-1", "eine Tür", ["en-1"]), ("fr-1", "eine Tür", ["en-1"]), ("fr-2", "ein Haus", []))
-    rows = expand_by_label(replace(rows, train=train))
-    read = {row["id"]: (row["text"], row["label"]) for row in rows.texts}
-    assert [[read[i] for i in ids] for ids in rows.train["teacher_rows"]] == [
+    dev = {"fr": part(("fr-9", "die Tür", [0]))}
+    rows = Rows(texts, part(), part(), dev, {}, [], CleaningReport(), PairingReport({}, {}, {}, {}))
+    train = part(("en-1", "eine Tür", [0]), ("fr-1", "eine Tür", [0]), ("fr-2", "ein Haus", []))
+    rows = add_teacher_forced_texts(replace(rows, train=train))
+    read = [(row["text"], row["label"]) for row in rows.table]
+    assert [[read[n] for n in numbers] for numbers in rows.train["teacher_texts"]] == [
         [("text of en-1", "eine Tür")],
         [("text of en-1", "eine Tür")],
         [],
     ]
-    assert [read[i] for i in rows.dev["fr"]["teacher_rows"][0]] == [("text of en-1", "die Tür")]
-    assert read["en-1"] == ("text of en-1", "?")
-    assert len(rows.texts) == 4
+    assert [read[n] for n in rows.dev["fr"]["teacher_texts"][0]] == [("text of en-1", "die Tür")]
+    assert read[0] == ("text of en-1", "?")
+    assert len(rows.table) == 4

@@ -55,7 +55,7 @@ class BucketBatchSampler(Sampler[list[Any]]):
     def __len__(self) -> int:
         return int(self.draws.sum()) // (self.batch_size * self.processes)
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> list[list[int]]:
         """Every process's batches of an epoch, as numbers of rows."""
         rng = np.random.default_rng([self.seed, epoch])
         drawn = []
@@ -64,12 +64,12 @@ class BucketBatchSampler(Sampler[list[Any]]):
             drawn.append(np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:draws])
         # what fills no batch sits out before sorting: afterwards, it would be the longest rows, epoch after epoch
         order = rng.permutation(np.concatenate(drawn))[: len(self) * self.batch_size * self.processes]
-        batches: list[np.ndarray] = []
+        batches: list[list[int]] = []
         pool = self.batch_size * BUCKET
         for start in range(0, len(order), pool):
             rows = order[start : start + pool]
             rows = rows[np.argsort(self.lengths[rows], kind="stable")]
-            batches += [rows[i : i + self.batch_size] for i in range(0, len(rows), self.batch_size)]
+            batches += [rows[i : i + self.batch_size].tolist() for i in range(0, len(rows), self.batch_size)]
         rng.shuffle(batches)
         return batches
 
@@ -84,4 +84,4 @@ class BucketBatchSampler(Sampler[list[Any]]):
     def __iter__(self) -> Iterator[list[Any]]:
         epoch, (resumed, done) = self.epoch, self.resumed
         for batch in self.plan(epoch)[self.rank :: self.processes][done if epoch == resumed else 0 :]:
-            yield [(row, epoch) for row in batch.tolist()] if self.tell_epoch else batch.tolist()
+            yield [(row, epoch) for row in batch] if self.tell_epoch else batch

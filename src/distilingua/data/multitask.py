@@ -41,17 +41,17 @@ class TaskSampler(BucketBatchSampler):
     def __len__(self) -> int:
         return int(self.batches.sum())
 
-    def plan(self, epoch: int) -> list[np.ndarray]:
+    def plan(self, epoch: int) -> list[list[int]]:
         """Steps in random order; the batches of all processes for one step follow one another."""
         rng = np.random.default_rng([self.seed, epoch, len(self.samplers)])
-        steps: list[list[np.ndarray]] = []
+        steps: list[list[list[int]]] = []
         for sampler, wanted, start in zip(self.samplers, self.batches, self.starts, strict=False):
             first, own = epoch * int(wanted), len(sampler)
             plans = {n // own: sampler.plan(n // own) for n in range(first, first + int(wanted))}
             for n in range(first, first + int(wanted)):
                 at = n % own * self.processes
                 batches = plans[n // own][at : at + self.processes]
-                steps.append([batch + int(start) for batch in batches])
+                steps.append([[row + int(start) for row in batch] for batch in batches])
         return [batch for n in rng.permutation(len(steps)) for batch in steps[n]]
 
 

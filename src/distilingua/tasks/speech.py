@@ -43,6 +43,7 @@ class Recent:
         self.kept: OrderedDict[Any, EncodedRow] = OrderedDict()
 
     def get(self, key: Any, make: Callable[[], EncodedRow]) -> EncodedRow:
+        """A copy, so that nobody changes what others get."""
         found = self.kept.pop(key, None)
         if found is None:
             found = make()
@@ -51,7 +52,7 @@ class Recent:
         while self.size > self.most:
             _, oldest = self.kept.popitem(last=False)
             self.size -= oldest["features"].nbytes
-        return found
+        return dict(found)
 
 
 Fitted = TypeVar("Fitted", bound="SpeechRecognition")
