@@ -105,7 +105,7 @@ def test_a_store_is_filled_on_the_device_and_the_teacher_leaves_it(
 ) -> None:
     encoded = predictor.encoder(ROWS, None)
     store = store_soft_labels(tmp_path, {}, predictor, predictor.encoder.task, encoded)
-    assert store("7").tolist() == [[0.0, 2.0]]
+    assert store(7).tolist() == [[0.0, 2.0]]
     assert recorder.lay == {"meta"}
     predictor.release()
     predictor.release()

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilingua.checks import check
+from distilingua.columns import Ragged
 from distilingua.errors import UserError
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import in_precision, load_model, load_tokenizer
@@ -54,7 +55,7 @@ def decoder_folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
 
 def answers(model: PreTrainedModel, task: TextClassification, ids: list[list[int]], pad_id: int) -> torch.Tensor:
     with torch.no_grad():
-        return task.cells(model.eval()(**pad(ids, pad_id)), None)
+        return task.cells(model.eval()(**pad(Ragged.of(ids), pad_id)), None)
 
 
 def test_a_decoder_answers_the_same_in_a_padded_batch(decoder_folder: Path) -> None:
