@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import shlex
@@ -12,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +28,6 @@ from distilingua.errors import UserError, full_disk
 RECIPE, FILES = "recipe.json", "files.json"
 """Beside what was made: what it is; and its files with size and hash, when and by which run it was made. The age of the
 latter is the time since a run has opened it, see cache.py."""
-LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
-SHAPING_CODE = (  # what changes a teacher, its answers or a baseline; soft terms do not, and a hard one comes by name
-    *("data", "tasks", "models"),
-    *(
-        f"training/{name}.py"
-        for name in ("job", "teacher", "student", "module", "fitting", "plan", "inference", "soft_labels")
-    ),
-    *(f"distillation/{name}.py" for name in ("objective", "schedules", "signals", "spans")),
-    *(f"distillation/losses/{name}.py" for name in ("term", "layers")),
-    *(f"corpora/{name}.py" for name in ("words", "sound", "espeak")),
-)
 
 
 TOLD: set[Path] = set()
@@ -104,22 +91,6 @@ def _digest(values: pa.Array, digest: Any) -> None:
         digest.update(values.fill_null(0).to_numpy().tobytes())
     else:
         digest.update(json.dumps(values.to_pylist(), default=str).encode())
-
-
-def code_fingerprint(*users: object) -> str:
-    """The code that shapes an artifact, and the libraries under it: a teacher trained by older code is another one.
-
-    Args:
-        users: what a configuration may name from anywhere (a task, its hard loss, a student): the files in which their
-            classes are written count too.
-    """
-    package = Path(__file__).parent
-    parts = [package / name for name in SHAPING_CODE]
-    files = {path for part in parts for path in ([part] if part.suffix else part.rglob("*.py"))}
-    for kind in {kind for user in users for kind in type(user).__mro__}:
-        with suppress(TypeError, OSError):  # a built-in has no file, and neither has a cell of a notebook
-            files.add(Path(inspect.getfile(kind)))
-    return fingerprint([file_sha256(*sorted(files)), {name: version(name) for name in LIBRARIES}])
 
 
 @contextmanager

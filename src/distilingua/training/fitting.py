@@ -34,7 +34,7 @@ from distilingua.errors import NumberError, Stopped, UserError
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
-from distilingua.training.plan import Plan
+from distilingua.training.plan import Plan, precision
 from distilingua.training.processes import name_the_dead, put_together, shards, who_is_lost
 
 
@@ -341,10 +341,3 @@ def finished(cfg: DictConfig) -> list[dict[str, Any]]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
     return [json.loads(file.read_text("utf-8")) for file in files]
-
-
-def precision(wanted: str) -> str:
-    """`auto` is bfloat16 where this CPU computes in it (about twice as fast here), else 32 bits."""
-    if wanted != "auto":
-        return wanted
-    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"

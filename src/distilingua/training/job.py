@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
-from distilingua.artifacts import code_fingerprint, fingerprint, rows_fingerprint
+from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.columns import Ragged, codes_of, column, filled, strings, texts_of, where, with_columns
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
@@ -22,6 +22,7 @@ from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer
 from distilingua.parts import Parts, assemble, read_rows
 from distilingua.training.inference import device_of
+from distilingua.training.plan import precision
 
 
 @dataclass
@@ -165,16 +166,29 @@ def plain(part: Any) -> Any:
     return OmegaConf.to_container(part, resolve=True)
 
 
-def training_recipe(job: Job, **optimizer: float) -> dict[str, Any]:
-    """What shapes every model this package trains, with what this model's own optimizer has of its own."""
+WATCHING = {  # keys of `trainer` that change no weights, or that one process which builds for others sets itself
+    *("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "logger", "log_every_n_steps", "profiler"),
+    *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "enable_autolog_hparams"),
+    *("limit_test_batches", "limit_predict_batches", "num_sanity_val_steps", "callbacks"),
+}
+
+
+def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dict[str, Any]:
+    """What shapes every model this package trains.
+
+    Args:
+        dev: rows that choose the weights.
+        optimizer: what this model's own has of its own.
+    """
     cfg = job.cfg
     stops = cfg.callbacks.get("early_stopping")  # the one callback that says how long a model learns
+    trainer = {name: value for name, value in plain(cfg.trainer).items() if name not in WATCHING}
     return {
         **({"early_stopping": plain(stops)} if stops else {}),
         "labels": job.task.labels,
         "task": plain(cfg.task),
         "seed": cfg.seed,
         "optimizer": {**plain(cfg.optimizer), **optimizer},
-        "trainer": {name: cfg.trainer[name] for name in ("precision", "gradient_clip_val", "accumulate_grad_batches")},
-        "code": code_fingerprint(job.task, job.task.hard(), job.student, *job.augmentations.values()),
+        "trainer": {**trainer, "precision": precision(cfg.trainer.precision)},
+        "dev": [rows_fingerprint(rows, ["id", *job.task.reads, "label"]) for rows in dev],
     }

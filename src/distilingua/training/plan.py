@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from torch import nn
 from transformers import PreTrainedModel
@@ -90,3 +91,10 @@ def process_count(cfg: DictConfig) -> int:
     devices = cfg.trainer.devices
     here = devices if isinstance(devices, int) else len(devices) if not isinstance(devices, str) else 1
     return max(here, 1) * cfg.trainer.get("num_nodes", 1)
+
+
+def precision(wanted: str) -> str:
+    """`auto` is bfloat16 where this CPU computes in it (about twice as fast here), else 32 bits."""
+    if wanted != "auto":
+        return wanted
+    return "bf16-mixed" if torch.cpu._is_avx512_bf16_supported() else "32-true"

@@ -15,7 +15,7 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.columns import BLOCK, Ragged, column, filled, joined, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
@@ -31,6 +31,10 @@ from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, process_count
+from distilingua.used_code import code_fingerprint
+
+
+BESIDE = {"on_policy", "workers", "eval_batch_size", "select"}  # keys of `training` that shape no baseline
 
 
 def train_direct(job: Job) -> Predictor:
@@ -41,10 +45,11 @@ def train_direct(job: Job) -> Predictor:
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
         "rows": rows_fingerprint(train_rows, ["id", *job.task.reads, "label"]),
-        "training": {name: value for name, value in plain(cfg.training).items() if name != "on_policy"},
+        "training": {name: value for name, value in plain(cfg.training).items() if name not in BESIDE},
         "augmentation": plain(cfg.augmentation),
         "lr_schedule": plain(cfg.lr_schedule),
-        **training_recipe(job),
+        **training_recipe(job, [job.rows.dev[job.pair.source]]),
+        "code": code_fingerprint(train_direct, job.task, job.task.hard(), job.student, *job.augmentations.values()),
     }
 
     def build(folder: Path) -> None:
@@ -96,7 +101,10 @@ def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str
         "tokenizer": job.encoder.fingerprint,
         "rows": rows_fingerprint(rows, ["id", *job.task.reads, "label"]),
         "teachers": outputs.recipes,
-        "code": code_fingerprint(job.task, job.student, *job.objective.terms.values(), *job.augmentations.values()),
+        "dev": [rows_fingerprint(each, ["id", *job.task.reads, "label"]) for each in job.rows.dev.values()],
+        "code": code_fingerprint(
+            student_fit, fit, job.task, job.student, *job.objective.terms.values(), *job.augmentations.values()
+        ),
     }
 
 

@@ -18,7 +18,7 @@ from lightning import seed_everything
 from torch import nn
 from transformers import PreTrainedModel
 
-from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, cached_by_all, folder_fingerprint, rows_fingerprint
 from distilingua.columns import Ragged, codes_of, column, filled, joined, select, strings, texts_of, where, with_columns
 from distilingua.console import console
 from distilingua.corpora.schema import each_row
@@ -34,6 +34,7 @@ from distilingua.training.job import Job, labelled, places_of, plain, teacher_in
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
+from distilingua.used_code import code_fingerprint
 
 
 def train_teacher(job: Job, name: str, source: TeacherSource) -> AnyPredictor:
@@ -60,8 +61,9 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         "rows": rows_fingerprint(train_rows, ["id", *task.reads, "label"]),
         "fine_tune": settings,
         "prefix": source.prefix,
-        **training_recipe(job, lr=settings["lr"], weight_decay=settings["weight_decay"]),
+        **training_recipe(job, [rows.dev[job.pair.source]], lr=settings["lr"], weight_decay=settings["weight_decay"]),
         "seed": seed,
+        "code": code_fingerprint(fine_tuned, task, task.hard(), source.scratch or source),
     }
 
     def build(folder: Path) -> None:
@@ -207,7 +209,7 @@ def answer_recipe(job: Job, name: str, predictor: AnyPredictor, texts: Dataset) 
         "corpus": rows_fingerprint(texts, ["id", *job.task.reads]),
         "max_length": job.task.recipe,
         "precision": str(member.precision),
-        "code": code_fingerprint(job.task),
+        "code": code_fingerprint(store_soft_labels, FrozenTeacher, predictor, job.task),
     }
 
 
