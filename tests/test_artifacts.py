@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from datasets import Dataset
 
-from distilingua import artifacts
 from distilingua.artifacts import (
     cached,
     file_sha256,
@@ -293,27 +292,3 @@ def test_columns_do_not_run_into_each_other() -> None:
     one = Dataset.from_dict({"a": ["x", "y"], "b": ["", ""]})
     other = Dataset.from_dict({"a": ["x", ""], "b": ["y", ""]})
     assert rows_fingerprint(one, ["a", "b"]) != rows_fingerprint(other, ["a", "b"])
-
-
-def test_the_code_that_shapes_an_artifact_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = [tmp_path / name for name in (*artifacts.SHAPING_CODE, "monitoring")]
-    files = [part if part.suffix else part / "module.py" for part in parts]
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text("x = 1\n")
-    monkeypatch.setattr(artifacts, "__file__", str(tmp_path / "artifacts.py"))
-    before = artifacts.code_fingerprint()
-    *shaping, monitoring = files
-    monitoring.write_text("x = 2\n")
-    assert artifacts.code_fingerprint() == before
-    for file in shaping:
-        file.write_text("x = 2\n")
-        assert artifacts.code_fingerprint() != before
-        file.write_text("x = 1\n")
-    assert artifacts.code_fingerprint() == before
-
-
-def test_so_are_the_libraries_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = artifacts.code_fingerprint()
-    monkeypatch.setattr(artifacts, "version", lambda name: "0.0" if name == "transformers" else "1.0")
-    assert artifacts.code_fingerprint() != before

@@ -7,10 +7,7 @@ import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 import distilingua
-from distilingua import artifacts
 from distilingua.tasks.task import Task
 
 ROOT = Path(distilingua.__file__).parent
@@ -24,7 +21,8 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("tasks",),
     ("corpora",),
     ("distillation", "statistics"),
-    ("extras", "artifacts", "console", "locations", "usage"),
+    ("used_code",),
+    ("extras", "artifacts", "columns", "console", "locations", "usage"),
     ("errors",),
 )
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}
@@ -83,57 +81,6 @@ def test_a_planted_arrow_is_seen(tmp_path: Path) -> None:
         "def f():\n    if 1:\n        from distilingua import cli\n        import distilingua.training.train\n"
     )
     assert set(imports(file)) == {"distilingua.cli", "distilingua.training.train"}
-
-
-SHAPES_NOTHING = {  # what teachers and baselines are built with, and why it is in no address
-    "artifacts.py": "says where things are kept",
-    "console.py": "prints",
-    "errors.py": "refuses",
-    "extras.py": "finds packages",
-    "training/processes.py": "is for models that several processes train, and one trains these",
-    "locations.py": "finds folders; what is in them has a hash",
-    "parts.py": "makes objects of settings, which are in every recipe",
-    "monitoring/callbacks.py": "watches",
-    "monitoring/loggers.py": "writes down",
-    "corpora/schema.py": "reads rows, and what is read has a hash",
-}
-
-
-def test_what_shapes_an_artifact_is_part_of_its_address() -> None:
-    """Every file that training a teacher or a baseline imports is in SHAPING_CODE, or said above to shape nothing."""
-    reached, ahead = set(), ["training/teacher.py", "training/student.py"]
-    while ahead:
-        name = ahead.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        for module in imports(ROOT / name):
-            inside = Path(*module.split(".")[1:])
-            if module.startswith("distilingua.") and (ROOT / inside).with_suffix(".py").exists():
-                ahead.append(str(inside.with_suffix(".py")))
-    shaping = list(artifacts.SHAPING_CODE)
-    missing = [n for n in reached if not any(n == part or n.startswith(f"{part}/") for part in shaping)]
-    hard = {f"distillation/losses/{name}.py" for name in ("ce", "bce", "ctc")}  # by name, see code_fingerprint
-    assert set(missing) - hard - set(SHAPES_NOTHING) == set()
-    for part in shaping:
-        assert (ROOT / part).exists(), part
-
-
-def test_a_hard_loss_of_ones_own_is_part_of_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wherever it is written: changed, it makes another baseline."""
-    file = tmp_path / "my_losses.py"
-    source = (
-        "from distilingua.distillation.losses.ce import CrossEntropy\n\nclass Mine(CrossEntropy):\n    factor = 1\n"
-    )
-    file.write_text(source)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    import my_losses  # type: ignore[import-not-found]
-
-    before = artifacts.code_fingerprint(my_losses.Mine())
-    assert before != artifacts.code_fingerprint()
-    assert before == artifacts.code_fingerprint(my_losses.Mine())
-    file.write_text(source.replace("1", "2"))
-    assert artifacts.code_fingerprint(my_losses.Mine()) != before
 
 
 def test_the_contract_of_a_task_can_be_held_in_the_head() -> None:
