@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from distilingua.checks import check
 from distilingua.errors import UserError
 from distilingua.training.job import prepare
+from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
 from distilingua.training.train import train
 from tests.conftest import tiny_in
@@ -118,6 +119,24 @@ def test_direct_transfer_loads_no_teacher(tiny_run) -> None:  # type: ignore[no-
     assert set(metrics["models"]) == {"direct", "student"}
     assert metrics["retention"] == {}
     assert not (Path(cfg.paths.cache) / "teachers").exists()
+    assert (Path(cfg.paths.run) / "student/model.safetensors").exists()  # and not in the cache alone
+
+
+def test_without_a_teacher_the_objective_that_is_typed_is_trained(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The plain one is what a run with a teacher has for its baseline; others are models of their own."""
+    found = {}
+    for name, typed in {
+        "baseline": ["objective=kd"],
+        "plain": ["objective=direct"],
+        "smoothed": ["objective=direct", "objective.terms.ce.label_smoothing=0.9"],
+        "weighed": ["objective=direct", "objective.terms.ce.weight=0.5"],
+    }.items():
+        cfg = tiny_run(*typed, "training.epochs=1", "teacher.languages=null")
+        cfg.paths.run = str(tmp_path / name)
+        job = prepare(cfg)
+        train_direct(job)
+        found[name] = {folder.name for folder in (Path(cfg.paths.cache) / "direct").iterdir() if folder.is_dir()}
+    assert found["baseline"] == found["plain"] < found["smoothed"] < found["weighed"]
 
 
 @pytest.mark.long

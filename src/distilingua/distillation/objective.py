@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,16 @@ class Objective(nn.Module):
             for field in term.needs:
                 readers.setdefault(field, set()).add(name)
         return readers
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What it says of labels, as plain values: of terms that compare with a teacher, its settings say more."""
+        terms = [
+            [type(term).__qualname__, {k: v for k, v in vars(term).items() if isinstance(v, bool | int | float | str)}]
+            for term in self.terms.values()
+        ]
+        weights = [repr(self.schedules.weight(name, term.soft)) for name, term in self.terms.items()]  # type: ignore[arg-type]
+        return {"terms": terms, "weights": weights}
 
     def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
         """Lets every term see which models it will compare, see `Term.connect`."""

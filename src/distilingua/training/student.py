@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.artifacts import FILES, RECIPE, cached, rows_fingerprint
 from distilingua.columns import BLOCK, Ragged, column, filled, joined, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
@@ -33,14 +34,19 @@ from distilingua.training.module import DistillationModule
 from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, process_count
 from distilingua.used_code import code_fingerprint
 
-
 BESIDE = {"on_policy", "workers", "eval_batch_size", "select"}  # keys of `training` that shape no baseline
 
 
 def train_direct(job: Job) -> Predictor:
-    """The baseline: the same student on the visible labels alone, without any teacher; kept for later runs."""
+    """The student on the visible labels alone, without any teacher; kept for later runs.
+
+    In a run with a teacher it is the baseline, and learns by the task's hard loss. In a run without, it is the student,
+    and learns by what its objective says of labels; where that is the hard loss, the two are one.
+    """
     cfg, train_rows = job.cfg, labelled(job.rows.train)
+    objective = hard_labels(job.task.hard()) if job.objective.needs_teacher else job.objective
     recipe = {
+        "objective": objective.recipe,
         "student": plain(cfg.student),
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
@@ -49,17 +55,22 @@ def train_direct(job: Job) -> Predictor:
         "augmentation": plain(cfg.augmentation),
         "lr_schedule": plain(cfg.lr_schedule),
         **training_recipe(job, [job.rows.dev[job.pair.source]]),
-        "code": code_fingerprint(train_direct, job.task, job.task.hard(), job.student, *job.augmentations.values()),
+        "code": code_fingerprint(
+            train_direct, job.task, *objective.terms.values(), job.student, *job.augmentations.values()
+        ),
     }
 
     def build(folder: Path) -> None:
-        hard = hard_labels(job.task.hard())
-        module, data, plan = student_fit(job, hard, train_rows, job.rows.dev, TeacherOutputs())
+        module, data, plan = student_fit(job, objective, train_rows, job.rows.dev, TeacherOutputs())
         fit(cfg, "direct", module, data, plan, recipe, one_device=True)
         save(module, job.encoder.tokenizer, folder)
 
     folder = cached(job.cache, "direct", recipe, build)
     forget(cfg, "direct")
+    if not job.objective.needs_teacher:
+        own = job.run / "student"
+        shutil.copytree(folder, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECIPE, FILES))
+        folder = own
     return student_predictor(job, folder)
 
 
