@@ -96,6 +96,7 @@ SHAPES_NOTHING = {  # what teachers and baselines are built with, and why it is 
     "monitoring/callbacks.py": "watches",
     "monitoring/loggers.py": "writes down",
     "corpora/schema.py": "reads rows, and what is read has a hash",
+    "statistics/bootstrap.py": "says how sure scores are",
 }
 
 

@@ -28,11 +28,10 @@ from distilingua.models.static import Static
 from distilingua.models.student import Pretrained
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
-from distilingua.tasks.task import Task
+from distilingua.tasks.task import Evaluation, Task
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from distilingua.training.evaluate import Judged
 from distilingua.training.inference import Predictions
 from tests.conftest import tiny_bert
 from tests.processes import run
@@ -323,8 +322,8 @@ def test_what_cannot_be_exported_is_told_at_once(finished_run: Path, tmp_path: P
 
 
 def test_parity_and_changed_decisions() -> None:
-    def judged(told: list[str], *answers: torch.Tensor) -> Judged:
-        return Judged({}, [], [], told, [], Predictions(list(answers), [], []))
+    def judged(told: list[str], *answers: torch.Tensor) -> Evaluation:
+        return Evaluation({}, [], [], told, [], Predictions(list(answers), [], []))
 
     zero = torch.zeros(1, 2)
     one = {"en": judged(["a", "b"], zero, zero), "de": judged(["a", "a"], zero, zero)}

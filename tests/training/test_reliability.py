@@ -17,6 +17,7 @@ from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.words import words_of
 from distilingua.statistics.bootstrap import score_of
+from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
@@ -32,7 +33,6 @@ from distilingua.training.reliability import (
     groups_of,
     reliability,
     sampled,
-    tally,
     temperature_of,
     worst_class,
 )
@@ -70,7 +70,7 @@ def tags() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
 def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
     task, answers, rows, encoded = made()
     scores, told = task.evaluate(answers, rows, encoded, None)
-    found = tally(task, told, rows)
+    found = task.tally(told, rows)
     assert found is not None
     main = next(iter(task.shown))
     assert 0.05 < scores[main] < 0.95
@@ -84,7 +84,7 @@ def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
 def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> None:
     said = ["in the hall", "", "seven lamps"]
     labels = [json.dumps([{"text": text, "start": 0}] if text else []) for text in ("the hall", "", "six lamps")]
-    found = tally(QuestionAnswering(), said, rows_of(labels))
+    found = QuestionAnswering().tally(said, rows_of(labels))
     assert found is not None
     assert found.counts[:, 0].tolist() == pytest.approx([2 / 3, 1, 0.5])
     assert found.right.tolist() == [False, True, False]
@@ -94,7 +94,7 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     rows = rows_of(["the light in the hall is on now", "turn off the lamp in the kitchen please", "what time is it"])
     said = ["the light in the hall was on", "turn off the lamp in the kitchen", "what time is it"]
     whole = dict(task._scorers())["bleu"].corpus_score(said, [rows["label"][:]]).score / 100
-    translated = tally(task, said, rows)
+    translated = task.tally(said, rows)
     assert translated is not None
     assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
     assert score_of("bleu", translated.counts.shape[1]) is translated.score
@@ -105,7 +105,7 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     from distilingua.tasks.transcripts import errors
 
     heard, true = ["lights on", "open the door", "a b c d"], ["lights on", "open a door please", "x"]
-    spoken = tally(SpeechRecognition(alphabet=" abc"), heard, rows_of(true))
+    spoken = SpeechRecognition(alphabet=" abc").tally(heard, rows_of(true))
     assert spoken is not None
     assert float(spoken.score(spoken.counts.sum(0))) == pytest.approx(errors(true, heard)["wacc"])
     assert spoken.right.tolist() == [True, False, False]
@@ -116,7 +116,7 @@ class Foreign(TextClassification):
 
 
 def test_a_task_of_ones_own() -> None:
-    found = tally(Foreign().fit_labels(["a", "b"]), ["a", "b"], rows_of(["a", "a"]))
+    found = Foreign().fit_labels(["a", "b"]).tally(["a", "b"], rows_of(["a", "a"]))
     assert found is not None
     assert found.counts.tolist() == [[1, 1], [0, 1]]
 
@@ -143,7 +143,7 @@ def test_one_temperature_calibrates_what_was_too_sure(made: Any) -> None:
     predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None))
     judged, made_of = (
         evaluated(predictor, drawn, found),
-        tally(task, task.evaluate(found.answers, drawn, encoded, None)[1], drawn),
+        task.tally(task.evaluate(found.answers, drawn, encoded, None)[1], drawn),
     )
     assert made_of is not None
     told = reliability(task, drawn, judged, made_of, rows["id"][:], temperature)
@@ -226,7 +226,7 @@ def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest
     score is that of all rows; in capitals nothing is right, which takes off what the drawn rows had."""
 
     class Searching(TextClassification):
-        backbone = "encoder-decoder"
+        searches = True
 
     task = Searching().fit_labels(["a", "b"])
 
@@ -251,7 +251,4 @@ def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    class Odd:
-        """No task of this package."""
-
-    assert tally(Odd(), [], None) is None  # type: ignore[arg-type]
+    assert Delivery().tally([], None) is None  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from distilingua.console import plain_table
 from distilingua.monitoring.tables import spread
-from distilingua.training.evaluate import Judged
+from distilingua.tasks.task import Evaluation as Judged
 from distilingua.training.inference import AnyPredictor
 
 BATCH = 32
@@ -39,7 +39,7 @@ def parity(own: Mapping[str, Judged], reference: Mapping[str, Judged]) -> float 
     pairs = [
         (a, b)
         for lang in own
-        for a, b in zip(own[lang].found.answers, reference[lang].found.answers, strict=True)
+        for a, b in zip(own[lang].outputs.answers, reference[lang].outputs.answers, strict=True)
         if a.is_floating_point()
     ]
     return max((float((a - b).nan_to_num().abs().max()) for a, b in pairs if a.numel()), default=None)

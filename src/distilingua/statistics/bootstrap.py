@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 DRAWS = 2000
 KEPT = 32  # models and languages whose draws are remembered
@@ -21,6 +21,20 @@ EQUAL = 1e-9  # draws no further apart are the same figure
 
 Score = Callable[[np.ndarray], np.ndarray]
 """Sums of tallies, (…, counts) -> scores, (…,)."""
+
+
+class Tally(NamedTuple):
+    """What a score is made of.
+
+    Args:
+        counts: (rows, counts), whose sums give the score of any rows.
+        score: gives it.
+        right: which rows are answered exactly, (rows,) bool.
+    """
+
+    counts: np.ndarray
+    score: Score
+    right: np.ndarray
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
@@ -150,7 +164,7 @@ def difference(
     smaller = min(np.sum(gaps <= 0), np.sum(gaps >= 0))
     whole = [float(np.mean(score(sums.sum(-2)))) for sums in (one, other)]
     p = min(1.0, max(2 * (smaller + 1) / (draws + 1), 2 * 0.5**groups))
-    needed = (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * gaps.std(ddof=1)
+    needed = sum(map(NormalDist().inv_cdf, ((1 + LEVEL) / 2, POWER))) * gaps.std(ddof=1)
     detectable = float(needed) if np.ptp(gaps) > EQUAL else None
     return Difference(whole[0] - whole[1], max(low, -1.0), min(high, 1.0), float(p), detectable)
 

@@ -7,9 +7,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+import numpy as np
+
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import piece_ids
 from distilingua.tasks.task import Encoded, Task, check_length
 
@@ -43,6 +46,7 @@ class TextClassification(Task):
     """
 
     auto = "AutoModelForSequenceClassification"
+    problem_type: ClassVar[str] = "single_label_classification"
     shown: ClassVar[Mapping[str, str]] = {"accuracy": "acc", "precision": "prec", "recall": "rec", "f1": "F1"}
 
     def __init__(
@@ -95,6 +99,10 @@ class TextClassification(Task):
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: Encoded, tokenizer: Any) -> str:
         return self.labels[int(answer[0].argmax())]
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        right = np.array([a == b for a, b in zip(predicted, rows["label"][:], strict=True)], dtype=bool)
+        return Tally(np.stack([right, np.ones(len(right))], axis=1), ratio, right)
 
     def metrics(self) -> MetricCollection:
         """Accuracy over sentences; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""

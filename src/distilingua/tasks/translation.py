@@ -12,6 +12,7 @@ import numpy as np
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, bleu
 from distilingua.tasks.alignment import carried
 from distilingua.tasks.task import PADDING, Encoded, Example, WithoutClasses, check_length
 
@@ -51,6 +52,9 @@ class Translation(WithoutClasses):
     """
 
     auto = "AutoModelForSeq2SeqLM"
+    hub_pipeline = "translation"
+    searches = True
+    mean_probability = True
     backbone = "encoder-decoder"
     shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
     reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
@@ -261,6 +265,15 @@ class Translation(WithoutClasses):
         told = [self.decode(*each, tokenizer) for each in zip(answers, rows, encoded, strict=True)]
         scores = {name: score.corpus_score(told, [rows["label"][:]]).score / 100 for name, score in self._scorers()}
         return scores, told
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        scorer = self._sacrebleu().BLEU(tokenize=self.tokenize, effective_order=False)
+        counts, right = [], []
+        for said, label in zip(predicted, rows["label"][:], strict=True):
+            found = scorer.corpus_score([said], [[label]])  # `sentence_score` warns that smoothing is off
+            counts.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+            right.append(said == label)
+        return Tally(np.array(counts, dtype=float), bleu, np.array(right, dtype=bool))
 
     @property
     def note(self) -> str:  # type: ignore[override]  # constant elsewhere

@@ -1,0 +1,54 @@
+"""What a task says of itself once a model has been trained for it: how answers are judged, exported and piped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from distilingua.statistics.bootstrap import Tally
+
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
+    from datasets import Dataset
+
+
+class Delivery:
+    """Half of a `Task`: what its models are judged, exported and asked by, all of which may stay as it is."""
+
+    hub_pipeline: ClassVar[str] = "text-classification"
+    """The pipeline of transformers that answers like it, as the hub spells it."""
+    problem_type: ClassVar[str | None] = None
+    """What transformers calls a classification of whole texts; None where each text has another kind of answer."""
+    names_classes: ClassVar[bool] = True
+    """Whether an answer is a choice among classes with names, of which each has a probability."""
+    searches: ClassVar[bool] = False
+    """Whether an answer is written piece by piece, in a search, which takes several graphs and far more time."""
+    mean_probability: ClassVar[bool] = False
+    """Whether the probability of an answer is a mean over its pieces, which does not say how often it is right."""
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally | None:
+        """What the main score is made of, row by row; None where nobody has said, and scores have no intervals.
+
+        Args:
+            predicted: the answers, see `Task.decode`.
+            rows: with their labels.
+        """
+        return None
+
+
+def task_by_head(architecture: str, problem_type: str | None) -> Any:
+    """The class of the task that a model of transformers does by its head; None where that says too little.
+
+    Args:
+        architecture: as its config.json names it, such as "BertForTokenClassification".
+        problem_type: of the same file.
+    """
+    from distilingua.tasks.multi_label import MultiLabel
+    from distilingua.tasks.question_answering import QuestionAnswering
+    from distilingua.tasks.speech import SpeechRecognition
+    from distilingua.tasks.text_classification import TextClassification
+    from distilingua.tasks.token_classification import TokenClassification
+
+    if problem_type == MultiLabel.problem_type:
+        return MultiLabel
+    kinds = (TextClassification, TokenClassification, QuestionAnswering, SpeechRecognition)
+    return next((kind for kind in kinds if architecture.endswith(kind.auto.removeprefix("AutoModel"))), None)
