@@ -20,7 +20,7 @@ from transformers import BertForSequenceClassification
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
-from distilingua.delivery.formats import Student, sample_inputs
+from distilingua.delivery.formats import Student
 from distilingua.delivery.model import OWN
 from distilingua.delivery.web import BINARY, RUNTIME, SCRIPTS, Web, from_npm
 from distilingua.locations import conf_folder
@@ -132,7 +132,7 @@ def by_hand(kind: str, kept: Path, folder: Path, assets: str = "npm") -> Path:
     setattr(model.config, OWN, {"task": own, "cleaning": {}, "parameters": 1})
     model.config.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
-    student = Student(lambda: model, encoder, sample_inputs(encoder, rows), 1, pairs=pairs)
+    student = Student(lambda: model, encoder, rows, 1)
     form: Web = instantiate(CHOSEN, assets=assets)
     return form.write(student, folder).parents[2]
 

@@ -19,8 +19,10 @@ from transformers import AutoTokenizer, BertForQuestionAnswering, BertForTokenCl
 from distilingua import extras
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
-from distilingua.delivery.formats import Format, Hub, Onnx, Student, sample_inputs
-from distilingua.delivery.judge import changed, clock, parity
+from distilingua.delivery.artefacts import changed, clock, parity
+from distilingua.delivery.formats import Format, Hub, Onnx, Student
+from distilingua.delivery.model import open_exported
+from distilingua.delivery.runtime import predictor_of
 from distilingua.locations import conf_folder
 from distilingua.models.factorise import FactorisedEmbedding
 from distilingua.models.seq2seq import Seq2Seq
@@ -269,10 +271,12 @@ def test_students_of_every_kind_answer_alike_once_exported(kind: str, form: Form
         assert isinstance(model.get_input_embeddings(), FactorisedEmbedding)
     weights = {name: value.clone() for name, value in model.state_dict().items()}
     own = Predictor(lambda: model, encoder).predict(rows, "").answers
-    student = Student(lambda: again(model, weights, kind, kept), encoder, sample_inputs(encoder, rows), 1)
+    student = Student(lambda: again(model, weights, kind, kept), encoder, rows, 1)
     assert form.check(encoder.task) is None
     made = form.write(student, tmp_path)
-    theirs = form.predictor(made, student, threads=1).predict(rows, "").answers
+    student.load_plain().config.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    theirs = predictor_of(open_exported("it", made), encoder.task).predict(rows, "").answers
     for a, b in zip(own, theirs, strict=True):
         assert torch.allclose(a.float(), b.float(), atol=1e-3 if kind == "speech" else 1e-5, equal_nan=True)
     assert not list(tmp_path.rglob("*.data"))
@@ -346,13 +350,13 @@ def test_the_clock_tells_a_large_model_from_a_small_one(kept: Path) -> None:
     rows = dataset_from_rows([{"id": str(n), "lang": "en", "text": TEXTS[n % 4]} for n in range(40)])
     sizes = {"small": 1, "large": 12}
     loaders = {
-        name: lambda threads, n=n: Predictor(
+        name: lambda n=n: Predictor(
             lambda: BertForSequenceClassification(tiny_bert(len(tokenizer), num_hidden_layers=n)).eval(), encoder
         )
         for name, n in sizes.items()
     }
     before = torch.get_num_threads()
-    speeds = clock(loaders, rows, sentences=20, threads=1)
+    speeds = {name: speed["1"] for name, speed in clock(loaders, rows, sentences=20).items()}
     assert torch.get_num_threads() == before
     assert speeds["large"].median > 2 * speeds["small"].median
     assert speeds["small"].per_second > 1.5 * speeds["large"].per_second

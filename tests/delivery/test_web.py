@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import open_dict
 
 from distilingua.artifacts import TOLD
-from distilingua.delivery.export import taught_by
+from distilingua.delivery.artefacts import fetch_teacher
 from distilingua.delivery.formats import Student
 from distilingua.delivery.model import Delivered
 from distilingua.delivery.web import Web, from_npm
@@ -33,7 +33,7 @@ CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))[
 
 def page(assets: str, pairs: bool = False) -> str:
     encoder = type("Reads", (), {"task": TextClassification("topic & co")})
-    student = Student(lambda: None, encoder, {}, 1_790_000, pairs=pairs)  # type: ignore[arg-type, return-value]
+    student = Student(lambda: None, encoder, {"text_pair": ["", "b" if pairs else ""]}, 1_790_000)
     web: Web = instantiate(CHOSEN, assets=assets)
     return web.page(student, {"distilingua": {"languages": ["en", "de"]}})
 
@@ -66,7 +66,7 @@ def test_a_teacher_that_is_gone_is_trained_again(
         cfg.temperature = True
     weights = []
     for told in ("Training the teacher", "Reused: teachers"):
-        teacher = taught_by(cfg, Delivered("a run", tmp_path), tmp_path / "page")
+        teacher = fetch_teacher(cfg, Delivered("a run", tmp_path), tmp_path / "page")
         weights.append(teacher.load().state_dict())
         assert told in " ".join(capsys.readouterr().out.split())
         TOLD.clear()

@@ -97,12 +97,13 @@ class Answering:
 
     @classmethod
     def of(cls, model: Delivered, task: Task, columns: Mapping[str, str], options: argparse.Namespace) -> Answering:
+        from distilingua.delivery.runtime import predictor_of
         from distilingua.training.inference import device_of
 
         device = device_of({"accelerator": options.device, "devices": 1})
         lang = options.lang or next(iter(model.settings.get("languages", [])), "")
         cleaning = None if options.raw else cleaning_of(model.settings)
-        return cls(model.predictor(task, device), cleaning, columns, options.all, lang)
+        return cls(predictor_of(model, task, device), cleaning, columns, options.all, lang)
 
     def __call__(self, chunk: Chunk) -> list[Answer]:
         given = zip(chunk.cells, chunk.problems, strict=True)
