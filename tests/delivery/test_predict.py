@@ -340,7 +340,7 @@ def test_half_a_file_never_has_the_name_of_a_whole_one(
     def broken(*_: Any) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("distilingua.delivery.predict.Answering.told", broken)
+    monkeypatch.setattr("distilingua.delivery.predict.Answering.decode", broken)
     with pytest.raises(RuntimeError):
         predict([str(finished_run), "--from", str(write(tmp_path / "in.csv")), "--to", str(tmp_path / "out.csv")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from hydra.utils import get_class
+
 from distilingua.statistics.bootstrap import Tally
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -35,6 +37,14 @@ class Delivery:
         return None
 
 
+HEADS = {  # of models of transformers, and the task that each is for
+    "ForSequenceClassification": "text_classification.TextClassification",
+    "ForTokenClassification": "token_classification.TokenClassification",
+    "ForQuestionAnswering": "question_answering.QuestionAnswering",
+    "ForCTC": "speech.SpeechRecognition",
+}
+
+
 def task_by_head(architecture: str, problem_type: str | None) -> Any:
     """The class of the task that a model of transformers does by its head; None where that says too little.
 
@@ -42,13 +52,7 @@ def task_by_head(architecture: str, problem_type: str | None) -> Any:
         architecture: as its config.json names it, such as "BertForTokenClassification".
         problem_type: of the same file.
     """
-    from distilingua.tasks.multi_label import MultiLabel
-    from distilingua.tasks.question_answering import QuestionAnswering
-    from distilingua.tasks.speech import SpeechRecognition
-    from distilingua.tasks.text_classification import TextClassification
-    from distilingua.tasks.token_classification import TokenClassification
-
-    if problem_type == MultiLabel.problem_type:
-        return MultiLabel
-    kinds = (TextClassification, TokenClassification, QuestionAnswering, SpeechRecognition)
-    return next((kind for kind in kinds if architecture.endswith(kind.auto.removeprefix("AutoModel"))), None)
+    kind = next((HEADS[head] for head in HEADS if architecture.endswith(head)), None)
+    if problem_type == "multi_label_classification":
+        kind = "multi_label.MultiLabel"
+    return get_class(f"distilingua.tasks.{kind}") if kind else None
