@@ -8,7 +8,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -177,7 +177,7 @@ def judge(
     if teacher is not None and shape is not None:
         loaders = {"teacher": shape, **loaders}
     speeds = clock(loaders, student.rows, sentences)
-    milliseconds = {name: speed["1"].median for name, speed in speeds.items()}
+    milliseconds = {name: speed["1"]["median"] for name, speed in speeds.items()}
     judged = {"teacher": teacher, **figures(predictors, evaluations, milliseconds, trusted)}
     return {
         "models": {
@@ -186,7 +186,7 @@ def judge(
                 "latency_ms": milliseconds[name],
                 "parity": parity(evaluations[name], evaluations["student"]) if name in written else None,
                 "changed": shares.get(name),
-                "speed": {threads: asdict(one) for threads, one in speed.items()},
+                "speed": speed,
             }
             for name, speed in speeds.items()
         },
@@ -216,21 +216,10 @@ def changed(own: Mapping[str, Evaluation], reference: Mapping[str, Evaluation]) 
     return sum(a != b for a, b in pairs) / len(pairs)
 
 
-@dataclass
-class Speed:
-    """
-    Args:
-        median, p95: milliseconds for one sentence, everything included.
-        per_second: sentences, in batches of 32.
-    """
-
-    median: float
-    p95: float
-    per_second: float
-
-
-def clock(loaders: Mapping[str, Loader], rows: Dataset, sentences: int) -> dict[str, dict[str, Speed]]:
-    """How fast models are side by side, see `turns`, by how many threads they may use: one, and all.
+def clock(loaders: Mapping[str, Loader], rows: Dataset, sentences: int) -> dict[str, dict[str, dict[str, float]]]:
+    """How fast models are side by side, see `turns`: by model and how many threads they may use, one and all,
+    milliseconds for one sentence, everything included, their `median` and 95th percentile (`p95`), and how many
+    sentences they answer in batches of 32 (`per_second`).
 
     Args:
         rows: sentences of one language.
@@ -239,7 +228,7 @@ def clock(loaders: Mapping[str, Loader], rows: Dataset, sentences: int) -> dict[
     sample = rows.select(range(min(sentences, len(rows))))
     size = min(BATCH, len(rows))
     starts = [n * size % (len(rows) - size + 1) for n in range(ROUNDS)]
-    speeds: dict[str, dict[str, Speed]] = {name: {} for name in loaders}
+    speeds: dict[str, dict[str, dict[str, float]]] = {name: {} for name in loaders}
     for threads in sorted({1, all_threads()}):
         with limited(threads), torch.inference_mode():
             models = {name: load() for name, load in loaders.items()}
@@ -247,7 +236,8 @@ def clock(loaders: Mapping[str, Loader], rows: Dataset, sentences: int) -> dict[
             batches = turns(models, [rows[n : n + size] for n in starts])
         for name in models:
             median, p95 = (round(1000 * float(np.percentile(singles[name], share)), 3) for share in (50, 95))
-            speeds[name][str(threads)] = Speed(median, p95, round(size / statistics.median(batches[name]), 1))
+            per_second = round(size / statistics.median(batches[name]), 1)
+            speeds[name][str(threads)] = {"median": median, "p95": p95, "per_second": per_second}
     return speeds
 
 

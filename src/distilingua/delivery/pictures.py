@@ -38,11 +38,11 @@ class Point:
     milliseconds: float
 
 
-def svg(figure: Figure, told: str) -> str:
+def svg(figure: Figure, description: str) -> str:
     """The figure as an element of HTML.
 
     Args:
-        told: what it shows, for those who do not see it.
+        description: what it shows, for those who do not see it.
     """
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": ["sans-serif"]}), io.StringIO() as file:
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -51,7 +51,7 @@ def svg(figure: Figure, told: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}", text)
     text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(told)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 
 def languages(models: Mapping[str, Mapping[str, Any]], metric: str, heading: str) -> str:
@@ -99,8 +99,10 @@ def size_and_speed(points: Sequence[Point], heading: str) -> str:
         axes.margins(0.25, 0.15)
         axes.grid(alpha=0.3)
     figure.axes[0].set(ylabel=f"{heading}, mean of targets, %")
-    told = "; ".join(f"{p.name}: {100 * p.score:.1f} %, {p.megabytes:.1f} MB, {p.milliseconds:.1f} ms" for p in points)
-    return svg(figure, f"Score against size and speed. {told}.")
+    description = "; ".join(
+        f"{p.name}: {100 * p.score:.1f} %, {p.megabytes:.1f} MB, {p.milliseconds:.1f} ms" for p in points
+    )
+    return svg(figure, f"Score against size and speed. {description}.")
 
 
 def curves(run: Path, metric: str, heading: str) -> str:

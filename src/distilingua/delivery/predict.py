@@ -11,11 +11,14 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NoReturn
 
+from rich.console import Console
+from rich.progress import Progress
+
 from distilingua.console import quieten
 from distilingua.corpora.schema import COLUMNS
 from distilingua.corpora.sound import of_cell
 from distilingua.delivery.model import Delivered, find, known_task
-from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, progress, sink
+from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, sink
 from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.source import FROM_PADDING
 from distilingua.tasks.delivery import HEADS, task_by_head
@@ -44,14 +47,15 @@ def predict(arguments: Sequence[str]) -> None:
     bad: list[tuple[int, str]] = []
     rows = 0
     added = {options.name: "string", "probability": "double", **({"probabilities": "string"} if options.all else {})}
-    with sink(options.to, source, added) as write, progress(bool(options.to) and sys.stderr.isatty()) as show:
-        for chunk in source.chunks:
+    shown = bool(options.to) and sys.stderr.isatty()  # out of the way of answers
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
+    with sink(options.to, source, added) as write, bar:
+        for chunk in source.chunks(bar):
             answers = answering(chunk)
             values = zip(*((one.text, one.probability, one.all) for one in answers), strict=True)
             write(chunk, dict(zip(added, values, strict=False)))
             bad += [(rows + n, answer.problem) for n, answer in enumerate(answers, 1) if answer.problem]
             rows += len(answers)
-            show(chunk.done)
     report(rows, bad)
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -24,20 +24,6 @@ from distilingua.monitoring.sweep import failures
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 
-PROTOCOLS = {
-    "zero_shot": "no label of a target was seen, of no split",
-    "translate_train": "a target text carried the label of the source text that it is aligned with",
-    "few_shot": "some labels of every class were seen in each target",
-    "supervised": "every label of every language was seen",
-}
-STAGES = {
-    "data": "reading and cleaning",
-    "teacher": "fine-tuning the teacher",
-    "soft_labels": "soft labels",
-    "direct": "training the baseline",
-    "student": "training the student",
-    "evaluation": "judging",
-}
 CONFUSIONS, SENTENCES, WRONG = 8, 2, 10  # how many are shown per language
 
 
@@ -89,14 +75,13 @@ class Run:
         return next((yaml.safe_load(file.read_text("utf-8")) for file in files if file.exists()), None)
 
 
-@dataclass
-class Confusion:
+class Confusion(NamedTuple):
     """What was taken for what, how often, and the surest sentences of it."""
 
     truth: str
     answer: str
     rows: int
-    sentences: list[dict[str, Any]] = field(default_factory=list)
+    sentences: list[dict[str, Any]]
 
 
 def report(folder: Path) -> Path:
@@ -113,14 +98,13 @@ def report(folder: Path) -> Path:
     best = max(distilled or runs, key=lambda run: run.metrics["dev"]["score"] or 0)
     models = with_oracle(best, oracles)
     page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
-    told = page.get_template("report.html.j2").render(
+    text = page.get_template("report.html.j2").render(
         title=f"{best.metrics['task']}, {best.metrics['pair']}",
         run=best,
         metrics=best.metrics,
         sweep=sweep,
         runs=runs,
         failed={job.name: why for job, why in failures(folder).items()},
-        protocol=PROTOCOLS.get(best.metrics["protocol"], best.metrics["protocol"]),
         names=pictures.NAMES,
         scores=scores(best, models),
         languages_picture=pictures.languages(models, best.metric, best.heading),
@@ -130,13 +114,12 @@ def report(folder: Path) -> Path:
         leaderboard=leaderboard(folder, best) if sweep else None,
         confusions={lang: confusions(best, lang) for lang in best.languages},
         disagreements={lang: disagreements(best, lang) for lang in best.languages},
-        stages=[(STAGES.get(name, name), seconds) for name, seconds in best.metrics["seconds"].items()],
         overrides=best.settings("overrides.yaml") or [],
         configuration=yaml.safe_dump(best.settings("config.yaml"), allow_unicode=True, sort_keys=False),
         made=best.metrics.get("made", {}),
     )
     with whole_file(folder / "report.html") as file:
-        file.write_text(told, "utf-8")
+        file.write_text(text, "utf-8")
     console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)
     return folder / "report.html"
 

@@ -8,11 +8,13 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from rich.console import Console
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from distilingua.artifacts import whole_file
@@ -27,8 +29,8 @@ ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
 """What is no UTF-8 is noticed in its row, and written back as it was."""
 
 Cells = dict[str, Any]
-Row = tuple[Cells, str | None, float | None]
-"""Cells by column; why they cannot be read, or None; how much of the source is read with them, see `Chunk.done`."""
+Row = tuple[Cells, str | None]
+"""Cells by column, and why they cannot be read, or None."""
 Write = Callable[["Chunk", Mapping[str, Sequence[Any]]], None]
 """Takes a chunk and, per new column, its values."""
 
@@ -40,14 +42,12 @@ class Chunk:
     Args:
         cells: by column, of every row.
         problems: why a row cannot be read; None where it can.
-        done: share of the source up to here, in [0, 1]; None where its length is not known.
         table: the same rows as Arrow has them, with their types; None for other files.
     """
 
     cells: Sequence[Cells]
     problems: Sequence[str | None]
-    done: float | None = None
-    table: Any = None
+    table: pa.Table | None = None
 
 
 @dataclass
@@ -55,16 +55,16 @@ class Source:
     """Rows to read, once.
 
     Args:
-        chunks: gives them.
+        chunks: gives them, and shows on a bar how far it is where that is known.
         names: of the columns; None where every row has its own, as in JSON.
         kind: suffix of the file, "" for lines of text.
         schema: of Arrow, for Parquet.
     """
 
-    chunks: Iterator[Chunk]
+    chunks: Callable[[Progress], Iterator[Chunk]]
     names: list[str] | None
     kind: str = ""
-    schema: Any = None
+    schema: pa.Schema | None = None
 
 
 def of_texts(texts: Sequence[str], pairs: bool) -> Source:
@@ -73,13 +73,12 @@ def of_texts(texts: Sequence[str], pairs: bool) -> Source:
     Args:
         pairs: whether what stands behind a tab is a text of its own, `text_pair`.
     """
-    return Source(_chunks(((_split(text, pairs), None, None) for text in texts), CHUNK), LINES[: 1 + pairs])
+    return _of_lines(lambda bar: texts, pairs, CHUNK)
 
 
 def of_pipe(lines: IO[str], pairs: bool) -> Source:
     """Every line is a row, an empty one too, so that answers stand line by line beside them; see `of_texts`."""
-    rows: Iterator[Row] = ((_split(line.rstrip("\r\n"), pairs), None, None) for line in lines)
-    return Source(_chunks(rows, 1 if lines.isatty() else FROM_PIPE), LINES[: 1 + pairs])
+    return _of_lines(lambda bar: (line.rstrip("\r\n") for line in lines), pairs, 1 if lines.isatty() else FROM_PIPE)
 
 
 def of_file(file: Path, pairs: bool) -> Source:
@@ -97,10 +96,9 @@ def of_file(file: Path, pairs: bool) -> Source:
     if kind == ".parquet":
         return _of_parquet(file)
     if kind == ".jsonl":
-        return Source(_chunks(_objects(file), CHUNK), None, kind)
+        return Source(lambda bar: _chunks(_objects(file, bar), CHUNK), None, kind)
     if kind == ".txt":
-        rows: Iterator[Row] = ((_split(line, pairs), None, done) for line, done in _lines(file))
-        return Source(_chunks(rows, CHUNK), LINES[: 1 + pairs])
+        return _of_lines(partial(_lines, file), pairs, CHUNK)
     if kind not in DELIMITED:
         raise UserError(f"--from {file}: expected a file that ends in {', '.join((*TABLES, '.txt'))}.")
     with file.open(newline="", **ENCODING) as content:  # type: ignore[call-overload]
@@ -110,41 +108,40 @@ def of_file(file: Path, pairs: bool) -> Source:
         raise UserError(f"--from {file}: it has no header. Its first line names the columns, such as text.")
     if len(set(names)) < len(names):
         raise UserError(f"--from {file}: two columns have one name ({', '.join(names)}). Give each its own.")
-    return Source(_chunks(_records(file, kind, names), CHUNK), names, kind)
+    return Source(lambda bar: _chunks(_records(file, kind, names, bar), CHUNK), names, kind)
 
 
-def _split(text: str, pairs: bool) -> Cells:
-    return dict(zip(LINES, text.split("\t", 1) if pairs else [text], strict=False))
+def _of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int) -> Source:
+    def rows(bar: Progress) -> Iterator[Row]:
+        for line in lines(bar):
+            yield dict(zip(LINES, line.split("\t", 1) if pairs else [line], strict=False)), None
+
+    return Source(lambda bar: _chunks(rows(bar), size), LINES[: 1 + pairs])
 
 
-def _lines(file: Path) -> Iterator[tuple[str, float]]:
-    """With how much of the file is read."""
-    size = max(file.stat().st_size, 1)
-    with file.open("rb") as content:
+def _lines(file: Path, bar: Progress) -> Iterator[str]:
+    with bar.open(file, "rb", description="Answering") as content:
         for line in content:
-            yield line.decode(**ENCODING).rstrip("\r\n").removeprefix("\ufeff"), content.tell() / size
+            yield line.decode(**ENCODING).rstrip("\r\n").removeprefix("\ufeff")
 
 
-def _objects(file: Path) -> Iterator[Row]:
-    for line, done in _lines(file):
-        if not line.strip():
-            continue
+def _objects(file: Path, bar: Progress) -> Iterator[Row]:
+    for line in filter(str.strip, _lines(file, bar)):
         try:
             cells = json.loads(line)
-            yield (cells, None, done) if isinstance(cells, dict) else ({}, "it is no JSON object.", done)
+            yield (cells, None) if isinstance(cells, dict) else ({}, "it is no JSON object.")
         except (ValueError, RecursionError) as error:
-            yield {}, f"it is no JSON ({error}).", done
+            yield {}, f"it is no JSON ({error})."
 
 
-def _records(file: Path, kind: str, names: Sequence[str]) -> Iterator[Row]:
-    size = max(file.stat().st_size, 1)
-    with file.open("rb") as raw:
-        reader = _reader((line.decode(**ENCODING) for line in raw), kind)
+def _records(file: Path, kind: str, names: Sequence[str], bar: Progress) -> Iterator[Row]:
+    with bar.open(file, "rb", description="Answering") as content:
+        reader = _reader((line.decode(**ENCODING) for line in content), kind)
         next(reader)
         for cells in filter(None, reader):  # an empty line is no row
             wrong = len(cells) != len(names)
             problem = f"it has {len(cells)} cells, and the header names {len(names)} columns." if wrong else None
-            yield dict(zip(names, [*cells, *[""] * len(names)], strict=False)), problem, raw.tell() / size
+            yield dict(zip(names, [*cells, *[""] * len(names)], strict=False)), problem
 
 
 def _reader(lines: Iterable[str], kind: str) -> Iterator[list[str]]:
@@ -156,28 +153,23 @@ def _reader(lines: Iterable[str], kind: str) -> Iterator[list[str]]:
 
 def _chunks(rows: Iterator[Row], size: int) -> Iterator[Chunk]:
     while some := list(islice(rows, size)):
-        cells, problems, done = zip(*some, strict=True)
-        yield Chunk(cells, problems, done[-1])
+        yield Chunk(*zip(*some, strict=True))
 
 
 def _of_parquet(file: Path) -> Source:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"--from {file}: it is no Parquet ({str(error).splitlines()[0]}).") from None
 
-    def chunks() -> Iterator[Chunk]:
+    def chunks(bar: Progress) -> Iterator[Chunk]:
         with pq.ParquetFile(file) as content:
-            seen, total = 0, max(content.metadata.num_rows, 1)
-            for batch in content.iter_batches(CHUNK):
-                seen += batch.num_rows
+            total = content.metadata.num_rows / CHUNK
+            for batch in bar.track(content.iter_batches(CHUNK), total, description="Answering"):
                 table = pa.Table.from_batches([batch])
-                yield Chunk(table.to_pylist(), [None] * batch.num_rows, seen / total, table)
+                yield Chunk(table.to_pylist(), [None] * table.num_rows, table)
 
-    return Source(chunks(), schema.names, ".parquet", schema)
+    return Source(chunks, schema.names, ".parquet", schema)
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -244,8 +236,8 @@ def _json_writer(content: IO[str]) -> Write:
 def _delimited_writer(content: IO[str], kind: str, source: Source, added: Mapping[str, str]) -> Write:
     names = [*(source.names or ()), *added]
     # a tab-separated file is written as it is read: a quote is a character like any other
-    plain: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None} if kind != ".csv" else {}
-    writer = csv.writer(content, lineterminator="\n", **plain)
+    as_read: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    writer = csv.writer(content, lineterminator="\n", **({} if kind == ".csv" else as_read))
     writer.writerow(names)
     return lambda chunk, values: writer.writerows(
         [_cell(row.get(name)) for name in names] for row in _rows(chunk, values)
@@ -259,9 +251,6 @@ def _cell(value: Any) -> str:
 
 
 def _parquet_writer(file: Path, source: Source, added: Mapping[str, str], open_files: ExitStack) -> Write:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     own = source.schema or pa.schema([(name, pa.string()) for name in source.names or ()])
     new = [pa.field(name, pa.type_for_alias(kind)) for name, kind in added.items()]
     writer = open_files.enter_context(pq.ParquetWriter(file, pa.schema([*own, *new], own.metadata)))
@@ -278,11 +267,3 @@ def _parquet_writer(file: Path, source: Source, added: Mapping[str, str], open_f
         writer.write_table(table)
 
     return write
-
-
-@contextmanager
-def progress(shown: bool) -> Iterator[Callable[[float | None], None]]:
-    """A bar on the standard error, out of the way of answers: called with the share that is done."""
-    with Progress(console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("Answering", total=1.0)
-        yield lambda done: bar.update(task, completed=done or 0.0)
