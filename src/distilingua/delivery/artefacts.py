@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
-from rich.table import Table
 
-from distilingua.console import console, plain_table
+from distilingua.console import console
 from distilingua.data.rows import Rows
+from distilingua.delivery.card import BATCH
 from distilingua.delivery.evaluate import check_classes
 from distilingua.delivery.formats import Format, Student
 from distilingua.delivery.model import HARMLESS, OWN, Delivered, open_exported, overrides_of
@@ -29,7 +29,6 @@ from distilingua.delivery.runtime import load_weights, predictor_of
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_model
-from distilingua.monitoring.tables import spread
 from distilingua.parts import Benchmark, assemble
 from distilingua.parts import read_rows as read_train_rows
 from distilingua.tasks.task import Evaluation, Task
@@ -39,7 +38,6 @@ from distilingua.training.job import prepare as prepare_job
 from distilingua.training.job import teacher_encoder
 from distilingua.training.teacher import train_teacher
 
-BATCH = 32
 WARM = 2  # calls in every turn before the clock counts
 TURN = 10  # sentences, or batches, that a model reads before the next one does
 ROUNDS = 20  # batches that are timed
@@ -281,28 +279,3 @@ def limited(threads: int) -> Iterator[None]:
 def all_threads() -> int:
     """Processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def artefacts_table(export: Mapping[str, Any]) -> Table:
-    """A line a model: its score per language, what changed against the student, bytes and speed.
-
-    Args:
-        export: what export.json holds.
-    """
-    score, heading = next(iter(export["shown"].items()))
-    languages = list(export["models"]["student"]["languages"])
-    threads = list(export["models"]["student"]["speed"])
-    clocks = [f"{head}\n×{n}" for n in threads for head in ("ms", "p95", "per s")]
-    scores = [head for lang in languages for head in (f"{heading}\n{lang}", "95 %\n")]
-    title = f"{export['task']}, {export['pair']}, {export['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
-    table = plain_table(title, ("model",), (*scores, "Δ\nlogit", "changed\n%", "MB\n", *clocks))
-    for name, model in export["models"].items():
-        cells = [name]
-        for lang in languages:
-            cells += [f"{100 * model['languages'][lang][score]:.1f}", spread(model, lang)]
-        cells.append("" if model["parity"] is None else f"{model['parity']:.1g}")
-        cells += ["" if model["changed"] is None else f"{100 * model['changed']:.2f}", f"{model['bytes'] / 1e6:.1f}"]
-        for speed in map(model["speed"].get, threads):
-            cells += [f"{speed['median']:.2f}", f"{speed['p95']:.2f}", f"{speed['per_second']:.0f}"]
-        table.add_row(*cells)
-    return table

@@ -11,12 +11,15 @@ import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from hydra.utils import get_class
 from omegaconf import DictConfig
+from rich.table import Table
 
+from distilingua.console import plain_table
 from distilingua.errors import listed
 from distilingua.monitoring.plain import piped
 from distilingua.monitoring.tables import spread, trust_rows
 
 NAMED = 60  # classes
+BATCH = 32  # rows that are answered in one call, for the clock
 
 
 def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str, Any], folder: Path) -> None:
@@ -74,23 +77,41 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         write_eval_results(export, corpus, folder)
 
 
-def scores_table(export: Mapping[str, Any]) -> str:
-    """The table of the export, without what only this machine can say at length."""
+def artefact_rows(export: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and cells of a row a model: its score per language with its interval, what changed against the student,
+    bytes and speed."""
     score, heading = next(iter(export["shown"].items()))
-    languages = list(export["models"]["student"]["languages"])
+    languages, threads = (list(export["models"]["student"][name]) for name in ("languages", "speed"))
+    header = ["model", *(f"{heading}\n{lang}" for lang in languages), "Δ\nlogit", "changed\n%", "MB\n"]
+    header += [f"{name}\n×{n}" for n in threads for name in ("ms", "p95", "per s")]
     rows = []
     for name, model in export["models"].items():
-        speed = next(iter(model["speed"].values()))
-        cells = [
-            name,
-            *(f"{100 * model['languages'][lang][score]:.1f} ({spread(model, lang)})" for lang in languages),
-            "" if model["changed"] is None else f"{100 * model['changed']:.2f}",
-            f"{model['bytes'] / 1e6:.1f}",
-            f"{speed['median']:.2f}",
-            f"{speed['p95']:.2f}",
-        ]
-        rows.append([cell.replace(" ()", "") for cell in cells])
-    return piped(["model", *(f"{heading} {lang}" for lang in languages), "changed", "MB", "ms", "p95"], rows)
+        scores = [f"{100 * model['languages'][lang][score]:.1f} ({spread(model, lang)})" for lang in languages]
+        cells = [name, *(cell.removesuffix(" ()") for cell in scores)]
+        cells.append("" if model["parity"] is None else f"{model['parity']:.1g}")
+        cells += ["" if model["changed"] is None else f"{100 * model['changed']:.2f}", f"{model['bytes'] / 1e6:.1f}"]
+        for speed in map(model["speed"].get, threads):
+            cells += [f"{speed['median']:.2f}", f"{speed['p95']:.2f}", f"{speed['per_second']:.0f}"]
+        rows.append(cells)
+    return header, rows
+
+
+def artefacts_table(export: Mapping[str, Any]) -> Table:
+    """For the terminal."""
+    header, rows = artefact_rows(export)
+    title = f"{export['task']}, {export['pair']}, {export['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
+    table = plain_table(title, header[:1], header[1:])
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def scores_table(export: Mapping[str, Any]) -> str:
+    """The same for the card, without what only this machine can say at length."""
+    header, rows = artefact_rows(export)
+    names = [name.removesuffix("\n%").removesuffix("\n×1").replace("\n", " ").strip() for name in header]
+    shown = [n for n, name in enumerate(names) if name not in ("Δ logit", "per s") and "×" not in name]
+    return piped([names[n] for n in shown], [[row[n] for n in shown] for row in rows])
 
 
 def corpus_of(export: Mapping[str, Any]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from datasets import Dataset
 
@@ -73,14 +73,14 @@ def worst_class(task: Task, predicted: Sequence[str], rows: Dataset) -> dict[str
     """The class of which most rows are missed, among those with five or more; None where rows have not one class."""
     if task.problem_type != "single_label_classification":
         return None
-    hits: dict[str, list[bool]] = defaultdict(list)
-    for guess, truth in zip(predicted, rows["label"][:], strict=True):
-        hits[truth].append(guess == truth)
-    recall = {name: sum(each) / len(each) for name, each in hits.items() if len(each) >= FEWEST}
-    if not recall:
+    right = pd.Series(predicted) == pd.Series(rows["label"][:])
+    classes = right.groupby(rows["label"][:], sort=False).agg(["mean", "size"])
+    classes = classes[classes["size"] >= FEWEST]
+    if classes.empty:
         return None
-    worst = min(recall, key=lambda name: recall[name])
-    return {"name": worst, "recall": round(recall[worst], 4), "rows": len(hits[worst])}
+    worst = classes["mean"].idxmin()
+    recall, number = classes.loc[worst]
+    return {"name": worst, "recall": round(float(recall), 4), "rows": int(number)}
 
 
 def temperature_of(task: Task, rows: Dataset, outputs: Any) -> float | None:
