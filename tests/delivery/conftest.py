@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 
 from tests.processes import run
+
+
+def succeed(*arguments: str, folder: Path) -> str:
+    """What a command prints that has to succeed."""
+    answer = run(*arguments, folder=folder)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8"))
 
 
 def settings(kept: Path) -> list[str]:
@@ -28,6 +41,5 @@ def finished_run(kept: Path) -> Path:
     folder = kept / "finished"
     with FileLock(f"{folder}.lock"):
         if not (folder / "metrics.json").exists():
-            answer = run("train", *settings(kept), f"hydra.run.dir={folder}", folder=kept)
-            assert answer.returncode == 0, answer.stderr
+            succeed("train", *settings(kept), f"hydra.run.dir={folder}", folder=kept)
     return folder
