@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 from filelock import FileLock
+from torch.utils.tensorboard import SummaryWriter
 
 from tests.processes import run
 
@@ -15,6 +17,15 @@ def succeed(*arguments: str, folder: Path) -> str:
     answer = run(*arguments, folder=folder)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout
+
+
+def write_curves(run: Path, languages: Sequence[str], steps: int) -> None:
+    """What TensorBoard keeps of the dev scores of a run."""
+    for kind in ("direct", "student"):
+        with SummaryWriter(str(run / "tensorboard" / kind)) as writer:
+            for step in range(steps):
+                for lang in languages:
+                    writer.add_scalar(f"dev/{lang}/accuracy", step / 4, step)
 
 
 def read_json(file: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
 from tests.conftest import tiny_bert
 
-TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp"]
+TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"]
 Made = tuple[Any, Encoder, Dataset]
 
 
@@ -51,9 +51,9 @@ def bag(kept: Path) -> Made:
     return chooser(Static(vocabulary=60, hidden_size=16, feed_forward=16), kept)
 
 
-def head(kind: Any, task: Task, rows: Dataset, kept: Path) -> Made:
+def head(kind: Any, task: Task, rows: Any, kept: Path, texts: Sequence[str] = TEXTS) -> Made:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 100)
+    tokenizer = train_tokenizer(texts, 100)
     options = task.model_options if task.labels else {}
     return kind(tiny_bert(len(tokenizer), **options)).eval(), Encoder(task, tokenizer), rows
 

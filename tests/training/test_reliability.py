@@ -40,30 +40,31 @@ from distilingua.training.reliability import (
 
 def rows_of(labels: list[str], **more: list[str]) -> Dataset:
     rows = [{"id": str(n), "lang": "en", "text": f"text {n}", "label": label} for n, label in enumerate(labels)]
-    for name, values in more.items():
-        rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)]
-    return dataset_from_rows(rows)
+    columns = [dict(zip(more, values, strict=True)) for values in zip(*more.values(), strict=True)] or [{}] * len(rows)
+    return dataset_from_rows([{**row, **own} for row, own in zip(rows, columns, strict=True)])
 
 
-def logits(task: Task, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(*shape, len(task.labels), generator=torch.Generator().manual_seed(0))
+Made = tuple[Task, list[torch.Tensor], Dataset, list[Any]]
 
 
-def classes() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
-    task = TextClassification().fit_labels(["a", "b", "c"])
-    return task, list(logits(task, (60, 1))), rows_of(["a", "b", "c"] * 20), [{"input_ids": [1]}] * 60
+def answered(task: Task, labels: list[str], **encoded: list[int]) -> Made:
+    """60 rows with these labels again and again, and random answers to them."""
+    shape = 60, len(encoded.get("at", [0])), len(task.labels)
+    answers = list(torch.randn(*shape, generator=torch.Generator().manual_seed(0)))
+    return task, answers, rows_of(labels * (60 // len(labels))), [{"input_ids": [1], **encoded}] * 60
 
 
-def several() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
-    task = MultiLabel().fit_labels(["a", "b", "c", "never"])
-    labels = ['["a","b"]', "[]", '["c"]', "a"] * 15
-    return task, list(logits(task, (60, 1))), rows_of(labels), [{"input_ids": [1]}] * 60
+def classes() -> Made:
+    return answered(TextClassification().fit_labels(["a", "b", "c"]), ["a", "b", "c"])
 
 
-def tags() -> tuple[Task, list[torch.Tensor], Dataset, list[Any]]:
+def several() -> Made:
+    return answered(MultiLabel().fit_labels(["a", "b", "c", "never"]), ['["a","b"]', "[]", '["c"]', "a"])
+
+
+def tags() -> Made:
     task = TokenClassification().fit_labels(["O", "B-a", "I-a", "B-b", "I-b"])
-    labels = ["B-a I-a O", "O O O", "B-b O B-a"] * 20
-    return task, list(logits(task, (60, 3))), rows_of(labels), [{"input_ids": [1], "at": [0, 1, 2]}] * 60
+    return answered(task, ["B-a I-a O", "O O O", "B-b O B-a"], at=[0, 1, 2])
 
 
 @pytest.mark.parametrize("made", [classes, several, tags])
@@ -85,7 +86,6 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     said = ["in the hall", "", "seven lamps"]
     labels = [json.dumps([{"text": text, "start": 0}] if text else []) for text in ("the hall", "", "six lamps")]
     found = QuestionAnswering().tally(said, rows_of(labels))
-    assert found is not None
     assert found.counts[:, 0].tolist() == pytest.approx([2 / 3, 1, 0.5])
     assert found.right.tolist() == [False, True, False]
 
@@ -95,7 +95,6 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     said = ["the light in the hall was on", "turn off the lamp in the kitchen", "what time is it"]
     whole = dict(task._scorers())["bleu"].corpus_score(said, [rows["label"][:]]).score / 100
     translated = task.tally(said, rows)
-    assert translated is not None
     assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
     assert score_of("bleu", translated.counts.shape[1]) is translated.score
     both = translated.score(np.stack([translated.counts.sum(0), translated.counts[2]]))
@@ -106,18 +105,13 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
 
     heard, true = ["lights on", "open the door", "a b c d"], ["lights on", "open a door please", "x"]
     spoken = SpeechRecognition(alphabet=" abc").tally(heard, rows_of(true))
-    assert spoken is not None
     assert float(spoken.score(spoken.counts.sum(0))) == pytest.approx(errors(true, heard)["wacc"])
     assert spoken.right.tolist() == [True, False, False]
 
 
-class Foreign(TextClassification):
-    """A task of somebody's own that is like one here has its intervals."""
-
-
-def test_a_task_of_ones_own() -> None:
-    found = Foreign().fit_labels(["a", "b"]).tally(["a", "b"], rows_of(["a", "a"]))
-    assert found is not None
+def test_a_task_of_ones_own_that_is_like_one_here_has_its_intervals() -> None:
+    foreign = type("Foreign", (TextClassification,), {})
+    found = foreign().fit_labels(["a", "b"]).tally(["a", "b"], rows_of(["a", "a"]))
     assert found.counts.tolist() == [[1, 1], [0, 1]]
 
 
@@ -133,19 +127,15 @@ def test_one_temperature_calibrates_what_was_too_sure(made: Any) -> None:
         draws = [torch.distributions.Categorical(logits=answer).sample() for answer in answers]
         labels = [" ".join(task.labels[int(n)] for n in draw) for draw in draws]
     drawn = rows_of(labels)
-    found = Predictions(
-        [4 * answer for answer in answers], task.probabilities([4 * a for a in answers], None, {}), encoded
-    )
+    too_sure = [4 * answer for answer in answers]
+    found = Predictions(too_sure, task.probabilities(too_sure, None, {}), encoded)
     temperature = temperature_of(task, drawn, found)
     assert temperature is not None
     assert 2.5 < temperature < 6
     assert temperature_of(QuestionAnswering(), drawn, found) is None
     predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None))
-    judged, made_of = (
-        evaluated(predictor, drawn, found),
-        task.tally(task.evaluate(found.answers, drawn, encoded, None)[1], drawn),
-    )
-    assert made_of is not None
+    judged = evaluated(predictor, drawn, found)
+    made_of: Any = task.tally(judged.predicted, drawn)
     told = reliability(task, drawn, judged, made_of, rows["id"][:], temperature)
     assert told["calibration_error_scaled"] < told["calibration_error"]
     assert told["interval"][0] < judged.scores[next(iter(task.shown))] < told["interval"][1]
@@ -180,11 +170,8 @@ def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:
     rows = rows_of(["a"] * 3, text=texts)
     found = {kind: disturbed(TextClassification(), rows, change) for kind, change in changes.items()}
     assert found["upper_case"]["text"][:] == [text.upper() for text in texts]
-    assert found["no_punctuation"]["text"][:] == [
-        "Schalte bitte das Licht im Wohnzimmer ein",
-        "Wie spät ist es bitte",
-        "?!",
-    ]
+    unpunctuated = ["Schalte bitte das Licht im Wohnzimmer ein", "Wie spät ist es bitte", "?!"]
+    assert found["no_punctuation"]["text"][:] == unpunctuated
     again = disturbed(TextClassification(), rows.select([0]), changes["typos"])
     assert again["text"][0] == found["typos"]["text"][0]
     many = [changes["typos"](texts[0], Random(n)) for n in range(20)]

@@ -73,8 +73,8 @@ def worst_class(task: Task, predicted: Sequence[str], rows: Dataset) -> dict[str
     """The class of which most rows are missed, among those with five or more; None where rows have not one class."""
     if task.problem_type != "single_label_classification":
         return None
-    right = pd.Series(predicted) == pd.Series(rows["label"][:])
-    classes = right.groupby(rows["label"][:], sort=False).agg(["mean", "size"])
+    truth = pd.Series(rows["label"][:])
+    classes = (pd.Series(predicted) == truth).groupby(truth, sort=False).agg(["mean", "size"])
     classes = classes[classes["size"] >= FEWEST]
     if classes.empty:
         return None
