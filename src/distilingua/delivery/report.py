@@ -57,8 +57,8 @@ class Run:
 
     def score(self, kind: str) -> float:
         """Mean over the targets; over the source where there is none."""
-        found = self.metrics["models"][kind]["languages"]
-        return statistics.mean(found[lang][self.metric] for lang in self.languages[1:] or self.languages)
+        scores = self.metrics["models"][kind]["languages"]
+        return statistics.mean(scores[lang][self.metric] for lang in self.languages[1:] or self.languages)
 
     def point(self, kind: str, name: str) -> pictures.Point:
         model = self.metrics["models"][kind]
@@ -147,25 +147,25 @@ def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:
 
 def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table: per language and model, every score in percent, the main one with its interval."""
-    first, *others = run.metrics["shown"]
     rows = []
     for lang in run.languages:
         for kind, model in models.items():
-            if (found := model["languages"].get(lang)) is None:
+            if lang not in model["languages"]:
                 continue
+            main, *others = (f"{100 * model['languages'][lang][name]:.1f}" for name in run.metrics["shown"])
             share = run.metrics["retention"].get("languages", {}).get(lang) if kind == "student" else None
             kept = f"{100 * share:.1f}" if share is not None else ""
-            numbers = [f"{100 * found[name]:.1f}" for name in others]
-            rows.append([lang, pictures.NAMES[kind], f"{100 * found[first]:.1f}", spread(model, lang), *numbers, kept])
+            rows.append([lang, pictures.NAMES[kind], main, spread(model, lang), *others, kept])
     return rows
 
 
 def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
     """Models of a run; of a sweep, the students of its jobs too."""
-    found = [best.point(kind, pictures.NAMES[kind]) for kind in ("teacher", "direct") if kind in best.metrics["models"]]
-    if len(runs) < 2:
-        return [*found, best.point("student", "distilled")]
-    return [*found, *(run.point("student", run.name) for run in runs)]
+    others = [kind for kind in ("teacher", "direct") if kind in best.metrics["models"]]
+    students = (
+        [run.point("student", run.name) for run in runs] if len(runs) > 1 else [best.point("student", "distilled")]
+    )
+    return [*(best.point(kind, pictures.NAMES[kind]) for kind in others), *students]
 
 
 def leaderboard(folder: Path, best: Run) -> Plain | None:
@@ -182,13 +182,12 @@ def confusions(run: Run, lang: str) -> list[Confusion]:
     if rows.empty or rows.truth.nunique() > max(100, len(rows) // 4):
         return []
     wrong = rows[(rows.lang == lang) & (rows.student != rows.truth)]
-    counts = wrong.groupby(["truth", "student"]).size().sort_values(ascending=False).head(CONFUSIONS)
-    found = []
-    for (truth, answer), number in counts.items():
-        inside = wrong[(wrong.truth == truth) & (wrong.student == answer)]
-        surest = inside.sort_values("student_probability", ascending=False).head(SENTENCES)
-        found.append(Confusion(str(truth), str(answer), int(number), surest.to_dict("records")))
-    return found
+    surest_first = wrong.sort_values("student_probability", ascending=False)
+    mixed_up = [
+        Confusion(str(truth), str(answer), len(part), part.head(SENTENCES).to_dict("records"))
+        for (truth, answer), part in surest_first.groupby(["truth", "student"])
+    ]
+    return sorted(mixed_up, key=lambda one: -one.rows)[:CONFUSIONS]
 
 
 def disagreements(run: Run, lang: str) -> list[Mapping[str, Any]]:

@@ -32,8 +32,8 @@ MINUS = " - "
 def groups_of(task: Task, rows: Dataset) -> list[str]:
     """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
     the context that questions are asked about; else every row for itself."""
-    alone = rows["text_pair"][:] if list(task.points_into) == ["text_pair"] else rows["id"][:]
-    return [cluster or own for cluster, own in zip(rows["cluster"][:], alone, strict=True)]
+    otherwise = rows["text_pair"][:] if list(task.points_into) == ["text_pair"] else rows["id"][:]
+    return [cluster or own for cluster, own in zip(rows["cluster"][:], otherwise, strict=True)]
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------
