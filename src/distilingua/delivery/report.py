@@ -161,11 +161,10 @@ def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
 
 def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
     """Models of a run; of a sweep, the students of its jobs too."""
-    others = [kind for kind in ("teacher", "direct") if kind in best.metrics["models"]]
-    students = (
-        [run.point("student", run.name) for run in runs] if len(runs) > 1 else [best.point("student", "distilled")]
-    )
-    return [*(best.point(kind, pictures.NAMES[kind]) for kind in others), *students]
+    kinds = [kind for kind in ("teacher", "direct") if kind in best.metrics["models"]]
+    students = [run.point("student", run.name) for run in runs if len(runs) > 1]
+    students = students or [best.point("student", "distilled")]
+    return [*(best.point(kind, pictures.NAMES[kind]) for kind in kinds), *students]
 
 
 def leaderboard(folder: Path, best: Run) -> Plain | None:
