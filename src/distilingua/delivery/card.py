@@ -9,7 +9,6 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
-from hydra.utils import get_class
 from omegaconf import DictConfig
 from rich.table import Table
 
@@ -31,11 +30,10 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
     """
     from distilingua.models.bag import BagConfig
 
-    pipeline: str = get_class(cfg.task._target_).hub_pipeline  # type: ignore[attr-defined]  # a task
     name, corpus, student = f"{export['task']}-{export['pair']}", corpus_of(export), export["models"]["student"]
     results = [
         EvalResult(
-            task_type=pipeline,
+            task_type=export["pipeline"],
             dataset_type=corpus,
             dataset_name=f"{corpus} ({lang})",
             dataset_config=lang,
@@ -51,7 +49,7 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         language=[lang.split("-")[0] for lang in export["languages"]],
         license=cfg.license,
         library_name="transformers",
-        pipeline_tag=pipeline,
+        pipeline_tag=export["pipeline"],
         tags=["knowledge-distillation", "cross-lingual", "distilingua"],
         model_name=name,
         eval_results=results,

@@ -138,7 +138,7 @@ def read_rows(cfg: DictConfig, benchmark: Benchmark) -> Any:
 
 def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
     """Raises UserError for labels of the corpus that a model cannot give, as it does not know them."""
-    if not task.names_classes:
+    if not (task.labels and task.names_classes):
         return
     known = set(task.labels)
     unknown = sorted({name for part in rows.values() for name in task.classes(part["label"][:]) if name not in known})

@@ -47,6 +47,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     shape = artefacts.shape_of_teacher(cfg, student.encoder.task.labels) if teacher else None
     export = {
         "task": benchmark.task.name,
+        "pipeline": benchmark.task.hub_pipeline,
         "pair": benchmark.pair.name,
         "languages": benchmark.pair.languages,
         "labels": student.encoder.task.labels,

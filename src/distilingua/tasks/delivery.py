@@ -13,19 +13,37 @@ if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from datasets import Dataset
 
 
+PIPELINES = {  # of transformers, as the hub spells them, by the head that each asks
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForSeq2SeqLM": "translation",
+    "AutoModelForCTC": "automatic-speech-recognition",
+}
+
+
 class Delivery:
     """Half of a `Task`: what its models are judged, exported and asked by, all of which may stay as it is."""
 
-    hub_pipeline: ClassVar[str] = "text-classification"
-    """The pipeline of transformers that answers like it, as the hub spells it."""
-    problem_type: ClassVar[str | None] = None
-    """What transformers calls a classification of whole texts; None where each text has another kind of answer."""
+    auto: ClassVar[str]
+    distributed: ClassVar[int | None]
     names_classes: ClassVar[bool] = True
     """Whether an answer is a choice among classes with names, of which each has a probability."""
     searches: ClassVar[bool] = False
     """Whether an answer is written piece by piece, in a search, which takes several graphs and far more time."""
     mean_probability: ClassVar[bool] = False
     """Whether the probability of an answer is a mean over its pieces, which does not say how often it is right."""
+
+    @property
+    def hub_pipeline(self) -> str:
+        """The pipeline of transformers that answers like it."""
+        return PIPELINES.get(self.auto, "text-classification")
+
+    @property
+    def problem_type(self) -> str | None:
+        """What transformers calls a classification of whole texts; None where an answer is of another kind."""
+        if self.auto != "AutoModelForSequenceClassification":
+            return None
+        return "multi_label_classification" if self.distributed is None else "single_label_classification"
 
     def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally | None:
         """What the main score is made of, row by row; None where nobody has said, and scores have no intervals.

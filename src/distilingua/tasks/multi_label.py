@@ -34,7 +34,6 @@ class MultiLabel(TextClassification):
     `class_weights: balanced` weighs what is missed of a class by its rows without it over its rows with it.
     """
 
-    problem_type = "multi_label_classification"
     distributed: ClassVar[None] = None
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "micro_f1": "µF1", "exact": "exact"}
 

@@ -54,7 +54,6 @@ class QuestionAnswering(WithoutClasses):
     """
 
     auto = "AutoModelForQuestionAnswering"
-    hub_pipeline = "question-answering"
     distributed = 0
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "exact": "EM"}
     points_into: ClassVar[Mapping[str, str]] = {"text_pair": "character"}

@@ -77,7 +77,6 @@ class SpeechRecognition(WithoutClasses):
     """
 
     auto = "AutoModelForCTC"
-    hub_pipeline = "automatic-speech-recognition"
     mean_probability = True
     backbone = "speech encoder"
     shown: ClassVar[Mapping[str, str]] = {"wacc": "words", "wer": "WER", "cer": "CER"}

@@ -46,7 +46,6 @@ class TextClassification(Task):
     """
 
     auto = "AutoModelForSequenceClassification"
-    problem_type: ClassVar[str] = "single_label_classification"
     shown: ClassVar[Mapping[str, str]] = {"accuracy": "acc", "precision": "prec", "recall": "rec", "f1": "F1"}
 
     def __init__(

@@ -39,7 +39,6 @@ class TokenClassification(Task):
     """
 
     auto = "AutoModelForTokenClassification"
-    hub_pipeline = "token-classification"
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "precision": "prec", "recall": "rec"}
     reads = ("text",)
     points_into: ClassVar[Mapping[str, str]] = {"text": "word"}

@@ -52,7 +52,6 @@ class Translation(WithoutClasses):
     """
 
     auto = "AutoModelForSeq2SeqLM"
-    hub_pipeline = "translation"
     searches = True
     mean_probability = True
     backbone = "encoder-decoder"

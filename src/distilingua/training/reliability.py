@@ -89,7 +89,7 @@ def temperature_of(task: Task, rows: Dataset, outputs: Any) -> float | None:
     Args:
         outputs: what the model answered to them, see `training.inference.Predictions`.
     """
-    if not task.names_classes:
+    if not (task.labels and task.names_classes):
         return None
     labels, logits = torch.cat(task.targets(rows, outputs.encoded)), torch.cat(list(outputs.answers))
     seen = ~logits.isnan().any(-1)
