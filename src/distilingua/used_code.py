@@ -26,6 +26,7 @@ SHAPES_NOTHING = (  # and why: these are reached from everywhere, and whatever t
     "locations",  # finds folders; what is in them has a hash
     "used_code",  # this
     "monitoring.loggers",  # writes down
+    "statistics.bootstrap",  # says how sure scores are
     "corpora.schema",  # reads rows, and what is read has a hash
     "training.processes",  # is for models that several processes train
 )

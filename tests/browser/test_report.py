@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from selenium.webdriver.common.by import By
-from torch.utils.tensorboard import SummaryWriter
 
 from distilingua.delivery.report import report
 from tests.browser.conftest import Browser
+from tests.delivery.conftest import read_json, write_curves
 
 SENTENCES = {
     "אור בחדר 4 בבקשה": "rtl",
@@ -40,14 +40,10 @@ def pages(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
     rows.loc[some, "text"] = list(SENTENCES)
     rows.loc[some, ["truth", "teacher", "student", "student_probability"]] = [truth, truth, other, 1.0]
     rows.to_parquet(run / "predictions.parquet")
-    for kind in ("direct", "student"):
-        with SummaryWriter(str(run / "tensorboard" / kind)) as writer:
-            for step in range(3):
-                for lang in ("en", "de"):
-                    writer.add_scalar(f"dev/{lang}/accuracy", step / 4, step)
+    write_curves(run, ["en", "de"], steps=3)
     for n in (1, 2):
         job = Path(shutil.copytree(run, folder / "sweep" / f"seed-{n}"))
-        metrics = json.loads((job / "metrics.json").read_text("utf-8"))
+        metrics = read_json(job / "metrics.json")
         (job / "metrics.json").write_text(json.dumps({**metrics, "seed": n}), "utf-8")
         (job / ".hydra/overrides.yaml").write_text(f"[seed={n}]", "utf-8")
     (folder / "sweep/sweep.yaml").write_text("{hydra: [], task: ['seed=1,2'], varied: [seed]}", "utf-8")

@@ -20,7 +20,7 @@ from transformers import BertForSequenceClassification
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
-from distilingua.delivery.formats import Student, sample_inputs
+from distilingua.delivery.formats import Student
 from distilingua.delivery.model import OWN
 from distilingua.delivery.web import BINARY, RUNTIME, SCRIPTS, Web, from_npm
 from distilingua.locations import conf_folder
@@ -29,8 +29,8 @@ from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
 from tests.browser.conftest import Browser
 from tests.conftest import tiny_bert
-from tests.delivery.test_export import bag
-from tests.processes import run
+from tests.delivery.conftest import succeed
+from tests.delivery.students import bag
 
 pytest.importorskip("onnxruntime")
 CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]
@@ -54,9 +54,8 @@ def site(finished_run: Path, kept: Path, tmp_path_factory: pytest.TempPathFactor
     options = ["format=[web]", "format.web.teacher=true", "temperature=true", "sentences=2"]
     places = [f"hydra.run.dir={folder / 'out'}", f"paths.cache={kept / 'cache'}"]
     corpus = f"corpus.path='{kept}/data/{{lang}}/{{split}}.jsonl'"
-    answer = run("export", str(finished_run), corpus, *options, *places, folder=folder)
-    assert answer.returncode == 0, answer.stderr
-    assert "Training the teacher" not in answer.stdout, "another one than that of the run"
+    printed = succeed("export", str(finished_run), corpus, *options, *places, folder=folder)
+    assert "Training the teacher" not in printed, "another one than that of the run"
     return folder / "out/web"
 
 
@@ -102,9 +101,7 @@ def test_it_answers_as_predict_does(text: str, browser: Browser, address: str, s
     browser.show(address)
     found = ask(browser, text)
     for name, shares in found.items():
-        told = run("predict", str(site / name), text, "--all", folder=tmp_path)
-        assert told.returncode == 0, told.stderr
-        expected = json.loads(told.stdout)
+        expected = json.loads(succeed("predict", str(site / name), text, "--all", folder=tmp_path))
         assert browser.told(f"#{name} .answer") == expected["answer"]
         assert next(iter(shares)) == expected["answer"]
         assert shares == pytest.approx(expected["probabilities"], abs=0.02)  # rounding to 8 bits differs by processor
@@ -132,7 +129,7 @@ def by_hand(kind: str, kept: Path, folder: Path, assets: str = "npm") -> Path:
     setattr(model.config, OWN, {"task": own, "cleaning": {}, "parameters": 1})
     model.config.save_pretrained(folder)
     encoder.tokenizer.save_pretrained(folder)
-    student = Student(lambda: model, encoder, sample_inputs(encoder, rows), 1, pairs=pairs)
+    student = Student(lambda: model, encoder, rows, 1)
     form: Web = instantiate(CHOSEN, assets=assets)
     return form.write(student, folder).parents[2]
 
@@ -147,9 +144,7 @@ def test_models_of_every_kind_answer_so(kind: str, browser: Browser, kept: Path,
             browser.find_element(By.ID, "pair").send_keys(TEXTS[1])
         found = ask(browser, GERMAN, "student")["student"]
         typed = f"{GERMAN}\t{TEXTS[1]}" if kind == "pairs" else GERMAN
-        told = run("predict", str(folder / "student"), typed, "--all", folder=tmp_path)
-        assert told.returncode == 0, told.stderr
-        expected = json.loads(told.stdout)
+        expected = json.loads(succeed("predict", str(folder / "student"), typed, "--all", folder=tmp_path))
         assert found == pytest.approx(expected["probabilities"], abs=0.02)
         answer = browser.told("#student .answer")
         names = json.loads(expected["answer"]) if kind == "labels" else [expected["answer"]]

@@ -1,11 +1,35 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
+from torch.utils.tensorboard import SummaryWriter
 
 from tests.processes import run
+
+
+def succeed(*arguments: str, folder: Path) -> str:
+    """What a command prints that has to succeed."""
+    answer = run(*arguments, folder=folder)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
+def write_curves(run: Path, languages: Sequence[str], steps: int) -> None:
+    """What TensorBoard keeps of the dev scores of a run."""
+    for kind in ("direct", "student"):
+        with SummaryWriter(str(run / "tensorboard" / kind)) as writer:
+            for step in range(steps):
+                for lang in languages:
+                    writer.add_scalar(f"dev/{lang}/accuracy", step / 4, step)
+
+
+def read_json(file: Path) -> Any:
+    return json.loads(file.read_text("utf-8"))
 
 
 def settings(kept: Path) -> list[str]:
@@ -28,6 +52,5 @@ def finished_run(kept: Path) -> Path:
     folder = kept / "finished"
     with FileLock(f"{folder}.lock"):
         if not (folder / "metrics.json").exists():
-            answer = run("train", *settings(kept), f"hydra.run.dir={folder}", folder=kept)
-            assert answer.returncode == 0, answer.stderr
+            succeed("train", *settings(kept), f"hydra.run.dir={folder}", folder=kept)
     return folder

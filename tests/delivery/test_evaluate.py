@@ -11,46 +11,43 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 
 from distilingua.delivery.evaluate import names_of
 from distilingua.delivery.model import OWN, find, for_its_task, known_task, overrides_of
 from distilingua.errors import UserError
 from tests.conftest import Compose
-from tests.delivery.conftest import settings
+from tests.delivery.conftest import read_json, settings, succeed
 from tests.processes import run
 from tests.test_cli import all_refused
 
 
 def judged(folder: Path) -> dict[str, Any]:
     (found,) = folder.glob("outputs/*/*_evaluate-*/evaluation.json")
-    result: dict[str, Any] = json.loads(found.read_text("utf-8"))
-    return {**result, "answers": pd.read_parquet(found.with_name("predictions.parquet"))}
+    return {**read_json(found), "answers": pd.read_parquet(found.with_name("predictions.parquet"))}
 
 
 def test_a_run_is_judged_as_it_judged_itself(finished_run: Path, tmp_path: Path) -> None:
-    answer = run("evaluate", str(finished_run), folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    found = judged(tmp_path)
-    metrics = json.loads((finished_run / "metrics.json").read_text("utf-8"))
-    assert found["models"]["student"]["languages"] == metrics["models"]["student"]["languages"]
-    assert found["models"]["student"]["bytes"] == metrics["models"]["student"]["bytes"]
+    printed = succeed("evaluate", str(finished_run), folder=tmp_path)
+    found, student = judged(tmp_path), read_json(finished_run / "metrics.json")["models"]["student"]
+    assert found["models"]["student"]["languages"] == student["languages"]
+    assert found["models"]["student"]["bytes"] == student["bytes"]
     whole = pd.read_parquet(finished_run / "predictions.parquet")
     columns = ["id", "lang", "text", "truth", "student", "student_probability"]
     pd.testing.assert_frame_equal(found["answers"][columns], whole[columns], rtol=1e-4)
     assert len(whole) > 100
-    assert metrics["models"]["student"]["languages"]["de"]["accuracy"] > 0.6  # or it would be chance alone
-    row = next(line for line in answer.stdout.splitlines() if line.split()[:2] == ["de", "student"])
-    assert f"{100 * metrics['models']['student']['languages']['de']['accuracy']:.1f}" in row.split()
+    assert student["languages"]["de"]["accuracy"] > 0.6  # or it would be chance alone
+    row = next(line for line in printed.splitlines() if line.split()[:2] == ["de", "student"])
+    assert f"{100 * student['languages']['de']['accuracy']:.1f}" in row.split()
     assert not list(tmp_path.glob("outputs/*/*/.hydra"))  # or `resume` would take it for a run
 
 
 @pytest.mark.long
 def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: Path) -> None:
-    answer = run("train", *settings(kept), "seed=2", f"hydra.run.dir={tmp_path}/second", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert "How far to trust them" in answer.stdout
-    assert "student - direct" in answer.stdout
-    metrics = json.loads((tmp_path / "second/metrics.json").read_text("utf-8"))
+    printed = succeed("train", *settings(kept), "seed=2", f"hydra.run.dir={tmp_path}/second", folder=tmp_path)
+    assert "How far to trust them" in printed
+    assert "student - direct" in printed
+    metrics = read_json(tmp_path / "second/metrics.json")
     for model in metrics["models"].values():
         for lang, told in model["reliability"].items():
             low, high = told["interval"]
@@ -70,10 +67,9 @@ def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: 
     right, all_of_them = np.stack(own["student_counts"].to_list()).sum(0)
     assert right / all_of_them == pytest.approx(scores["student"], abs=1e-4)
 
-    compared = run("compare", "second", str(finished_run), folder=tmp_path)
-    assert compared.returncode == 0, compared.stderr
-    assert "seeds: 2" in compared.stdout
-    line = next(line for line in compared.stdout.splitlines() if line.strip().startswith("de "))
+    compared = succeed("compare", "second", str(finished_run), folder=tmp_path)
+    assert "seeds: 2" in compared
+    line = next(line for line in compared.splitlines() if line.strip().startswith("de "))
     assert "–" in line
     assert re.search(r" \+\d+\.\d \(-?\d+\.\d–\d+\.\d\)\*", line)
 
@@ -81,15 +77,12 @@ def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: 
 def test_several_models_are_judged_on_the_same_rows_and_on_another_pair(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run / "student", tmp_path / "copy")
     weights = tmp_path / "copy" / "model.safetensors"
-    from safetensors.torch import load_file, save_file
-
     tensors = load_file(weights)
     tensors["classifier.weight"] = -tensors["classifier.weight"]  # the least likely class first
     save_file(tensors, weights, {"format": "pt"})
-    answer = run("evaluate", str(finished_run), "copy", "pair.targets=[]", "pair.source=de", folder=tmp_path)
-    assert answer.returncode == 1  # a source needs a target
-    answer = run("evaluate", str(finished_run), "copy", "pair.source=de", "pair.targets=[en]", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    both = "evaluate", str(finished_run), "copy", "pair.source=de"
+    assert run(*both, "pair.targets=[]", folder=tmp_path).returncode == 1  # a source needs a target
+    succeed(*both, "pair.targets=[en]", folder=tmp_path)
     found = judged(tmp_path)
     assert list(found["models"]) == ["finished", "copy"]
     answers = found["answers"]
@@ -156,14 +149,10 @@ def test_names_tell_models_apart() -> None:
 def test_a_file_of_others_sets_values_and_names_no_code(finished_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "foreign"
     shutil.copytree(finished_run / "student", folder)
-    harmful = [
-        "task._target_=os.system",
-        "+task={_target_: os.system}",
-        "corpus.path=${oc.env:HOME}",
-        "hydra.run.dir=x",
-    ]
+    harmful = ["task._target_=os.system", "+task={_target_: os.system}"]
+    harmful += ["corpus.path=${oc.env:HOME}", "hydra.run.dir=x"]
     harmless = ["pair=en-fr", "task.max_length=32"]
-    config = json.loads((folder / "config.json").read_text())
+    config = read_json(folder / "config.json")
     config[OWN] = {"overrides": [*harmful, *harmless, 3], "task": {"_target_": "os.system", "command": "true"}}
     (folder / "config.json").write_text(json.dumps(config))
     assert overrides_of(str(folder)) == harmless

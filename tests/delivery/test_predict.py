@@ -16,7 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from transformers import AutoTokenizer, BertForQuestionAnswering, BertForTokenClassification, pipeline
+from transformers import (
+    AutoModelForCTC,
+    AutoProcessor,
+    AutoTokenizer,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    pipeline,
+)
 
 from distilingua.corpora.words import words_of
 from distilingua.data.cleaning import Cleaning
@@ -24,12 +32,17 @@ from distilingua.delivery import streams
 from distilingua.delivery.model import OWN
 from distilingua.delivery.predict import predict
 from distilingua.errors import UserError
-from distilingua.models.vocabulary import train_tokenizer
-from tests.conftest import tiny_bert
+from distilingua.models.speech import SpeechScratch
+from distilingua.tasks.question_answering import QuestionAnswering
+from distilingua.tasks.speech import SpeechRecognition
+from distilingua.tasks.token_classification import TokenClassification
+from tests.delivery import students
+from tests.delivery.conftest import read_json
+from tests.delivery.students import head, rows_of, writing
 from tests.processes import ENVIRONMENT, SCRIPT
 from tests.test_cli import all_refused
 
-TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"] * 3
+TEXTS = students.TEXTS * 3
 
 
 def answers(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -43,12 +56,12 @@ def lines(capsys: pytest.CaptureFixture[str], model: Path, *arguments: str) -> l
     return [line.split("\t") for line in capsys.readouterr().out.splitlines()]
 
 
-def made(folder: Path, model: Any, task: dict[str, Any], tokenizer: Any = None) -> Path:
+def made(folder: Path, model: Any, task: str, tokenizer: Any, **options: Any) -> Path:
     """A folder as it is exported, with the task it says it was trained for."""
     model.save_pretrained(folder)
-    (tokenizer or train_tokenizer(TEXTS, 100)).save_pretrained(folder)
-    config = json.loads((folder / "config.json").read_text())
-    config[OWN] = {"task": task, "cleaning": {"url": "<link>"}}
+    tokenizer.save_pretrained(folder)
+    config = read_json(folder / "config.json")
+    config[OWN] = {"task": {"_target_": f"distilingua.tasks.{task}", **options}, "cleaning": {"url": "<link>"}}
     (folder / "config.json").write_text(json.dumps(config))
     return folder
 
@@ -97,11 +110,9 @@ def test_texts_are_cleaned_as_in_training(finished_run: Path, capsys: pytest.Cap
 
 
 def test_any_number_of_classes(kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from transformers import BertForSequenceClassification
-
     model = BertForSequenceClassification.from_pretrained(kept / "teacher")
-    task = {"_target_": "distilingua.tasks.multi_label.MultiLabel"}
-    folder = made(tmp_path / "m", model, task, AutoTokenizer.from_pretrained(kept / "teacher"))
+    tokenizer = AutoTokenizer.from_pretrained(kept / "teacher")
+    folder = made(tmp_path / "m", model, "multi_label.MultiLabel", tokenizer)
     asked = pipeline("text-classification", str(folder), top_k=None, function_to_apply="sigmoid")(TEXTS)
     for own, theirs in zip(answers(capsys, folder, *TEXTS), asked, strict=True):
         shares = {one["label"]: one["score"] for one in theirs}
@@ -110,12 +121,9 @@ def test_any_number_of_classes(kept: Path, tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_tag_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 100)
-    tags = ["O", "B-thing", "I-thing", "B-number", "I-number"]
-    model = BertForTokenClassification(tiny_bert(len(tokenizer), id2label=dict(enumerate(tags))))
-    task = {"_target_": "distilingua.tasks.token_classification.TokenClassification"}
-    folder = made(tmp_path / "m", model, task)
+    tags = TokenClassification().fit_labels(["O", "B-thing", "I-thing", "B-number", "I-number"])
+    model, encoder, _ = head(BertForTokenClassification, tags, None, tmp_path, TEXTS)
+    folder = made(tmp_path / "m", model, "token_classification.TokenClassification", encoder.tokenizer)
     asked = pipeline("token-classification", str(folder), ignore_labels=[])(TEXTS)
     found = answers(capsys, folder, *TEXTS)
     for text, own, theirs in zip(TEXTS, found, asked, strict=True):
@@ -128,11 +136,9 @@ def test_a_tag_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_an_answer_in_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 100)
-    model = BertForQuestionAnswering(tiny_bert(len(tokenizer)))
-    task = {"_target_": "distilingua.tasks.question_answering.QuestionAnswering", "max_answer": 15}
-    folder = made(tmp_path / "m", model, task)
+    model, encoder, _ = head(BertForQuestionAnswering, QuestionAnswering(), None, tmp_path, TEXTS)
+    tokenizer = encoder.tokenizer
+    folder = made(tmp_path / "m", model, "question_answering.QuestionAnswering", tokenizer, max_answer=15)
     pairs = [("light", "the light in room 4"), ("song", "please check the song of floor 99 &amp; rain")]
     found = lines(capsys, folder, *map("\t".join, pairs))
     for (question, context), (answer, *_) in zip(pairs, found, strict=True):
@@ -153,19 +159,12 @@ def test_an_answer_in_a_text(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_a_translation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from transformers import BartConfig, BartForConditionalGeneration
-
-    torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, 100)
-    ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    ids |= {"bos_token_id": tokenizer.bos_token_id, "decoder_start_token_id": tokenizer.bos_token_id}
-    size = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16}
-    heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "forced_eos_token_id": None}
-    model = BartForConditionalGeneration(BartConfig(vocab_size=len(tokenizer), **size, **heads, **ids)).eval()
-    task = {"_target_": "distilingua.tasks.translation.Translation", "beams": 2, "max_length": 12}
-    folder = made(tmp_path / "m", model, task)
+    model, encoder, _ = writing(tmp_path)
+    tokenizer = encoder.tokenizer
+    folder = made(tmp_path / "m", model, "translation.Translation", tokenizer, beams=2, max_length=12)
     read = tokenizer(TEXTS[:4], return_tensors="pt", padding=True)
-    written = model.generate(read["input_ids"], attention_mask=read["attention_mask"], num_beams=2, max_new_tokens=12)
+    search = {"num_beams": 2, "max_new_tokens": 12, "early_stopping": False}
+    written = model.generate(read["input_ids"], attention_mask=read["attention_mask"], **search)
     theirs = [tokenizer.decode(one, skip_special_tokens=True).strip() for one in written]
     assert any(theirs)
     assert [one[0] for one in lines(capsys, folder, *TEXTS[:4])] == theirs
@@ -175,20 +174,13 @@ def test_a_translation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_a_transcript(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("soundfile")
-    from transformers import AutoModelForCTC, AutoProcessor
-
-    from distilingua.corpora.schema import dataset_from_rows
-    from distilingua.models.speech import SpeechScratch
-    from distilingua.tasks.speech import SpeechRecognition
-
     torch.manual_seed(0)
     shape = {"layers": 1, "hidden_size": 16, "heads": 2, "feed_forward": 16}
     student = SpeechScratch(**shape, sound="waveform", frame_ms=20, alphabet=" abc")
-    listener = student.tokenizer(dataset_from_rows([{"label": "a b c"}]), tmp_path)
+    listener = student.tokenizer(rows_of(["x"], label=lambda _: "a b c"), tmp_path)
     task = SpeechRecognition(alphabet=" abc")
     model = student.model(task, listener).eval()
-    options = {"_target_": "distilingua.tasks.speech.SpeechRecognition", "alphabet": " abc"}
-    folder = made(tmp_path / "m", model, options, listener)
+    folder = made(tmp_path / "m", model, "speech.SpeechRecognition", listener, alphabet=" abc")
     sound = (np.sin(np.arange(16000) * np.linspace(0.05, 0.5, 16000)) * 8000).astype(np.int16)
     with wave.open(str(tmp_path / "a.wav"), "wb") as file:
         file.setparams((1, 2, 16000, len(sound), "NONE", ""))
@@ -215,22 +207,19 @@ ROWS = [
 
 
 def write(file: Path, rows: Sequence[dict[str, Any]] = ROWS) -> Path:
+    table = pd.DataFrame(rows)
     if file.suffix == ".parquet":
-        pd.DataFrame(rows).to_parquet(file)
+        table.to_parquet(file)
     elif file.suffix == ".jsonl":
-        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        table.to_json(file, orient="records", lines=True)
     else:
-        with file.open("w", newline="") as content:
-            writer = csv.DictWriter(content, list(rows[0]))
-            writer.writeheader()
-            writer.writerows(rows)
+        table.to_csv(file, index=False)
     return file
 
 
 def read(file: Path) -> list[dict[str, Any]]:
     if file.suffix == ".parquet":
-        found: list[dict[str, Any]] = pq.read_table(file).to_pylist()
-        return found
+        return list(pq.read_table(file).to_pylist())
     if file.suffix == ".jsonl":
         return [json.loads(line) for line in file.read_text().splitlines()]
     with file.open(newline="") as content:
@@ -293,16 +282,8 @@ def test_order_is_kept_over_chunks_of_texts_of_any_length(
 def test_bad_rows_are_named_by_number_and_kept(
     finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [
-        '{"text": "light"}',
-        "no json",
-        '{"text": null}',
-        '{"other": 1}',
-        '{"text": ["a"]}',
-        '{"text": "\\ud800"}',
-        "[]",
-    ]
-    given += ['{"text": 5}', '{"text": "song"}']
+    given = ['{"text": "light"}', "no json", '{"text": null}', '{"other": 1}', '{"text": ["a"]}']
+    given += ['{"text": "\\ud800"}', "[]", '{"text": 5}', '{"text": "song"}']
     (tmp_path / "in.jsonl").write_text("\n".join(given))
     predict([str(finished_run), "--from", str(tmp_path / "in.jsonl"), "--to", str(tmp_path / "out.jsonl")])
     told = capsys.readouterr().err.splitlines()
@@ -340,7 +321,7 @@ def test_half_a_file_never_has_the_name_of_a_whole_one(
     def broken(*_: Any) -> None:
         raise RuntimeError("in the middle")
 
-    monkeypatch.setattr("distilingua.delivery.predict.Answering.told", broken)
+    monkeypatch.setattr("distilingua.delivery.predict.Answering.decode", broken)
     with pytest.raises(RuntimeError):
         predict([str(finished_run), "--from", str(write(tmp_path / "in.csv")), "--to", str(tmp_path / "out.csv")])
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv"]

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from torch.utils.tensorboard import SummaryWriter
 
 from distilingua.delivery.pictures import curves
 from distilingua.delivery.report import confusions, finished, report
 from distilingua.errors import UserError
 from distilingua.monitoring.plain import Plain, as_csv, as_latex, as_markdown
+from tests.delivery.conftest import read_json, succeed, write_curves
 from tests.processes import run
 
 VOID = {"meta", "link", "br", "img"}
@@ -68,7 +68,7 @@ def test_a_run_as_a_page_that_needs_nothing_beside_it(copied: Path) -> None:
     assert "script" not in page.seen
     assert page.seen.count("svg") == 2  # this run has no logger, so no curves
     assert len(page.ids) == len(set(page.ids))
-    metrics = json.loads((copied / "metrics.json").read_text("utf-8"))
+    metrics = read_json(copied / "metrics.json")
     for model in metrics["models"].values():
         for lang, scores in model["languages"].items():
             assert f"{100 * scores['accuracy']:.1f}" in page.told, lang
@@ -101,7 +101,7 @@ def test_a_sweep_has_its_jobs_its_means_and_its_oracle(copied: Path, tmp_path: P
     sweep = tmp_path / "sweep"
     for n, protocol in enumerate(("zero_shot", "zero_shot", "supervised"), start=1):
         job = Path(shutil.copytree(copied, sweep / f"seed-{n}_{protocol}"))
-        metrics = json.loads((job / "metrics.json").read_text("utf-8"))
+        metrics = read_json(job / "metrics.json")
         metrics |= {"seed": n, "protocol": protocol, "dev": {**metrics["dev"], "score": 0.5 + n / 10}}
         metrics["models"]["student"]["languages"]["de"]["accuracy"] = 0.5 + n / 100
         (job / "metrics.json").write_text(json.dumps(metrics), "utf-8")
@@ -131,11 +131,7 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told(tmp_path: Path) -> No
 
 def test_curves_are_those_of_tensorboard(tmp_path: Path) -> None:
     assert curves(tmp_path, "accuracy", "acc") == ""
-    for kind in ("direct", "student"):
-        with SummaryWriter(str(tmp_path / "tensorboard" / kind)) as writer:
-            for step in range(3):
-                for lang in ("en", "zh-CN"):
-                    writer.add_scalar(f"dev/{lang}/accuracy", step / 4, step)
+    write_curves(tmp_path, ["en", "zh-CN"], steps=3)
     picture = curves(tmp_path, "accuracy", "acc")
     page = Page(picture)
     assert not page.open
@@ -146,10 +142,7 @@ def test_curves_are_those_of_tensorboard(tmp_path: Path) -> None:
 
 def test_there_is_a_panel_a_language_and_a_single_point_is_seen(tmp_path: Path) -> None:
     """Four languages in rows of three leave two places, which stay empty; a run of one pass has one point a curve."""
-    for kind in ("direct", "student"):
-        with SummaryWriter(str(tmp_path / "tensorboard" / kind)) as writer:
-            for lang in ("en", "de", "fr", "ar"):
-                writer.add_scalar(f"dev/{lang}/accuracy", 0.5, 3)
+    write_curves(tmp_path, ["en", "de", "fr", "ar"], steps=1)
     picture = curves(tmp_path, "accuracy", "acc")
     panels = re.findall(r'<g id="p\d+-axes_\d+">(.*?)(?=<g id="p\d+-axes_|$)', picture, flags=re.S)
     assert len(panels) == 4
@@ -169,9 +162,8 @@ def test_tables_for_papers_by_hand() -> None:
 
 @pytest.mark.parametrize("form", ["--csv", "--markdown", "--latex"])
 def test_compare_for_a_file(copied: Path, form: str) -> None:
-    told = run("compare", form, str(copied), folder=copied)
-    assert told.returncode == 0, told.stderr
-    metrics = json.loads((copied / "metrics.json").read_text("utf-8"))
+    told = succeed("compare", form, str(copied), folder=copied)
+    metrics = read_json(copied / "metrics.json")
     german = f"{100 * metrics['models']['student']['languages']['de']['accuracy']:.1f}"
-    assert re.search(rf"\bde\b.*{german}", told.stdout)
-    assert "━" not in told.stdout
+    assert re.search(rf"\bde\b.*{german}", told)
+    assert "━" not in told

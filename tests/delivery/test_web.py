@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import open_dict
 
 from distilingua.artifacts import TOLD
-from distilingua.delivery.export import taught_by
+from distilingua.delivery.artefacts import fetch_teacher
 from distilingua.delivery.formats import Student
 from distilingua.delivery.model import Delivered
 from distilingua.delivery.web import Web, from_npm
@@ -26,6 +26,7 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
 from tests.conftest import Compose
+from tests.delivery.conftest import read_json
 from tests.test_cli import all_refused
 
 CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]
@@ -33,7 +34,7 @@ CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))[
 
 def page(assets: str, pairs: bool = False) -> str:
     encoder = type("Reads", (), {"task": TextClassification("topic & co")})
-    student = Student(lambda: None, encoder, {}, 1_790_000, pairs=pairs)  # type: ignore[arg-type, return-value]
+    student = Student(lambda: None, encoder, {"text_pair": ["", "b" if pairs else ""]}, 1_790_000)
     web: Web = instantiate(CHOSEN, assets=assets)
     return web.page(student, {"distilingua": {"languages": ["en", "de"]}})
 
@@ -66,12 +67,12 @@ def test_a_teacher_that_is_gone_is_trained_again(
         cfg.temperature = True
     weights = []
     for told in ("Training the teacher", "Reused: teachers"):
-        teacher = taught_by(cfg, Delivered("a run", tmp_path), tmp_path / "page")
+        teacher = fetch_teacher(cfg, Delivered("a run", tmp_path), tmp_path / "page")
         weights.append(teacher.load().state_dict())
         assert told in " ".join(capsys.readouterr().out.split())
         TOLD.clear()
     assert all(value.equal(weights[1][name]) for name, value in weights[0].items())
-    config = json.loads((tmp_path / "page/config.json").read_text("utf-8"))
+    config = read_json(tmp_path / "page/config.json")
     assert config["distilingua"]["languages"] == ["en"]
     assert list(config["id2label"].values()) == ["light", "music", "weather"]
     assert not (tmp_path / "run").exists(), "it is no run"
@@ -94,9 +95,7 @@ def test_without_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_an_npm_that_gets_nothing_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     npm = tmp_path / "npm"
-    npm.write_text(
-        "#!/bin/sh\necho 'npm error code E404' >&2\necho >&2\necho 'npm error no such version' >&2\nexit 1\n"
-    )
+    npm.write_text("#!/bin/sh\nprintf 'npm error code E404\\n\\nnpm error no such version\\n' >&2\nexit 1\n")
     npm.chmod(npm.stat().st_mode | stat.S_IEXEC)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     with pytest.raises(UserError) as told:

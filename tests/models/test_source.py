@@ -16,6 +16,7 @@ from distilingua.checks import check
 from distilingua.corpora.hub import Hub
 from distilingua.data.protocol import Pair
 from distilingua.delivery.model import find
+from distilingua.delivery.runtime import predictor_of
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.student import Pretrained
@@ -85,7 +86,7 @@ def test_a_folder_without_a_tokenizer_is_not_given_one(teacher_folder: Path) -> 
     for read in (
         lambda: load_tokenizer(TeacherSource(given)),
         lambda: Pretrained(given)._tokenizer,
-        lambda: find(given).predictor(TextClassification(), torch.device("cpu")),
+        lambda: predictor_of(find(given), TextClassification()),
     ):
         with pytest.raises(UserError, match="there is no tokenizer beside the model"):
             read()

@@ -18,6 +18,7 @@ from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.words import words_of
 from distilingua.statistics.bootstrap import score_of
+from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
@@ -33,7 +34,6 @@ from distilingua.training.reliability import (
     groups_of,
     reliability,
     sampled,
-    tally,
     temperature_of,
     worst_class,
 )
@@ -41,37 +41,38 @@ from distilingua.training.reliability import (
 
 def rows_of(labels: list[str], **more: list[str]) -> Dataset:
     rows = [{"id": str(n), "lang": "en", "text": f"text {n}", "label": label} for n, label in enumerate(labels)]
-    for name, values in more.items():
-        rows = [{**row, name: value} for row, value in zip(rows, values, strict=True)]
-    return dataset_from_rows(rows)
+    columns = [dict(zip(more, values, strict=True)) for values in zip(*more.values(), strict=True)] or [{}] * len(rows)
+    return dataset_from_rows([{**row, **own} for row, own in zip(rows, columns, strict=True)])
 
 
-def logits(task: Task, shape: tuple[int, ...]) -> torch.Tensor:
-    return torch.randn(*shape, len(task.labels), generator=torch.Generator().manual_seed(0))
+Made = tuple[Task, list[torch.Tensor], Dataset, Encoded]
 
 
-def classes() -> tuple[Task, list[torch.Tensor], Dataset, Encoded]:
-    task = TextClassification().fit_labels(["a", "b", "c"])
-    return task, list(logits(task, (60, 1))), rows_of(["a", "b", "c"] * 20), Encoded.of([{"input_ids": [1]}] * 60)
+def answered(task: Task, labels: list[str], **encoded: list[int]) -> Made:
+    """60 rows with these labels again and again, and random answers to them."""
+    shape = 60, len(encoded.get("at", [0])), len(task.labels)
+    answers = list(torch.randn(*shape, generator=torch.Generator().manual_seed(0)))
+    return task, answers, rows_of(labels * (60 // len(labels))), Encoded.of([{"input_ids": [1], **encoded}] * 60)
 
 
-def several() -> tuple[Task, list[torch.Tensor], Dataset, Encoded]:
-    task = MultiLabel().fit_labels(["a", "b", "c", "never"])
-    labels = ['["a","b"]', "[]", '["c"]', "a"] * 15
-    return task, list(logits(task, (60, 1))), rows_of(labels), Encoded.of([{"input_ids": [1]}] * 60)
+def classes() -> Made:
+    return answered(TextClassification().fit_labels(["a", "b", "c"]), ["a", "b", "c"])
 
 
-def tags() -> tuple[Task, list[torch.Tensor], Dataset, Encoded]:
+def several() -> Made:
+    return answered(MultiLabel().fit_labels(["a", "b", "c", "never"]), ['["a","b"]', "[]", '["c"]', "a"])
+
+
+def tags() -> Made:
     task = TokenClassification().fit_labels(["O", "B-a", "I-a", "B-b", "I-b"])
-    labels = ["B-a I-a O", "O O O", "B-b O B-a"] * 20
-    return task, list(logits(task, (60, 3))), rows_of(labels), Encoded.of([{"input_ids": [1], "at": [0, 1, 2]}] * 60)
+    return answered(task, ["B-a I-a O", "O O O", "B-b O B-a"], at=[0, 1, 2])
 
 
 @pytest.mark.parametrize("made", [classes, several, tags])
 def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
     task, answers, rows, encoded = made()
     scores, told = task.evaluate(answers, rows, encoded, None)
-    found = tally(task, told, rows)
+    found = task.tally(told, rows)
     assert found is not None
     main = next(iter(task.shown))
     assert 0.05 < scores[main] < 0.95
@@ -85,8 +86,7 @@ def test_the_sum_of_all_rows_is_the_score(made: Any) -> None:
 def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> None:
     said = ["in the hall", "", "seven lamps"]
     labels = [json.dumps([{"text": text, "start": 0}] if text else []) for text in ("the hall", "", "six lamps")]
-    found = tally(QuestionAnswering(), said, rows_of(labels))
-    assert found is not None
+    found = QuestionAnswering().tally(said, rows_of(labels))
     assert found.counts[:, 0].tolist() == pytest.approx([2 / 3, 1, 0.5])
     assert found.right.tolist() == [False, True, False]
 
@@ -95,8 +95,7 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     rows = rows_of(["the light in the hall is on now", "turn off the lamp in the kitchen please", "what time is it"])
     said = ["the light in the hall was on", "turn off the lamp in the kitchen", "what time is it"]
     whole = dict(task._scorers())["bleu"].corpus_score(said, [rows["label"][:]]).score / 100
-    translated = tally(task, said, rows)
-    assert translated is not None
+    translated = task.tally(said, rows)
     assert float(translated.score(translated.counts.sum(0))) == pytest.approx(whole)
     assert score_of("bleu", translated.counts.shape[1]) is translated.score
     both = translated.score(np.stack([translated.counts.sum(0), translated.counts[2]]))
@@ -106,19 +105,14 @@ def test_the_sum_of_all_answers_translations_and_transcripts_is_the_score() -> N
     from distilingua.tasks.transcripts import errors
 
     heard, true = ["lights on", "open the door", "a b c d"], ["lights on", "open a door please", "x"]
-    spoken = tally(SpeechRecognition(alphabet=" abc"), heard, rows_of(true))
-    assert spoken is not None
+    spoken = SpeechRecognition(alphabet=" abc").tally(heard, rows_of(true))
     assert float(spoken.score(spoken.counts.sum(0))) == pytest.approx(errors(true, heard)["wacc"])
     assert spoken.right.tolist() == [True, False, False]
 
 
-class Foreign(TextClassification):
-    """A task of somebody's own that is like one here has its intervals."""
-
-
-def test_a_task_of_ones_own() -> None:
-    found = tally(Foreign().fit_labels(["a", "b"]), ["a", "b"], rows_of(["a", "a"]))
-    assert found is not None
+def test_a_task_of_ones_own_that_is_like_one_here_has_its_intervals() -> None:
+    foreign = type("Foreign", (TextClassification,), {})
+    found = foreign().fit_labels(["a", "b"]).tally(["a", "b"], rows_of(["a", "a"]))
     assert found.counts.tolist() == [[1, 1], [0, 1]]
 
 
@@ -134,19 +128,15 @@ def test_one_temperature_calibrates_what_was_too_sure(made: Any) -> None:
         draws = [torch.distributions.Categorical(logits=answer).sample() for answer in answers]
         labels = [" ".join(task.labels[int(n)] for n in draw) for draw in draws]
     drawn = rows_of(labels)
-    found = Predictions(
-        [4 * answer for answer in answers], task.probabilities([4 * a for a in answers], None, {}), encoded
-    )
+    too_sure = [4 * answer for answer in answers]
+    found = Predictions(too_sure, task.probabilities(too_sure, None, {}), encoded)
     temperature = temperature_of(task, drawn, found)
     assert temperature is not None
     assert 2.5 < temperature < 6
     assert temperature_of(QuestionAnswering(), drawn, found) is None
     predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None))
-    judged, made_of = (
-        evaluated(predictor, drawn, found),
-        tally(task, task.evaluate(found.answers, drawn, encoded, None)[1], drawn),
-    )
-    assert made_of is not None
+    judged = evaluated(predictor, drawn, found)
+    made_of: Any = task.tally(judged.predicted, drawn)
     told = reliability(task, drawn, judged, made_of, rows["id"][:], temperature)
     assert told["calibration_error_scaled"] < told["calibration_error"]
     assert told["interval"][0] < judged.scores[next(iter(task.shown))] < told["interval"][1]
@@ -181,11 +171,8 @@ def test_disturbances_are_seeded_row_by_row_and_keep_labels() -> None:
     rows = rows_of(["a"] * 3, text=texts)
     found = {kind: disturbed(TextClassification(), rows, change) for kind, change in changes.items()}
     assert found["upper_case"]["text"][:] == [text.upper() for text in texts]
-    assert found["no_punctuation"]["text"][:] == [
-        "Schalte bitte das Licht im Wohnzimmer ein",
-        "Wie spät ist es bitte",
-        "?!",
-    ]
+    unpunctuated = ["Schalte bitte das Licht im Wohnzimmer ein", "Wie spät ist es bitte", "?!"]
+    assert found["no_punctuation"]["text"][:] == unpunctuated
     again = disturbed(TextClassification(), rows.select([0]), changes["typos"])
     assert again["text"][0] == found["typos"]["text"][0]
     many = [changes["typos"](texts[0], Random(n)) for n in range(20)]
@@ -227,7 +214,7 @@ def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest
     score is that of all rows; in capitals nothing is right, which takes off what the drawn rows had."""
 
     class Searching(TextClassification):
-        backbone = "encoder-decoder"
+        searches = True
 
     task = Searching().fit_labels(["a", "b"])
 
@@ -252,7 +239,4 @@ def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest
 
 
 def test_what_is_not_known_is_left_out() -> None:
-    class Odd:
-        """No task of this package."""
-
-    assert tally(Odd(), [], None) is None  # type: ignore[arg-type]
+    assert Delivery().tally([], None) is None  # type: ignore[arg-type]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -18,9 +18,6 @@ from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
 from distilingua.parts import Benchmark, assemble_benchmark
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
-    from distilingua.data.rows import Rows
 
 
 def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict[str, Any]:
@@ -34,24 +31,25 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     Raises:
         UserError: a model that is not there, or does not know the classes of the corpus; settings that cannot work.
     """
-    models, benchmark = prepare(cfg, task_typed)
+    models, benchmark = find_models(cfg, cfg.models, task_typed)
     quieten()
+    from distilingua.delivery.runtime import predictor_of
     from distilingua.training.evaluate import calibrating, evaluate, figures, latency, predictions, trust
     from distilingua.training.inference import device_of
 
-    read = rows_of(cfg, benchmark)
-    rows, dev = read.test, read.dev[benchmark.pair.source]
+    rows = read_rows(cfg, benchmark)
     prefix, device = cfg.student.get("prefix", ""), device_of(cfg.trainer)
-    predictors = {name: model.predictor(benchmark.task, device, prefix) for name, model in models.items()}
+    predictors = {name: predictor_of(model, benchmark.task, device, prefix) for name, model in models.items()}
     for name, predictor in predictors.items():
-        check_classes(models[name].given, predictor.encoder.task, rows)
-    evaluations = {name: evaluate(predictor, rows, name) for name, predictor in predictors.items()}
+        check_classes(models[name].given, predictor.encoder.task, rows.test)
+    evaluations = {name: evaluate(predictor, rows.test, name) for name, predictor in predictors.items()}
+    dev = rows.dev[benchmark.pair.source]
     temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
-    milliseconds = latency(predictors, next(iter(rows.values())))
+    milliseconds = latency(predictors, next(iter(rows.test.values())))
     first, *others = predictors
     pairs = [(first, name) for name in others]
-    trusted = trust(predictors, evaluations, rows, temperatures, predictors, pairs)
-    found = {
+    trusted = trust(predictors, evaluations, rows.test, temperatures, predictors, pairs)
+    evaluation = {
         "task": benchmark.task.name,
         "pair": benchmark.pair.name,
         "device": str(device),
@@ -62,24 +60,35 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         "temperatures": temperatures,
         "note": benchmark.task.note,
     }
-    write(folder, found, predictions(rows, evaluations, trusted=trusted))
-    show(found)
+    with whole_file(folder / "predictions.parquet") as file:
+        predictions(rows.test, evaluations, trusted=trusted).to_parquet(str(file))
+    write_json(folder / "evaluation.json", evaluation)
+    show(evaluation)
     console.print(f"Written to {folder / 'evaluation.json'}, every answer to predictions.parquet.", soft_wrap=True)
-    return found
+    return evaluation
 
 
-def prepare(cfg: DictConfig, task_typed: bool) -> tuple[dict[str, Delivered], Benchmark]:
-    """Models by name, and what they are judged on; whatever can be known to be wrong is told at once."""
+def find_models(
+    cfg: DictConfig, given: Sequence[str], task_typed: bool, *checks: Callable[[], None]
+) -> tuple[dict[str, Delivered], Benchmark]:
+    """Models by name, and what they are judged on; whatever can be known to be wrong is told at once.
+
+    Args:
+        checks: raise UserError for what else may be wrong.
+    """
     problems = Problems()
-    found: list[Delivered] = []
-    for given in cfg.models:
+    models: list[Delivered] = []
+    for one in given:
         with problems:
-            found.append(find(str(given)))
+            models.append(find(str(one)))
     with problems:
         benchmark = assemble_benchmark(cfg)
+    for check in checks:
+        with problems:
+            check()
     problems.tell()
-    models = dict(zip(names_of([model.given for model in found]), found, strict=True))
-    return models, with_task(benchmark, found, task_typed)
+    names = names_of([model.given for model in models])
+    return dict(zip(names, models, strict=True)), with_task(benchmark, models, task_typed)
 
 
 def with_task(benchmark: Benchmark, models: Sequence[Delivered], typed: bool) -> Benchmark:
@@ -120,8 +129,8 @@ def names_of(given: Sequence[str]) -> list[str]:
     raise UserError(f"{twice} is named twice. Name every model once.")
 
 
-def rows_of(cfg: DictConfig, benchmark: Benchmark) -> Rows:
-    """Clean rows with their labels: those of test are judged on, those of dev calibrate."""
+def read_rows(cfg: DictConfig, benchmark: Benchmark) -> Any:
+    """Clean rows with their labels, see `data.rows.Rows`: those of test are judged on, those of dev calibrate."""
     from distilingua.data.rows import load_rows
 
     return load_rows(benchmark.corpus, instantiate(cfg.cleaning), benchmark.pair, None, [], benchmark.task)
@@ -129,7 +138,7 @@ def rows_of(cfg: DictConfig, benchmark: Benchmark) -> Rows:
 
 def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
     """Raises UserError for labels of the corpus that a model cannot give, as it does not know them."""
-    if not task.labels or task.backbone == "speech encoder":  # its characters are counted, not matched
+    if not (task.labels and task.names_classes):
         return
     known = set(task.labels)
     unknown = sorted({name for part in rows.values() for name in task.classes(part["label"][:]) if name not in known})
@@ -141,17 +150,11 @@ def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
         )
 
 
-def write(folder: Path, found: dict[str, Any], answers: Any) -> None:
-    with whole_file(folder / "predictions.parquet") as file:
-        answers.to_parquet(str(file))
-    write_json(folder / "evaluation.json", found)
-
-
-def show(found: dict[str, Any]) -> None:
+def show(evaluation: Mapping[str, Any]) -> None:
     from distilingua.monitoring.tables import models_table, trust_tables
 
-    title = f"{found['task']}, {found['pair']}; ms on {found['device']}"
-    for table in (models_table(title, found["models"], found["shown"]), *trust_tables(found)):
+    title = f"{evaluation['task']}, {evaluation['pair']}; ms on {evaluation['device']}"
+    for table in (models_table(title, evaluation["models"], evaluation["shown"]), *trust_tables(evaluation)):
         console.print_whole(table)
-    if found["note"]:
-        console.print(found["note"])
+    if evaluation["note"]:
+        console.print(evaluation["note"])

@@ -7,10 +7,10 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,13 +19,6 @@ from distilingua.errors import UserError
 from distilingua.extras import check_onnx
 from distilingua.tasks.task import Task
 
-if TYPE_CHECKING:  # slow to import, and a format that cannot be is refused before
-    from torch import Tensor
-    from transformers import PreTrainedModel
-
-    from distilingua.data.encoder import Encoder
-    from distilingua.training.inference import Predictor
-
 
 @dataclass
 class Student:
@@ -33,21 +26,37 @@ class Student:
 
     Args:
         load: gives the model, anew with every call, as some formats change it.
-        encoder: how it reads.
-        inputs: of two rows or more, each of two pieces or more: a size of 0 or 1 would become a constant of the graph.
+        encoder: how it reads, see `data.encoder.Encoder`.
+        rows: a data set of two rows or more, which it is traced with.
         parameters: how many weights it has.
         temperature: what calibrates its probabilities; None where it chooses no class.
-        pairs: whether it reads two texts.
         teacher: writes how its teacher reads to a folder, and gives it; None where nobody knows it.
     """
 
-    load: Callable[[], PreTrainedModel]
-    encoder: Encoder
-    inputs: dict[str, Tensor]
+    load: Callable[[], Any]
+    encoder: Any
+    rows: Any
     parameters: int
     temperature: float | None = None
-    pairs: bool = False
     teacher: Callable[[Path], Student] | None = None
+
+    @property
+    def reads_pairs(self) -> bool:
+        return any(self.rows["text_pair"])
+
+    def load_plain(self) -> Any:
+        """The model as transformers itself can load it: a factorised embedding is multiplied back."""
+        from distilingua.models.factorise import unfactorise
+
+        model = self.load()
+        return unfactorise(model) if getattr(model.config, "embedding_rank", None) is not None else model
+
+    @cached_property
+    def inputs(self) -> dict[str, Any]:
+        """Of the two longest of a few rows: a size of 0 or 1 would become a constant of the graph."""
+        encoded = self.encoder.changed(self.rows.select(range(min(32, len(self.rows)))).to_list())
+        inputs, _ = self.encoder.collate(encoded[np.argsort(encoded.lengths)[-2:]])
+        return dict(inputs)
 
     @cached_property
     def graph(self) -> Any:
@@ -64,10 +73,7 @@ class Format(Protocol):
         """Why students of this task cannot be written so, in a sentence; None if they can. Loads nothing."""
 
     def write(self, student: Student, folder: Path) -> Path:
-        """Writes the student; returns the file, or folder, that computes."""
-
-    def predictor(self, made: Path, student: Student, threads: int) -> Predictor:
-        """What was written, as it will be used, with so many threads."""
+        """Writes the student; returns the file, or folder, that computes, which `distilingua evaluate` reads."""
 
 
 class Hub:
@@ -78,15 +84,8 @@ class Hub:
         return None
 
     def write(self, student: Student, folder: Path) -> Path:
-        plain(student.load()).save_pretrained(folder)
+        student.load_plain().save_pretrained(folder)
         return folder
-
-    def predictor(self, made: Path, student: Student, threads: int) -> Predictor:
-        from distilingua.tasks.task import model_class
-        from distilingua.training.inference import CPU, Predictor
-
-        load = partial(model_class(student.encoder.task).from_pretrained, made, trust_remote_code=False)
-        return Predictor(load, student.encoder, CPU, made)
 
 
 @dataclass
@@ -104,7 +103,7 @@ class Onnx:
     per_channel: bool = False
 
     def check(self, task: Task) -> str | None:
-        if task.backbone == "encoder-decoder":
+        if task.searches:
             return (
                 f"format: task={task.name} writes piece by piece, which takes several graphs and a search around them; "
                 f"ONNX is for encoders here. Type format=[hub]."
@@ -120,28 +119,16 @@ class Onnx:
         from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
         from transformers.exporters.configs import ExportFormat
 
-        made = folder / self.file
-        made.parent.mkdir(parents=True, exist_ok=True)
+        file = folder / self.file
+        file.parent.mkdir(parents=True, exist_ok=True)
         with quiet():
             graph = student.graph
             if self.int8:
                 quantizer = OnnxRuntimeQuantizer(OnnxRuntimeDynamicConfig(per_channel=self.per_channel))
                 graph = quantizer.quantize(graph, student.inputs, ExportFormat.ONNX)
-            with whole_file(made) as unfinished:
+            with whole_file(file) as unfinished:
                 onnx_ir.save(graph, unfinished)  # the exporter itself would put the weights beside it
-        return made
-
-    def predictor(self, made: Path, student: Student, threads: int) -> Predictor:
-        from distilingua.delivery.runtime import OnnxPredictor
-
-        return OnnxPredictor.of(made, student.encoder, student.parameters, threads)
-
-
-def plain(model: PreTrainedModel) -> PreTrainedModel:
-    """A model that transformers itself can load: a factorised embedding is multiplied back."""
-    from distilingua.models.factorise import unfactorise
-
-    return unfactorise(model) if getattr(model.config, "embedding_rank", None) is not None else model
+        return file
 
 
 @contextmanager
@@ -154,20 +141,3 @@ def quiet() -> Iterator[None]:
             yield
         finally:
             logging.disable(logging.NOTSET)
-
-
-def sample_inputs(encoder: Encoder, rows: Any) -> dict[str, Tensor]:
-    """Inputs to trace a model with: those of the two longest of a few rows.
-
-    Args:
-        rows: a data set with two rows or more.
-    """
-
-    encoded = encoder.changed(rows.select(range(min(32, len(rows)))).to_list())
-    inputs, _ = encoder.collate(encoded[np.argsort(encoded.lengths)[-2:]])
-    return inputs
-
-
-def written(formats: dict[str, Any]) -> dict[str, Format]:
-    """Formats by name, in the order in which they are written: what others are compared with comes first."""
-    return dict(sorted(formats.items(), key=lambda item: not isinstance(item[1], Hub)))

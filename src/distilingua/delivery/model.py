@@ -1,31 +1,25 @@
-"""A finished model, wherever it is: the folder of a run, an exported folder, an ONNX file, or the hub."""
+"""Where a finished model is: the folder of a run, an exported folder, an ONNX file, or the hub."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.errors import UserError, listed, refuse
+from distilingua.errors import UserError, refuse
 from distilingua.locations import SEARCHPATH, overrides_file, typed_for
-from distilingua.models.source import WEIGHTS, check_positions, damaged, read_tokenizer, readable
+from distilingua.models.source import WEIGHTS, damaged, readable
 from distilingua.parts import tasks_of
-from distilingua.tasks.task import Task, model_class
-
-if TYPE_CHECKING:  # slow to import, and a model that is not there is refused before
-    import torch
-    from transformers import PreTrainedModel
-
-    from distilingua.training.inference import Predictor
+from distilingua.tasks.task import Task
 
 STUDENTS = ("student", "student_of_all")
 """Where in its folder a run, or a task of it among several, keeps its student."""
@@ -35,6 +29,7 @@ ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "model.onnx")
 PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.model", "onnx/*.onnx", "*.onnx")
 # what a file that others wrote may set: values of these groups, and never a class that would be run
 HARMLESS = re.compile(r"(task|corpus|pair|experiment|cleaning|debug)(\.(?!_)\w+)*=[^{}/\\$]*")
+NAME_ONE = "Name the folder of a run, an exported folder, or a model of the hub (a/b)."
 
 
 @dataclass
@@ -53,7 +48,7 @@ class Delivered:
     onnx: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def config(self) -> dict[str, Any]:
         return _json(self.folder / "config.json", self.given)
 
@@ -63,48 +58,6 @@ class Delivered:
         names = self.config.get("id2label") or {}
         return [str(names[key]) for key in sorted(names, key=int)]
 
-    def fitted(self, task: Task, tokenizer: Any) -> Task:
-        """The task as this model knows it: its own classes in its own order.
-
-        Raises:
-            UserError: classes that the task cannot have, or has in another order; texts beyond the model's positions.
-        """
-        own = copy.copy(task)
-        classes = self.labels if "id2label" in task.model_options else []
-        names = list(getattr(tokenizer, "labels", classes))
-        own.fit_labels(names, visible=["".join(names[1:])])  # of what hears, the classes are characters
-        if own.labels and own.labels[1:] != names[1:]:
-            raise UserError(
-                f"{self.given}: its classes are {listed(names)} in this order, and task={task.name} reads them as "
-                f"{listed(own.labels)}. Name the task that it was trained for, such as task=sentiment, and its options."
-            )
-        positions, reserved = self.config.get("max_position_embeddings"), 0
-        if task.backbone != "speech encoder":
-            check_positions(task.max_length, positions, reserved, "model")
-        return own
-
-    def predictor(self, task: Task, device: torch.device, prefix: str = "") -> Predictor:
-        """The model with what it needs to read text, in 32 bits.
-
-        Args:
-            task: with its options; the model brings the classes.
-            prefix: goes in front of every text where the model's run is not known.
-        """
-        from distilingua.data.encoder import Encoder
-        from distilingua.training.inference import Predictor
-
-        tokenizer = read_tokenizer(self.given, self.folder, self.folder, hears=task.backbone == "speech encoder")
-        task = self.fitted(task, tokenizer)
-        encoder = Encoder(task, tokenizer, self.settings.get("prefix", prefix))
-        if self.onnx is None:
-            found = Predictor(partial(load_weights, self, task, tokenizer), encoder, device, self.folder)
-        else:
-            from distilingua.delivery.runtime import OnnxPredictor
-
-            found = OnnxPredictor.of(self.onnx, encoder, self.settings.get("parameters", 0))
-        found.temperature = self.temperature
-        return found
-
     @property
     def temperature(self) -> float:
         """Of its probabilities.
@@ -112,30 +65,26 @@ class Delivered:
         Raises:
             UserError: it is none.
         """
-        found = self.settings.get("temperature", 1.0)
-        if isinstance(found, bool) or not isinstance(found, int | float) or not 0 < found < math.inf:
-            raise UserError(f"{self.given}: its config.json says temperature={found}; expected a number above 0.")
-        return float(found)
+        temperature = self.settings.get("temperature", 1.0)
+        if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
+            raise UserError(f"{self.given}: its config.json says temperature={temperature}; expected a number above 0.")
+        return float(temperature)
 
 
 def find(given: str) -> Delivered:
-    """Where a model is that the user named; one of the hub is downloaded. Loads no weights.
+    """Where a model is that the user named; one of the hub is downloaded.
 
     Raises:
         UserError: there is none.
     """
     path = Path(given).expanduser()
-    if path.suffix == ".onnx" and path.is_file():
-        folder = path.parent.parent if path.parent.name == "onnx" else path.parent
-        return Delivered(given, folder, path, _exported_settings(folder, given))
     run = run_of(path)
     for student in STUDENTS if run else ():
         if run and (run / student / "config.json").is_file():
-            found = Delivered(given, run / student, None, run_settings(run, given))
-            refuse(damaged(given, found.folder))
-            return found
-    if (path / "config.json").is_file():
-        return _exported(given, path)
+            refuse(damaged(given, run / student))
+            return Delivered(given, run / student, None, run_settings(run, given))
+    if (path.suffix == ".onnx" and path.is_file()) or (path / "config.json").is_file():
+        return open_exported(given, path)
     if overrides_file(path) is not None:
         raise UserError(
             f"{given}: this run has no student/ yet. Finish it: distilingua resume {given}. (A run without a teacher "
@@ -143,18 +92,33 @@ def find(given: str) -> Delivered:
         )
     if path.exists() or given.startswith(("/", "./", "../", "~")) or given.count("/") > 1:
         problem = "holds no model (no config.json, no student/ in it)" if path.exists() else "is not there"
-        raise UserError(
-            f"{given} {problem}. Name the folder of a run, an exported folder, or a model of the hub (a/b)."
-        )
-    return _exported(given, _downloaded(given))
+        raise UserError(f"{given} {problem}. {NAME_ONE}")
+    return open_exported(given, _downloaded(given))
+
+
+def open_exported(given: str, path: Path) -> Delivered:
+    """An exported folder, or one of its ONNX files.
+
+    Raises:
+        UserError: it holds no weights, or damaged files.
+    """
+    folder = _folder_of(path)
+    settings = _exported_settings(folder, given)
+    if path != folder:
+        return Delivered(given, folder, path, settings)
+    refuse(damaged(given, folder))
+    if any((folder / name).is_file() for name in WEIGHTS):
+        return Delivered(given, folder, None, settings)
+    file = next((folder / name for name in ONNX if (folder / name).is_file()), None)
+    if file is None:
+        raise UserError(f"{given}: the folder has no weights ({', '.join((*WEIGHTS, *ONNX[:2]))}).")
+    return Delivered(given, folder, file, settings)
 
 
 def overrides_of(given: str) -> list[str]:
     """What was typed for the run that a model comes from, so that it is judged on the same rows; of a folder that was
     exported, or came from elsewhere, values alone."""
-    path = Path(given).expanduser()
-    if path.suffix == ".onnx":
-        path = path.parent.parent
+    path = _folder_of(Path(given).expanduser())
     run = run_of(path)
     if run and (overrides := overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
         typed = typed_for(overrides) or []
@@ -225,61 +189,27 @@ def known_task(settings: Mapping[str, Any], given: str) -> Task | None:
     inside = [key for value in options.values() if isinstance(value, dict) for key in value if key.startswith("_")]
     if not re.fullmatch(r"distilingua\.tasks(\.\w+)+", kind) or inside:
         raise UserError(f"{given}: its task is {kind!r}, which is none of src/distilingua/tasks/, and is not run.")
-    from hydra.utils import instantiate
-
     task: Task = instantiate(options)
     return task
 
 
-def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedModel:
-    """The model with all of its weights, in evaluation mode.
-
-    Raises:
-        UserError: weights are missing, so that answers would be random.
-    """
-    import torch
-
-    import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
-    from distilingua.models.student import load_student
-
-    with readable(model.given, model.folder):
-        if model.config.get("embedding_rank") is not None:
-            return load_student(model.folder, task)
-        loaded, report = model_class(task).from_pretrained(
-            model.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
-        )
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(
-            f"{model.given}: it has no {listed(missing, 3)}, which task={task.name} needs, so its answers would be "
-            f"random. Name a model that was trained for this task, or the task of this one: task=…"
-        )
-    if loaded.config.pad_token_id is None:
-        loaded.config.pad_token_id = tokenizer.pad_token_id
-    task.prepare_model(loaded, tokenizer)
-    return loaded.eval()
-
-
-def _exported(given: str, folder: Path) -> Delivered:
-    refuse(damaged(given, folder))
-    settings = _exported_settings(folder, given)
-    if any((folder / name).is_file() for name in WEIGHTS):
-        return Delivered(given, folder, None, settings)
-    file = next((folder / name for name in ONNX if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{given}: the folder has no weights ({', '.join((*WEIGHTS, *ONNX[:2]))}).")
-    return Delivered(given, folder, file, settings)
+def _folder_of(path: Path) -> Path:
+    """Where config.json and tokenizer of a folder, or of an ONNX file, are."""
+    if path.suffix != ".onnx":
+        return path
+    return path.parent.parent if path.parent.name == "onnx" else path.parent
 
 
 def _exported_settings(folder: Path, given: str) -> dict[str, Any]:
-    found = _json(folder / "config.json", given).get(OWN, {})
-    return found if isinstance(found, dict) else {}
+    settings = _json(folder / "config.json", given).get(OWN, {})
+    return settings if isinstance(settings, dict) else {}
 
 
 def _json(file: Path, given: str) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text("utf-8"))
-        if isinstance(found, dict):
-            return found
+        content = json.loads(file.read_text("utf-8"))
+        if isinstance(content, dict):
+            return content
         problem = "it is no object"
     except (OSError, ValueError, RecursionError) as error:
         problem = str(error)
@@ -294,8 +224,6 @@ def _downloaded(name: str) -> Path:
         try:
             return Path(snapshot_download(name, allow_patterns=list(PUBLISHED)))
         except (LocalEntryNotFoundError, RepositoryNotFoundError) as error:
-            known = isinstance(error, RepositoryNotFoundError)
-            raise UserError(
-                f"{name} is no folder here, and {'is not on the hub' if known else 'the hub cannot be reached'}. Name "
-                f"the folder of a run, an exported folder, or a model of the hub (a/b)."
-            ) from None
+            unknown = isinstance(error, RepositoryNotFoundError)
+            problem = "is not on the hub" if unknown else "the hub cannot be reached"
+            raise UserError(f"{name} is no folder here, and {problem}. {NAME_ONE}") from None

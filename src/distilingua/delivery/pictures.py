@@ -38,11 +38,11 @@ class Point:
     milliseconds: float
 
 
-def svg(figure: Figure, told: str) -> str:
+def svg(figure: Figure, description: str) -> str:
     """The figure as an element of HTML.
 
     Args:
-        told: what it shows, for those who do not see it.
+        description: what it shows, for those who do not see it.
     """
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": ["sans-serif"]}), io.StringIO() as file:
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
@@ -51,7 +51,7 @@ def svg(figure: Figure, told: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.S)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf"\1{own}", text)
     text = re.sub(r'\s(?:width|height)="[\d.]+pt"', "", text, count=2)
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(told)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(description)}"', 1)
 
 
 def languages(models: Mapping[str, Mapping[str, Any]], metric: str, heading: str) -> str:
@@ -69,9 +69,8 @@ def languages(models: Mapping[str, Mapping[str, Any]], metric: str, heading: str
         known = [lang for lang in listed if lang in model["languages"]]
         places = [listed.index(lang) + 0.16 * (n - (len(kinds) - 1) / 2) for lang in known]
         scores = [100 * model["languages"][lang][metric] for lang in known]
-        sure = [model.get("reliability", {}).get(lang, {}).get("interval") for lang in known]
-        for place, interval in zip(places, sure, strict=True):
-            if interval:
+        for place, lang in zip(places, known, strict=True):
+            if interval := model.get("reliability", {}).get(lang, {}).get("interval"):
                 axes.plot([100 * end for end in interval], [place] * 2, color=COLOURS[kind], linewidth=2, alpha=0.5)
         axes.scatter(scores, places, color=COLOURS[kind], marker=MARKS[kind], label=NAMES[kind], zorder=3, s=28)
     axes.set(yticks=range(len(listed)), yticklabels=listed, xlim=(-2, 102), xlabel=f"{heading}, %")
@@ -99,15 +98,15 @@ def size_and_speed(points: Sequence[Point], heading: str) -> str:
         axes.margins(0.25, 0.15)
         axes.grid(alpha=0.3)
     figure.axes[0].set(ylabel=f"{heading}, mean of targets, %")
-    told = "; ".join(f"{p.name}: {100 * p.score:.1f} %, {p.megabytes:.1f} MB, {p.milliseconds:.1f} ms" for p in points)
-    return svg(figure, f"Score against size and speed. {told}.")
+    lines = (f"{p.name}: {100 * p.score:.1f} %, {p.megabytes:.1f} MB, {p.milliseconds:.1f} ms" for p in points)
+    return svg(figure, f"Score against size and speed. {'; '.join(lines)}.")
 
 
 def curves(run: Path, metric: str, heading: str) -> str:
     """Dev scores of student and baseline while they learn; "" where TensorBoard's files are not there."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    found: dict[str, dict[str, list[Any]]] = {}
+    scores: dict[str, dict[str, list[Any]]] = {}
     for kind in ("direct", "student"):
         folder = run / "tensorboard" / kind
         if not folder.is_dir():
@@ -115,19 +114,19 @@ def curves(run: Path, metric: str, heading: str) -> str:
         events = EventAccumulator(str(folder)).Reload()
         for tag in events.Tags()["scalars"]:
             if parts := re.fullmatch(rf"dev/([^/]+)/{re.escape(metric)}", tag):
-                found.setdefault(parts[1], {})[kind] = events.Scalars(tag)
-    if not found:
+                scores.setdefault(parts[1], {})[kind] = events.Scalars(tag)
+    if not scores:
         return ""
-    across = min(len(found), 3)
-    down = -(-len(found) // across)
+    across = min(len(scores), 3)
+    down = -(-len(scores) // across)
     figure = Figure(figsize=(7, 0.5 + 2.2 * down), layout="constrained")
     panels = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False).flat
-    for n in range(len(found), across * down):
+    for n in range(len(scores), across * down):
         panels[n].remove()
         panels[n - across].tick_params(labelbottom=True)
-    for axes, (lang, each) in zip(panels, found.items(), strict=False):
+    for axes, (lang, each) in zip(panels, scores.items(), strict=False):
         for kind, scalars in each.items():
-            label = NAMES[kind] if lang == next(iter(found)) else None
+            label = NAMES[kind] if lang == next(iter(scores)) else None
             values = [100 * scalar.value for scalar in scalars]
             steps, mark = [scalar.step for scalar in scalars], "o" if len(scalars) == 1 else ""
             axes.plot(steps, values, color=COLOURS[kind], label=label, marker=mark)
@@ -136,4 +135,4 @@ def curves(run: Path, metric: str, heading: str) -> str:
     figure.supxlabel("step", fontsize=9)
     figure.supylabel(f"{heading} on dev, %", fontsize=9)
     figure.legend(loc="outside upper center", ncols=2, frameon=False)
-    return svg(figure, f"{heading} on the dev split by step, for {', '.join(found)}.")
+    return svg(figure, f"{heading} on the dev split by step, for {', '.join(scores)}.")

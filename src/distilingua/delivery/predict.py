@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.progress import Progress
 
 from distilingua.columns import Encoded
 from distilingua.console import quieten
 from distilingua.corpora.schema import COLUMNS
+from distilingua.corpora.sound import of_cell
 from distilingua.delivery.model import Delivered, find, known_task
-from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, progress, sink
-from distilingua.errors import NumberError, UserError
+from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, sink
+from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.source import FROM_PADDING
+from distilingua.tasks.delivery import HEADS, task_by_head
 from distilingua.tasks.task import Task
 
-if TYPE_CHECKING:  # slow to import, and what cannot be meant is refused before
-    from distilingua.data.cleaning import Cleaning
-
-HEADS = {  # of a model that does not say what it was trained for
-    "ForSequenceClassification": "distilingua.tasks.text_classification.TextClassification",
-    "ForTokenClassification": "distilingua.tasks.token_classification.TokenClassification",
-    "ForQuestionAnswering": "distilingua.tasks.question_answering.QuestionAnswering",
-    "ForCTC": "distilingua.tasks.speech.SpeechRecognition",
-}
 LONGEST = 512  # pieces, where neither the model nor its tokenizer says
-TOLD = 20  # rows without an answer that are named
+NAMED = 20  # rows without an answer
+SURROGATE = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
 
 
 def predict(arguments: Sequence[str]) -> None:
@@ -39,23 +38,25 @@ def predict(arguments: Sequence[str]) -> None:
     """
     options = parse(arguments)
     model = find(options.model)
-    task = known_task(model.settings, model.given) or task_by_head(model)
+    task = known_task(model.settings, model.given) or task_of_head(model)
     source = source_of(options, task)
     columns = columns_of(options, task, source)
-    check_all(options, task)
+    if options.all and not task.names_classes:
+        raise UserError(f"--all: answers of task={task.name} are texts, and not one of several classes. Leave it out.")
     quieten()
     answering = Answering.of(model, task, columns, options)
     bad: list[tuple[int, str]] = []
     rows = 0
     added = {options.name: "string", "probability": "double", **({"probabilities": "string"} if options.all else {})}
-    bar = progress(bool(options.to) and sys.stderr.isatty())
-    with sink(options.to, source, added) as out, bar as show:
-        for chunk in source.chunks():
+    shown = bool(options.to) and sys.stderr.isatty()  # out of the way of answers
+    bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
+    with sink(options.to, source, added) as write, bar:
+        for chunk in source.chunks(bar):
             answers = answering(chunk)
-            out.write(chunk, dict(zip(added, zip(*map(Answer.cells, answers), strict=True), strict=False)))
+            values = zip(*((one.text, one.probability, one.all) for one in answers), strict=True)
+            write(chunk, dict(zip(added, values, strict=False)))
             bad += [(rows + n, answer.problem) for n, answer in enumerate(answers, 1) if answer.problem]
             rows += len(answers)
-            show(chunk.done)
     report(rows, bad)
 
 
@@ -74,61 +75,63 @@ class Answer:
     all: Any = None
     problem: str | None = None
 
-    def cells(self) -> tuple[str, float | None, Any]:
-        return self.text, self.probability, self.all
-
 
 @dataclass
 class Answering:
     """From rows to answers: cleaned as in training, in batches of like length, in the order they came.
 
     Args:
-        predictor: the model; its encoder knows the task and its classes.
-        cleaning: None reads texts as they are.
+        predictor: the model, see `training.inference.Predictor`; its encoder knows the task and its classes.
+        clean: as in training; None reads texts as they are.
         columns: column of the corpus schema -> column of the rows.
         every: whether to give the probability of every class.
         lang: of rows without a column `lang`.
     """
 
     predictor: Any
-    cleaning: Cleaning | None
+    clean: Callable[[str], str] | None
     columns: Mapping[str, str]
     every: bool = False
     lang: str = ""
 
     @classmethod
     def of(cls, model: Delivered, task: Task, columns: Mapping[str, str], options: argparse.Namespace) -> Answering:
+        from distilingua.delivery.runtime import predictor_of
         from distilingua.training.inference import device_of
 
         device = device_of({"accelerator": options.device, "devices": 1})
         lang = options.lang or next(iter(model.settings.get("languages", [])), "")
-        cleaning = None if options.raw else cleaning_of(model.settings)
-        return cls(model.predictor(task, device), cleaning, columns, options.all, lang)
+        clean = None if options.raw else cleaning_of(model.settings)
+        return cls(predictor_of(model, task, device), clean, columns, options.all, lang)
 
     def __call__(self, chunk: Chunk) -> list[Answer]:
-        given = zip(chunk.cells, chunk.problems, strict=True)
-        read = [self.row(cells) if problem is None else problem for cells, problem in given]
-        answers = [Answer(problem=one if isinstance(one, str) else None) for one in read]
-        rows = {n: one for n, one in enumerate(read) if not isinstance(one, str)}
-        encoded, refused = self.encoded(rows)
-        for n, problem in refused.items():
-            answers[n] = Answer(problem=problem)
+        answers = [Answer(problem=problem) for problem in chunk.problems]
+        rows: dict[int, dict[str, str]] = {}
+        for n, answer in enumerate(answers):
+            if answer.problem is None:
+                with noting(answer):
+                    rows[n] = self.row(chunk.cells[n])
+        encoded = self.encode(rows, answers)
         while encoded:
             numbers = list(encoded)
             try:
-                found = self.predictor.answers(Encoded.of(list(encoded.values())), "")
+                outputs = self.predictor.answers(Encoded.of(list(encoded.values())), "")
             except NumberError as error:  # of some rows: the others are answered all the same
                 for place in error.rows:
-                    answers[numbers[place]] = Answer(problem="the model's answer to it is no number.")
+                    answers[numbers[place]].problem = "the model's answer to it is no number."
                     del encoded[numbers[place]]
                 continue
-            for n, answer, probability in zip(numbers, found.answers, found.probabilities, strict=True):
-                answers[n] = self.told(answer, probability, rows[n], encoded[n])
+            for n, output, probability in zip(numbers, outputs.answers, outputs.probabilities, strict=True):
+                answers[n] = self.decode(output, probability, rows[n], encoded[n])
             break
         return answers
 
-    def row(self, cells: Mapping[str, Any]) -> dict[str, str] | str:
-        """The cells in the schema of a corpus, or what is wrong with them, in a sentence."""
+    def row(self, cells: Mapping[str, Any]) -> dict[str, str]:
+        """The cells in the schema of a corpus.
+
+        Raises:
+            UserError: what is wrong with them, in a sentence.
+        """
         task = self.predictor.encoder.task
         row = {**dict.fromkeys(COLUMNS, ""), "lang": self.lang}
         for name, column in self.columns.items():
@@ -136,63 +139,55 @@ class Answering:
             if value is None and name == "text_pair" and not task.points_into:
                 continue  # most texts stand alone
             if value is None or isinstance(value, dict | list | bytes):
-                return f"its {column!r} is {'missing' if value is None else 'no text'}."
+                raise UserError(f"its {column!r} is {'missing' if value is None else 'no text'}.")
             row[name] = str(value)
-            try:
-                row[name].encode()
-            except UnicodeEncodeError:
-                return f"its {column!r} is no UTF-8."
-            if name in ("text", "text_pair") and self.cleaning and name not in task.points_into:
-                row[name] = self.cleaning.text(row[name])
+            if SURROGATE.search(row[name]):
+                raise UserError(f"its {column!r} is no UTF-8.")
+            if name in ("text", "text_pair") and self.clean and name not in task.points_into:
+                row[name] = self.clean(row[name])
             if not row[name].strip() and name != "text_pair":
-                return f"its {column!r} is empty."
+                raise UserError(f"its {column!r} is empty.")
         if "audio" in self.columns:
-            from distilingua.corpora.sound import of_cell
-
             row["audio"] = of_cell(row["audio"])
-        return task.problem(row) or row
+        refuse(task.problem(row))
+        return row
 
-    def encoded(self, rows: Mapping[int, Mapping[str, str]]) -> tuple[dict[int, Any], dict[int, str]]:
-        """Rows as the model reads them, and why some cannot be."""
-        encoder = self.predictor.encoder
+    def encode(self, rows: Mapping[int, dict[str, str]], answers: Sequence[Answer]) -> dict[int, Any]:
+        """Rows as the model reads them; why some cannot be is noted in their answers."""
+        encoder, encoded = self.predictor.encoder, {}
         try:
-            return dict(zip(rows, encoder.changed(list(rows.values())), strict=True)) if rows else {}, {}
-        except UserError as error:  # one of them is at fault, and which one it does not say
-            if len(rows) == 1:
-                return {}, {n: str(error) for n in rows}
-        found: dict[int, Any] = {}
-        refused: dict[int, str] = {}
-        for n, row in rows.items():
-            one, why = self.encoded({n: row})
-            found |= one
-            refused |= why
-        return found, refused
+            return dict(zip(rows, encoder.changed(list(rows.values())), strict=True)) if rows else {}
+        except UserError:  # one of them is at fault, and which one it does not say
+            for n, row in rows.items():
+                with noting(answers[n]):
+                    (encoded[n],) = encoder.changed([row])
+        return encoded
 
-    def told(self, answer: Any, probability: float, row: Mapping[str, str], encoded: Any) -> Answer:
+    def decode(self, output: Any, probability: float, row: Mapping[str, str], encoded: Any) -> Answer:
         task, tokenizer = self.predictor.encoder.task, self.predictor.encoder.tokenizer
-        return Answer(
-            task.decode(answer, row, encoded, tokenizer),
-            probability,
-            every_probability(task, *self.predictor.tempered([answer])) if self.every else None,
-        )
+        text = task.decode(output, row, encoded, tokenizer)
+        shares = every_probability(task, *self.predictor.tempered([output])) if self.every else None
+        return Answer(text, probability, shares)
 
 
-def every_probability(task: Task, answer: Any) -> Any:
+@contextmanager
+def noting(answer: Answer) -> Iterator[None]:
+    """What is refused is the problem of one row."""
+    try:
+        yield
+    except UserError as error:
+        answer.problem = str(error)
+
+
+def every_probability(task: Task, output: Any) -> Any:
     """Class -> probability; of a task with several positions a list of these, one a word.
 
     Args:
-        answer: logits, (positions, classes).
+        output: logits, (positions, classes).
     """
-    shares = answer.sigmoid() if decides_each(task) else answer.softmax(-1)
+    shares = output.sigmoid() if task.distributed is None else output.softmax(-1)
     each = [dict(zip(task.labels, map(float, row), strict=True)) for row in shares]
-    return each if task.auto == "AutoModelForTokenClassification" else each[0]
-
-
-def decides_each(task: Task) -> bool:
-    """Whether every class is a decision of its own, a sigmoid each."""
-    from distilingua.tasks.multi_label import MultiLabel
-
-    return isinstance(task, MultiLabel)
+    return each if task.points_into else each[0]
 
 
 EXAMPLES = """\
@@ -275,13 +270,7 @@ def columns_of(options: argparse.Namespace, task: Task, source: Source) -> dict[
     return needed
 
 
-def check_all(options: argparse.Namespace, task: Task) -> None:
-    """Raises UserError where no class has a name."""
-    if options.all and ("id2label" not in task.model_options or task.backbone == "speech encoder"):
-        raise UserError(f"--all: answers of task={task.name} are texts, and not one of several classes. Leave it out.")
-
-
-def cleaning_of(settings: Mapping[str, Any]) -> Cleaning | None:
+def cleaning_of(settings: Mapping[str, Any]) -> Callable[[str], str] | None:
     """As in training; None where a model does not say how its texts were cleaned."""
     given = settings.get("cleaning")
     if not given:
@@ -289,39 +278,35 @@ def cleaning_of(settings: Mapping[str, Any]) -> Cleaning | None:
     from distilingua.data.cleaning import Cleaning
 
     known = {one.name for one in fields(Cleaning)}
-    return Cleaning(**{name: value for name, value in given.items() if name in known})
+    return Cleaning(**{name: value for name, value in given.items() if name in known}).text
 
 
-def task_by_head(model: Delivered) -> Task:
+def task_of_head(model: Delivered) -> Task:
     """What a model does that says so by its head alone.
 
     Raises:
         UserError: a head that is not known here, or says too little.
     """
-    from hydra.utils import get_class
-
     config = model.config
     architecture = next(iter(config.get("architectures") or []), "")
-    kind = next((target for head, target in HEADS.items() if architecture.endswith(head)), None)
-    if config.get("problem_type") == "multi_label_classification":
-        kind = "distilingua.tasks.multi_label.MultiLabel"
+    kind = task_by_head(architecture, config.get("problem_type"))
     if kind is None:
         raise UserError(
             f"{model.given}: its config.json names the architecture {architecture!r}, which does not say what to ask "
             f"it for. Name a model with one of {', '.join(HEADS)}, or the folder of a run."
         )
+    if "audio" in kind.reads:  # whose length is in seconds
+        return kind()
     positions = config.get("max_position_embeddings") or LONGEST
     reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
-    longest = min(positions - reserved, LONGEST)
-    task: Task = get_class(kind)(**({} if architecture.endswith("ForCTC") else {"max_length": longest}))
-    return task
+    return kind(max_length=min(positions - reserved, LONGEST))
 
 
 def report(rows: int, bad: Sequence[tuple[int, str]]) -> None:
     """Says on the standard error which rows have no answer, and why."""
-    for number, problem in bad[:TOLD]:
+    for number, problem in bad[:NAMED]:
         print(f"row {number}: {problem} Its answer is empty.", file=sys.stderr)
-    if len(bad) > TOLD:
-        print(f"and {len(bad) - TOLD} more rows.", file=sys.stderr)
+    if len(bad) > NAMED:
+        print(f"and {len(bad) - NAMED} more rows.", file=sys.stderr)
     if bad:
         print(f"{len(bad)} of {rows} rows have no answer.", file=sys.stderr)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
@@ -24,20 +24,6 @@ from distilingua.monitoring.sweep import failures
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 
-PROTOCOLS = {
-    "zero_shot": "no label of a target was seen, of no split",
-    "translate_train": "a target text carried the label of the source text that it is aligned with",
-    "few_shot": "some labels of every class were seen in each target",
-    "supervised": "every label of every language was seen",
-}
-STAGES = {
-    "data": "reading and cleaning",
-    "teacher": "fine-tuning the teacher",
-    "soft_labels": "soft labels",
-    "direct": "training the baseline",
-    "student": "training the student",
-    "evaluation": "judging",
-}
 CONFUSIONS, SENTENCES, WRONG = 8, 2, 10  # how many are shown per language
 
 
@@ -71,8 +57,8 @@ class Run:
 
     def score(self, kind: str) -> float:
         """Mean over the targets; over the source where there is none."""
-        found = self.metrics["models"][kind]["languages"]
-        return statistics.mean(found[lang][self.metric] for lang in self.languages[1:] or self.languages)
+        scores = self.metrics["models"][kind]["languages"]
+        return statistics.mean(scores[lang][self.metric] for lang in self.languages[1:] or self.languages)
 
     def point(self, kind: str, name: str) -> pictures.Point:
         model = self.metrics["models"][kind]
@@ -89,14 +75,13 @@ class Run:
         return next((yaml.safe_load(file.read_text("utf-8")) for file in files if file.exists()), None)
 
 
-@dataclass
-class Confusion:
+class Confusion(NamedTuple):
     """What was taken for what, how often, and the surest sentences of it."""
 
     truth: str
     answer: str
     rows: int
-    sentences: list[dict[str, Any]] = field(default_factory=list)
+    sentences: list[dict[str, Any]]
 
 
 def report(folder: Path) -> Path:
@@ -113,14 +98,13 @@ def report(folder: Path) -> Path:
     best = max(distilled or runs, key=lambda run: run.metrics["dev"]["score"] or 0)
     models = with_oracle(best, oracles)
     page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
-    told = page.get_template("report.html.j2").render(
+    text = page.get_template("report.html.j2").render(
         title=f"{best.metrics['task']}, {best.metrics['pair']}",
         run=best,
         metrics=best.metrics,
         sweep=sweep,
         runs=runs,
         failed={job.name: why for job, why in failures(folder).items()},
-        protocol=PROTOCOLS.get(best.metrics["protocol"], best.metrics["protocol"]),
         names=pictures.NAMES,
         scores=scores(best, models),
         languages_picture=pictures.languages(models, best.metric, best.heading),
@@ -130,13 +114,12 @@ def report(folder: Path) -> Path:
         leaderboard=leaderboard(folder, best) if sweep else None,
         confusions={lang: confusions(best, lang) for lang in best.languages},
         disagreements={lang: disagreements(best, lang) for lang in best.languages},
-        stages=[(STAGES.get(name, name), seconds) for name, seconds in best.metrics["seconds"].items()],
         overrides=best.settings("overrides.yaml") or [],
         configuration=yaml.safe_dump(best.settings("config.yaml"), allow_unicode=True, sort_keys=False),
         made=best.metrics.get("made", {}),
     )
     with whole_file(folder / "report.html") as file:
-        file.write_text(told, "utf-8")
+        file.write_text(text, "utf-8")
     console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)
     return folder / "report.html"
 
@@ -164,25 +147,24 @@ def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:
 
 def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
     """Cells of the table: per language and model, every score in percent, the main one with its interval."""
-    first, *others = run.metrics["shown"]
     rows = []
     for lang in run.languages:
         for kind, model in models.items():
-            if (found := model["languages"].get(lang)) is None:
+            if lang not in model["languages"]:
                 continue
+            main, *others = (f"{100 * model['languages'][lang][name]:.1f}" for name in run.metrics["shown"])
             share = run.metrics["retention"].get("languages", {}).get(lang) if kind == "student" else None
             kept = f"{100 * share:.1f}" if share is not None else ""
-            numbers = [f"{100 * found[name]:.1f}" for name in others]
-            rows.append([lang, pictures.NAMES[kind], f"{100 * found[first]:.1f}", spread(model, lang), *numbers, kept])
+            rows.append([lang, pictures.NAMES[kind], main, spread(model, lang), *others, kept])
     return rows
 
 
 def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
     """Models of a run; of a sweep, the students of its jobs too."""
-    found = [best.point(kind, pictures.NAMES[kind]) for kind in ("teacher", "direct") if kind in best.metrics["models"]]
-    if len(runs) < 2:
-        return [*found, best.point("student", "distilled")]
-    return [*found, *(run.point("student", run.name) for run in runs)]
+    kinds = [kind for kind in ("teacher", "direct") if kind in best.metrics["models"]]
+    students = [run.point("student", run.name) for run in runs if len(runs) > 1]
+    students = students or [best.point("student", "distilled")]
+    return [*(best.point(kind, pictures.NAMES[kind]) for kind in kinds), *students]
 
 
 def leaderboard(folder: Path, best: Run) -> Plain | None:
@@ -199,13 +181,12 @@ def confusions(run: Run, lang: str) -> list[Confusion]:
     if rows.empty or rows.truth.nunique() > max(100, len(rows) // 4):
         return []
     wrong = rows[(rows.lang == lang) & (rows.student != rows.truth)]
-    counts = wrong.groupby(["truth", "student"]).size().sort_values(ascending=False).head(CONFUSIONS)
-    found = []
-    for (truth, answer), number in counts.items():
-        inside = wrong[(wrong.truth == truth) & (wrong.student == answer)]
-        surest = inside.sort_values("student_probability", ascending=False).head(SENTENCES)
-        found.append(Confusion(str(truth), str(answer), int(number), surest.to_dict("records")))
-    return found
+    surest_first = wrong.sort_values("student_probability", ascending=False)
+    mixed_up = [
+        Confusion(str(truth), str(answer), len(part), part.head(SENTENCES).to_dict("records"))
+        for (truth, answer), part in surest_first.groupby(["truth", "student"])
+    ]
+    return sorted(mixed_up, key=lambda one: -one.rows)[:CONFUSIONS]
 
 
 def disagreements(run: Run, lang: str) -> list[Mapping[str, Any]]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.progress import Progress
 
 from distilingua.artifacts import whole_file
 from distilingua.corpora.tables import DELIMITED, LONGEST_CELL
@@ -20,9 +25,14 @@ CHUNK = 1024  # rows: enough for texts of like length to share a batch, little e
 FROM_PIPE = 128  # rows: whoever waits at the other end sees the first answers early
 LINES = ["text", "text_pair"]
 TABLES = (*DELIMITED, ".jsonl", ".parquet")
-WHOLE = "utf-8", "surrogateescape"  # what is no UTF-8 is noticed in its row, and written back as it was
+ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+"""What is no UTF-8 is noticed in its row, and written back as it was."""
 
 Cells = dict[str, Any]
+Row = tuple[Cells, str | None]
+"""Cells by column, and why they cannot be read, or None."""
+Write = Callable[["Chunk", Mapping[str, Sequence[Any]]], None]
+"""Takes a chunk and, per new column, its values."""
 
 
 @dataclass
@@ -32,14 +42,12 @@ class Chunk:
     Args:
         cells: by column, of every row.
         problems: why a row cannot be read; None where it can.
-        done: share of the source up to here, in [0, 1]; None where its length is not known.
         table: the same rows as Arrow has them, with their types; None for other files.
     """
 
-    cells: list[Cells]
-    problems: list[str | None]
-    done: float | None = None
-    table: Any = None
+    cells: Sequence[Cells]
+    problems: Sequence[str | None]
+    table: pa.Table | None = None
 
 
 @dataclass
@@ -47,16 +55,16 @@ class Source:
     """Rows to read, once.
 
     Args:
-        chunks: gives them.
+        chunks: gives them, and shows on a bar how far it is where that is known.
         names: of the columns; None where every row has its own, as in JSON.
         kind: suffix of the file, "" for lines of text.
         schema: of Arrow, for Parquet.
     """
 
-    chunks: Callable[[], Iterator[Chunk]]
+    chunks: Callable[[Progress], Iterator[Chunk]]
     names: list[str] | None
     kind: str = ""
-    schema: Any = None
+    schema: pa.Schema | None = None
 
 
 def of_texts(texts: Sequence[str], pairs: bool) -> Source:
@@ -65,13 +73,12 @@ def of_texts(texts: Sequence[str], pairs: bool) -> Source:
     Args:
         pairs: whether what stands behind a tab is a text of its own, `text_pair`.
     """
-    return Source(lambda: _chunks((_line(text, pairs) for text in texts), CHUNK), LINES[: 1 + pairs])
+    return _of_lines(lambda bar: texts, pairs, CHUNK)
 
 
 def of_pipe(lines: IO[str], pairs: bool) -> Source:
     """Every line is a row, an empty one too, so that answers stand line by line beside them; see `of_texts`."""
-    size = 1 if lines.isatty() else FROM_PIPE
-    return Source(lambda: _chunks((_line(line.rstrip("\r\n"), pairs) for line in lines), size), LINES[: 1 + pairs])
+    return _of_lines(lambda bar: (line.rstrip("\r\n") for line in lines), pairs, 1 if lines.isatty() else FROM_PIPE)
 
 
 def of_file(file: Path, pairs: bool) -> Source:
@@ -89,90 +96,78 @@ def of_file(file: Path, pairs: bool) -> Source:
     if kind == ".parquet":
         return _of_parquet(file)
     if kind == ".jsonl":
-        return Source(lambda: _chunks(_objects(file), CHUNK), None, kind)
+        return Source(lambda bar: _chunks(_objects(file, bar), CHUNK), None, kind)
     if kind == ".txt":
-        rows = ((_line(line, pairs)[0], None, at) for line, at in _lines(file))
-        return Source(lambda: _chunks(rows, CHUNK), LINES[: 1 + pairs])
+        return _of_lines(partial(_lines, file), pairs, CHUNK)
     if kind not in DELIMITED:
         raise UserError(f"--from {file}: expected a file that ends in {', '.join((*TABLES, '.txt'))}.")
-    with file.open(encoding=WHOLE[0], errors=WHOLE[1], newline="") as content:
-        header: list[str] = next(_reader(content, kind), [])
+    with file.open(newline="", **ENCODING) as content:  # type: ignore[call-overload]
+        header = next(_reader(content, kind), [])
     names = [name.strip().strip("\ufeff") for name in header]
     if not any(names):
         raise UserError(f"--from {file}: it has no header. Its first line names the columns, such as text.")
     if len(set(names)) < len(names):
         raise UserError(f"--from {file}: two columns have one name ({', '.join(names)}). Give each its own.")
-    return Source(lambda: _chunks(_records(file, kind, names), CHUNK), names, kind)
+    return Source(lambda bar: _chunks(_records(file, kind, names, bar), CHUNK), names, kind)
 
 
-def _line(text: str, pairs: bool) -> tuple[Cells, str | None, float | None]:
-    first, tab, second = text.partition("\t") if pairs else (text, "", "")
-    return {"text": first, **({"text_pair": second} if tab else {})}, None, None
+def _of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int) -> Source:
+    def rows(bar: Progress) -> Iterator[Row]:
+        for line in lines(bar):
+            yield dict(zip(LINES, line.split("\t", 1) if pairs else [line], strict=False)), None
+
+    return Source(lambda bar: _chunks(rows(bar), size), LINES[: 1 + pairs])
 
 
-def _lines(file: Path) -> Iterator[tuple[str, float]]:
-    size = max(file.stat().st_size, 1)
-    with file.open("rb") as content:
+def _lines(file: Path, bar: Progress) -> Iterator[str]:
+    with bar.open(file, "rb", description="Answering") as content:
         for line in content:
-            yield line.decode(*WHOLE).rstrip("\r\n").removeprefix("\ufeff"), content.tell() / size
+            yield line.decode(**ENCODING).rstrip("\r\n").removeprefix("\ufeff")
 
 
-def _objects(file: Path) -> Iterator[tuple[Cells, str | None, float | None]]:
-    for line, at in _lines(file):
-        if not line.strip():
-            continue
+def _objects(file: Path, bar: Progress) -> Iterator[Row]:
+    for line in filter(str.strip, _lines(file, bar)):
         try:
-            found = json.loads(line)
-            problem = None if isinstance(found, dict) else "it is no JSON object."
+            cells = json.loads(line)
+            yield (cells, None) if isinstance(cells, dict) else ({}, "it is no JSON object.")
         except (ValueError, RecursionError) as error:
-            found, problem = {}, f"it is no JSON ({error})."
-        yield (found if problem is None else {}), problem, at
+            yield {}, f"it is no JSON ({error})."
 
 
-def _records(file: Path, kind: str, names: Sequence[str]) -> Iterator[tuple[Cells, str | None, float | None]]:
-    size = max(file.stat().st_size, 1)
-    with file.open("rb") as raw:
-        lines = (line.decode(*WHOLE) for line in raw)
-        reader = _reader(lines, kind)
+def _records(file: Path, kind: str, names: Sequence[str], bar: Progress) -> Iterator[Row]:
+    with bar.open(file, "rb", description="Answering") as content:
+        reader = _reader((line.decode(**ENCODING) for line in content), kind)
         next(reader)
-        for cells in reader:
-            if not cells:  # an empty line
-                continue
+        for cells in filter(None, reader):  # an empty line is no row
             wrong = len(cells) != len(names)
             problem = f"it has {len(cells)} cells, and the header names {len(names)} columns." if wrong else None
-            padded = [*cells, *[""] * len(names)]
-            yield dict(zip(names, padded, strict=False)), problem, raw.tell() / size
+            yield dict(zip(names, [*cells, *[""] * len(names)], strict=False)), problem
 
 
-def _reader(lines: Any, kind: str) -> Any:
+def _reader(lines: Iterable[str], kind: str) -> Iterator[list[str]]:
     csv.field_size_limit(LONGEST_CELL)
     if kind == ".csv":
         return csv.reader(lines)
     return csv.reader(lines, delimiter=DELIMITED[kind], quoting=csv.QUOTE_NONE)  # a quote is a character like any other
 
 
-def _chunks(rows: Iterator[tuple[Cells, str | None, float | None]], size: int) -> Iterator[Chunk]:
-    while found := list(islice(rows, size)):
-        cells, problems, done = zip(*found, strict=True)
-        yield Chunk(list(cells), list(problems), done[-1])
+def _chunks(rows: Iterator[Row], size: int) -> Iterator[Chunk]:
+    while some := list(islice(rows, size)):
+        yield Chunk(*zip(*some, strict=True))
 
 
 def _of_parquet(file: Path) -> Source:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     try:
         schema = pq.read_schema(file)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"--from {file}: it is no Parquet ({str(error).splitlines()[0]}).") from None
 
-    def chunks() -> Iterator[Chunk]:
+    def chunks(bar: Progress) -> Iterator[Chunk]:
         with pq.ParquetFile(file) as content:
-            seen, total = 0, max(content.metadata.num_rows, 1)
-            for batch in content.iter_batches(CHUNK):
-                seen += batch.num_rows
-                cells = batch.to_pylist()
-                yield Chunk(cells, [None] * len(cells), seen / total, pa.Table.from_batches([batch]))
+            total = content.metadata.num_rows / CHUNK
+            for batch in bar.track(content.iter_batches(CHUNK), total, description="Answering"):
+                table = pa.Table.from_batches([batch])
+                yield Chunk(table.to_pylist(), [None] * table.num_rows, table)
 
     return Source(chunks, schema.names, ".parquet", schema)
 
@@ -180,22 +175,9 @@ def _of_parquet(file: Path) -> Source:
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Sink:
-    """Where rows go with what was answered.
-
-    Args:
-        write: takes a chunk and, per new column, its values.
-        close: writes what is still to be written.
-    """
-
-    write: Callable[[Chunk, Mapping[str, Sequence[Any]]], None]
-    close: Callable[[], None] = field(default=lambda: None)
-
-
 @contextmanager
-def sink(file: Path | None, source: Source, added: Mapping[str, Any]) -> Iterator[Sink]:
-    """A file, which has its name once it is whole; or the standard output.
+def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterator[Write]:
+    """Where rows go with what was answered: a file, which has its name once it is complete; or the standard output.
 
     Args:
         added: names of the new columns, and the Arrow type of each, "string" or "double".
@@ -207,7 +189,7 @@ def sink(file: Path | None, source: Source, added: Mapping[str, Any]) -> Iterato
     if taken:
         raise UserError(f"--from has a column {taken[0]!r} already. Name the new one: --name answer2.")
     if file is None:
-        yield Sink(_to_terminal if set(added) == {"answer", "probability"} else _to_json(sys.stdout))
+        yield _write_to_terminal if set(added) == {"answer", "probability"} else _json_writer(sys.stdout)
         return
     kind = file.suffix.lower()
     if kind not in TABLES:
@@ -219,29 +201,30 @@ def sink(file: Path | None, source: Source, added: Mapping[str, Any]) -> Iterato
     with ExitStack() as open_files:
         unfinished = open_files.enter_context(whole_file(file))
         if kind == ".parquet":
-            made = _to_parquet(unfinished, source, added)
-        else:
-            options = {"encoding": WHOLE[0], "errors": WHOLE[1]}
-            content: IO[str] = open_files.enter_context(unfinished.open("w", newline="", **options))  # type: ignore[call-overload]
-            made = Sink(_to_json(content)) if kind == ".jsonl" else _to_delimited(content, kind, source, added)
-        yield made
-        made.close()
+            yield _parquet_writer(unfinished, source, added, open_files)
+            return
+        content: IO[str] = open_files.enter_context(unfinished.open("w", newline="", **ENCODING))  # type: ignore[call-overload]
+        yield _json_writer(content) if kind == ".jsonl" else _delimited_writer(content, kind, source, added)
 
 
-def _to_terminal(chunk: Chunk, found: Mapping[str, Sequence[Any]]) -> None:
-    for cells, answer, probability in zip(chunk.cells, *found.values(), strict=True):
-        sure = "" if probability is None else f"{probability:.4f}"
-        text = "\t".join(str(cells[name]) for name in ("text", "text_pair") if name in cells)
-        print(answer, sure, *([text] if text else []), sep="\t", flush=True)
+def _rows(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> Iterator[Cells]:
+    for cells, *values in zip(chunk.cells, *added.values(), strict=True):
+        yield {**cells, **dict(zip(added, values, strict=True))}
 
 
-def _to_json(content: IO[str]) -> Callable[[Chunk, Mapping[str, Sequence[Any]]], None]:
-    def write(chunk: Chunk, found: Mapping[str, Sequence[Any]]) -> None:
-        for n, cells in enumerate(chunk.cells):
-            row = {**cells, **{name: values[n] for name, values in found.items()}}
+def _write_to_terminal(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
+    for row in _rows(chunk, added):
+        sure = "" if row["probability"] is None else f"{row['probability']:.4f}"
+        texts = "\t".join(str(row[name]) for name in LINES if name in row)
+        print(row["answer"], sure, *([texts] if texts else []), sep="\t", flush=True)
+
+
+def _json_writer(content: IO[str]) -> Write:
+    def write(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
+        for row in _rows(chunk, added):
             line = json.dumps(row, ensure_ascii=False, default=str)
             try:
-                line.encode(*WHOLE)
+                line.encode(**ENCODING)
             except UnicodeEncodeError:  # half of a character, which JSON can spell and UTF-8 cannot
                 line = json.dumps(row, default=str)
             content.write(line + "\n")
@@ -250,21 +233,15 @@ def _to_json(content: IO[str]) -> Callable[[Chunk, Mapping[str, Sequence[Any]]],
     return write
 
 
-def _to_delimited(content: IO[str], kind: str, source: Source, added: Mapping[str, Any]) -> Sink:
-    assert source.names is not None
-    names = [*source.names, *added]
-    if kind == ".csv":
-        writer = csv.writer(content, lineterminator="\n")
-    else:  # as they are read: a quote is a character like any other
-        writer = csv.writer(content, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
+def _delimited_writer(content: IO[str], kind: str, source: Source, added: Mapping[str, str]) -> Write:
+    names = [*(source.names or ()), *added]
+    # a tab-separated file is written as it is read: a quote is a character like any other
+    as_read: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+    writer = csv.writer(content, lineterminator="\n", **({} if kind == ".csv" else as_read))
     writer.writerow(names)
-
-    def write(chunk: Chunk, found: Mapping[str, Sequence[Any]]) -> None:
-        for n, cells in enumerate(chunk.cells):
-            row = {**cells, **{name: values[n] for name, values in found.items()}}
-            writer.writerow([_cell(row.get(name)) for name in names])
-
-    return Sink(write)
+    return lambda chunk, values: writer.writerows(
+        [_cell(row.get(name)) for name in names] for row in _rows(chunk, values)
+    )
 
 
 def _cell(value: Any) -> str:
@@ -273,42 +250,20 @@ def _cell(value: Any) -> str:
     return "" if value is None else str(value)
 
 
-def _to_parquet(file: Path, source: Source, added: Mapping[str, str]) -> Sink:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def _parquet_writer(file: Path, source: Source, added: Mapping[str, str], open_files: ExitStack) -> Write:
     own = source.schema or pa.schema([(name, pa.string()) for name in source.names or ()])
-    schema = own
-    for name, kind in added.items():
-        schema = schema.append(pa.field(name, pa.type_for_alias(kind)))
-    writer = pq.ParquetWriter(file, schema)
+    new = [pa.field(name, pa.type_for_alias(kind)) for name, kind in added.items()]
+    writer = open_files.enter_context(pq.ParquetWriter(file, pa.schema([*own, *new], own.metadata)))
 
-    def write(chunk: Chunk, found: Mapping[str, Sequence[Any]]) -> None:
+    def write(chunk: Chunk, values: Mapping[str, Sequence[Any]]) -> None:
         table = chunk.table
         if table is None:
             rows = [{name: _cell(cells.get(name)) for name in own.names} for cells in chunk.cells]
             table = pa.Table.from_pylist(rows, schema=own)
-        for name, values in found.items():
-            kind = schema.field(name).type
-            cells = [_cell(value) for value in values] if pa.types.is_string(kind) else list(values)
-            table = table.append_column(schema.field(name), pa.array(cells, kind))
+        for column in new:
+            cells = values[column.name]
+            as_text = pa.types.is_string(column.type)
+            table = table.append_column(column, pa.array(map(_cell, cells) if as_text else cells, column.type))
         writer.write_table(table)
 
-    return Sink(write, writer.close)
-
-
-def progress(shown: bool) -> AbstractContextManager[Callable[[float | None], None]]:
-    """A bar on the standard error, out of the way of answers: called with the share that is done."""
-    if not shown:
-        return nullcontext(lambda done: None)
-    return _bar()
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[float | None], None]]:
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("Answering", total=1.0)
-        yield lambda done: bar.update(task, completed=done or 0.0)
+    return write

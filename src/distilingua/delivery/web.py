@@ -9,21 +9,20 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
 
 from distilingua.artifacts import whole_file
 from distilingua.delivery.formats import Onnx, Student
 from distilingua.errors import UserError, one_of, refuse, truth
 from distilingua.tasks.task import Task
 
-if TYPE_CHECKING:  # slow to import, and a format that cannot be is refused before
-    from distilingua.training.inference import Predictor
-
 CDN = "https://cdn.jsdelivr.net"
 TRANSFORMERS, RUNTIME = "@huggingface/transformers", "onnxruntime-web"
-# of transformers.js what leaves ONNX Runtime out, and of that what knows no graphics card: half of the bytes
-SCRIPTS = {TRANSFORMERS: ["dist/transformers.web.min.js", "LICENSE"], RUNTIME: ["dist/ort.wasm.bundle.min.mjs"]}
 BINARY = "dist/ort-wasm-simd-threaded.wasm"
+# of transformers.js what leaves ONNX Runtime out, and of that what knows no graphics card: half of the bytes
+SCRIPTS = {TRANSFORMERS: ["dist/transformers.web.min.js", "LICENSE"], RUNTIME: ["dist/ort.wasm.bundle.min.mjs", BINARY]}
 READ_BY = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -51,7 +50,7 @@ class Web:
         self.onnx = Onnx("onnx/model_quantized.onnx", int8=True)
 
     def check(self, task: Task) -> str | None:
-        if task.auto != "AutoModelForSequenceClassification":
+        if task.problem_type is None:
             return (
                 f"format: the page of format=web shows classes and how sure of them the student is, and task="
                 f"{task.name} gives none for a text. Leave it out: format=[hub,onnx,onnx_int8]."
@@ -71,8 +70,7 @@ class Web:
             self._model(student.teacher(site / "teacher"), site / "teacher", site / "teacher")
         if self.assets == "npm":
             for package, files in SCRIPTS.items():
-                wanted = [*files, BINARY] if package == RUNTIME else files
-                from_npm(package, self.versions[package], wanted, site / "assets")
+                from_npm(package, self.versions[package], files, site / "assets")
         with whole_file(site / "index.html") as file:
             file.write_text(self.page(student, json.loads((folder / "config.json").read_text("utf-8"))), "utf-8")
         return made
@@ -91,14 +89,12 @@ class Web:
         Args:
             config: of the student, as it is exported.
         """
-        from jinja2 import Environment, PackageLoader
-
         own = config["distilingua"]
         pages = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
         return pages.get_template("web.html.j2").render(
             title=", ".join([student.encoder.task.name, *own.get("languages", [])]),
             parameters=student.parameters,
-            pairs=student.pairs,
+            pairs=student.reads_pairs,
             models=["student", "teacher"] if self.teacher else ["student"],
             imports={
                 TRANSFORMERS: self.address(TRANSFORMERS),
@@ -117,9 +113,6 @@ class Web:
             return f"./assets/{Path(file).name}"
         return f"{CDN}/npm/{package}@{self.versions[package]}/{file}"
 
-    def predictor(self, made: Path, student: Student, threads: int) -> Predictor:
-        return self.onnx.predictor(made, student, threads)
-
 
 def from_npm(package: str, version: str, files: Sequence[str], folder: Path) -> None:
     """Files of a package, side by side in a folder. npm checks what it downloads, and keeps it for the next time.
@@ -130,14 +123,14 @@ def from_npm(package: str, version: str, files: Sequence[str], folder: Path) -> 
     folder.mkdir(parents=True, exist_ok=True)
     npm = shutil.which("npm") or "npm"
     with TemporaryDirectory() as there:
-        told = subprocess.run(
+        packing = subprocess.run(
             [npm, "pack", f"{package}@{version}", "--prefer-offline", "--fetch-retries=1", "--loglevel=error"],
             cwd=there,
             capture_output=True,
             text=True,
         )
-        if told.returncode:
-            reason = " ".join(told.stderr.split())[:300]
+        if packing.returncode:
+            reason = " ".join(packing.stderr.split())[:300]
             raise UserError(
                 f"npm cannot get {package}@{version} ({reason}). Try again where npm reaches its registry, or have the "
                 f"browser load it from elsewhere: format.web.assets=cdn"
@@ -146,9 +139,9 @@ def from_npm(package: str, version: str, files: Sequence[str], folder: Path) -> 
         with tarfile.open(packed) as tar:
             for name in files:
                 try:
-                    found = tar.extractfile(f"package/{name}")
+                    content = tar.extractfile(f"package/{name}")
                 except KeyError:
                     raise UserError(f"{package}@{version} has no {name}. Set format.web.versions as it was.") from None
-                assert found is not None
+                assert content is not None
                 with whole_file(folder / Path(name).name) as file:
-                    file.write_bytes(found.read())
+                    file.write_bytes(content.read())

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import norm
 
 DRAWS = 2000
 KEPT = 32  # models and languages whose draws are remembered
@@ -21,6 +21,20 @@ EQUAL = 1e-9  # draws no further apart are the same figure
 
 Score = Callable[[np.ndarray], np.ndarray]
 """Sums of tallies, (…, counts) -> scores, (…,)."""
+
+
+class Tally(NamedTuple):
+    """What a score is made of.
+
+    Args:
+        counts: (rows, counts), whose sums give the score of any rows.
+        score: gives it.
+        right: which rows are answered exactly, (rows,) bool.
+    """
+
+    counts: np.ndarray
+    score: Score
+    right: np.ndarray
 
 
 def ratio(sums: np.ndarray) -> np.ndarray:
@@ -45,8 +59,8 @@ def bleu(sums: np.ndarray) -> np.ndarray:
     from sacrebleu.metrics import BLEU
 
     flat = sums.reshape(-1, sums.shape[-1])
-    found = [BLEU.compute_bleu(list(s[:4]), list(s[4:8]), int(s[8]), int(s[9])).score / 100 for s in flat]
-    return np.array(found).reshape(sums.shape[:-1])
+    scores = [BLEU.compute_bleu(list(s[:4]), list(s[4:8]), int(s[8]), int(s[9])).score / 100 for s in flat]
+    return np.array(scores).reshape(sums.shape[:-1])
 
 
 def score_of(metric: str, counts: int) -> Score:
@@ -84,12 +98,12 @@ def _drawn(sums: bytes, shape: tuple[int, ...], score: Score, draws: int, seed: 
     rng = np.random.default_rng(seed)
     several = np.frombuffer(sums).reshape((-1, *shape[-2:]))
     seeds, groups, _ = several.shape
-    found = np.empty(draws)
+    scores = np.empty(draws)
     for draw in range(draws):
         times = np.bincount(rng.integers(groups, size=groups), minlength=groups)
         drawn = rng.integers(seeds, size=seeds)
-        found[draw] = score(np.einsum("g,sgk->sk", times, several))[drawn].mean()
-    return found
+        scores[draw] = score(np.einsum("g,sgk->sk", times, several))[drawn].mean()
+    return scores
 
 
 def percentiles(draws: np.ndarray, groups: int) -> tuple[float, float]:
@@ -148,11 +162,11 @@ def difference(
     gaps = resampled(one, score, draws, seed) - resampled(other, score, draws, seed)
     low, high = percentiles(gaps, groups)
     smaller = min(np.sum(gaps <= 0), np.sum(gaps >= 0))
-    whole = [float(np.mean(score(sums.sum(-2)))) for sums in (one, other)]
+    ours, theirs = (float(np.mean(score(sums.sum(-2)))) for sums in (one, other))
     p = min(1.0, max(2 * (smaller + 1) / (draws + 1), 2 * 0.5**groups))
-    needed = (norm.ppf((1 + LEVEL) / 2) + norm.ppf(POWER)) * gaps.std(ddof=1)
+    needed = sum(map(NormalDist().inv_cdf, ((1 + LEVEL) / 2, POWER))) * gaps.std(ddof=1)
     detectable = float(needed) if np.ptp(gaps) > EQUAL else None
-    return Difference(whole[0] - whole[1], max(low, -1.0), min(high, 1.0), float(p), detectable)
+    return Difference(ours - theirs, max(low, -1.0), min(high, 1.0), float(p), detectable)
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from distilingua.columns import Encoded, Ragged, codes_of
+from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.corpora.words import parsed
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, macro_f1
 from distilingua.tasks.task import EncodedRow, bare
 from distilingua.tasks.text_classification import TextClassification
 
@@ -34,7 +35,6 @@ class MultiLabel(TextClassification):
     `class_weights: balanced` weighs what is missed of a class by its rows without it over its rows with it.
     """
 
-    auto = "AutoModelForSequenceClassification"
     distributed: ClassVar[None] = None
     shown: ClassVar[Mapping[str, str]] = {"f1": "F1", "micro_f1": "µF1", "exact": "exact"}
 
@@ -84,6 +84,14 @@ class MultiLabel(TextClassification):
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes])
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        """F1 of every class is of its right, its wrongly given and its missed rows; their mean is the score."""
+        given, true = (
+            np.array([[name in names for name in self.labels] for names in map(names_of, labels)], dtype=float)
+            for labels in (predicted, texts_of(rows, "label"))
+        )
+        return Tally(np.concatenate([2 * given * true, given + true], axis=1), macro_f1, (given == true).all(1))
 
     def metrics(self) -> MetricCollection:
         """F1 as the mean over classes, and over all decisions together; the share of rows with every decision right."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from distilingua.corpora.words import aligned, parsed
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
@@ -268,12 +269,21 @@ class QuestionAnswering(WithoutClasses):
     ) -> tuple[dict[str, float], list[str]]:
         """F1 over words and exact match, as SQuAD and MLQA define them, the best over a row's answers."""
         told = self.decode_all(answers, rows, encoded, tokenizer)
-        scores: dict[str, list[float]] = {"f1": [], "exact": []}
-        for said, label, lang in zip(told, texts_of(rows, "label"), texts_of(rows, "lang"), strict=True):
-            truths = [answer["text"] for answer in json.loads(label)] or [""]
-            scores["f1"].append(max(token_f1(said, truth, lang) for truth in truths))
-            scores["exact"].append(max(exact_match(said, truth, lang) for truth in truths))
+        scores = {"f1": best_scores(token_f1, told, rows), "exact": best_scores(exact_match, told, rows)}
         return {name: sum(values) / len(values) for name, values in scores.items()}, told
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        f1 = np.array(best_scores(token_f1, predicted, rows))
+        return Tally(np.stack([f1, np.ones(len(f1))], axis=1), ratio, f1 == 1)
+
+
+def best_scores(score: Callable[[str, str, str], float], predicted: Sequence[str], rows: Dataset) -> list[float]:
+    """How good each answer is by the right answer that it is closest to."""
+    each = zip(predicted, texts_of(rows, "label"), texts_of(rows, "lang"), strict=True)
+    return [
+        max(score(said, truth, lang) for truth in [answer["text"] for answer in json.loads(label)] or [""])
+        for said, label, lang in each
+    ]
 
 
 def _too_far(stride: int, max_length: Any) -> str | None:

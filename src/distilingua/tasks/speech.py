@@ -14,7 +14,8 @@ from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.sound import RATE, BadSound, waveform
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, refuse, truth, whole
-from distilingua.extras import Later
+from distilingua.extras import Later, speech_package
+from distilingua.statistics.bootstrap import Tally, word_accuracy
 from distilingua.tasks.pieces import as_tensor
 from distilingua.tasks.task import ABSENT, PADDING, EncodedRow, Example, WithoutClasses
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
@@ -78,6 +79,7 @@ class SpeechRecognition(WithoutClasses):
     """
 
     auto = "AutoModelForCTC"
+    mean_probability = True
     backbone = "speech encoder"
     shown: ClassVar[Mapping[str, str]] = {"wacc": "words", "wer": "WER", "cer": "CER"}
     reads = ("audio",)
@@ -257,6 +259,15 @@ class SpeechRecognition(WithoutClasses):
     ) -> tuple[dict[str, float], list[str]]:
         told = [best_path(answer, self.labels) for answer in answers]
         return errors([normal(label) for label in texts_of(rows, "label")], told), told
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        counts = []
+        for heard, label in zip(predicted, texts_of(rows, "label"), strict=True):
+            found = speech_package("jiwer").process_words(normal(label), heard)
+            words = found.substitutions + found.deletions + found.hits
+            counts.append([words - found.substitutions - found.deletions - found.insertions, words])
+        array = np.array(counts, dtype=float)
+        return Tally(array, word_accuracy, array[:, 0] == array[:, 1])
 
 
 def closest(frames: int, wanted: int) -> list[int]:

@@ -15,6 +15,7 @@ from distilingua.corpora.schema import each_row
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import refuse, whole
 from distilingua.extras import Later
+from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.pieces import as_tensor, pad
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
@@ -49,6 +50,7 @@ class Evaluation:
         scores: metric -> value.
         texts, truth, predicted: of every row, as tables show them.
         probabilities: what the model gives each of its answers, see `Task.probabilities`.
+        outputs: the answers themselves, see `training.inference.Predictions`.
     """
 
     scores: dict[str, float]
@@ -56,9 +58,10 @@ class Evaluation:
     truth: list[str]
     predicted: list[str]
     probabilities: list[float] = field(default_factory=list)
+    outputs: Any = None
 
 
-class Task(ABC):
+class Task(Delivery, ABC):
     """What a model reads, which of its logits count, the hard loss, the metrics, and how an answer is decoded.
 
     Everything is a distribution over classes at some positions of a row. A sentence has one position, a word or a
@@ -163,7 +166,7 @@ class Task(ABC):
         return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
 
     # --- learning -----------------------------------------------------------------------------------------------------
-    def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:  # noqa: B027  # texts always are
+    def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:  # texts always are
         """Asked before anything is trained: whether models that read with these tokenizers meet at positions.
 
         Args:
@@ -324,7 +327,7 @@ class Task(ABC):
         cells = self.cells(model(**inputs), at)
         return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
 
-    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:  # noqa: B027
+    def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """Tells a model that has been loaded what it cannot know of itself, such as which language to write.
         (translation)
 
@@ -358,6 +361,7 @@ def bare(name: str) -> str:
 class WithoutClasses(Task):
     """For tasks whose labels are texts, or places in a text, and name no classes."""
 
+    names_classes = False
     labels: list[str] = []  # noqa: RUF012  # none, ever
 
     @staticmethod

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from distilingua.columns import Encoded, Ragged, codes_of
+from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import piece_ids
 from distilingua.tasks.task import EncodedRow, Task, check_length
 
@@ -100,6 +101,10 @@ class TextClassification(Task):
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return self.labels[int(answer[0].argmax())]
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        right = np.array([a == b for a, b in zip(predicted, texts_of(rows, "label"), strict=True)], dtype=bool)
+        return Tally(np.stack([right, np.ones(len(right))], axis=1), ratio, right)
 
     def metrics(self) -> MetricCollection:
         """Accuracy over sentences; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import numpy as np
 
 from distilingua.columns import Encoded, Ragged, texts_of
-from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, overlap, words_of
+from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, entities, overlap, words_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import needs_offsets
 from distilingua.tasks.task import ABSENT, EncodedRow, Example, Task, check_length
 
@@ -134,6 +135,13 @@ class TokenClassification(Task):
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
         return " ".join(self.labels[i] for i in answer.nan_to_num().argmax(-1).tolist())
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        counts = []
+        for guess, truth in zip(predicted, texts_of(rows, "label"), strict=True):
+            ours, theirs = set(entities(guess.split())), set(entities(truth.split()))
+            counts.append([2 * len(ours & theirs), len(ours) + len(theirs)])
+        return Tally(np.array(counts, dtype=float), ratio, np.array([a == b for a, b in counts], dtype=bool))
 
     def metrics(self) -> MetricCollection:
         """Precision, recall and F1 over whole stretches of all classes together, as seqeval defines them."""

@@ -13,6 +13,7 @@ from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.extras import Later
+from distilingua.statistics.bootstrap import Tally, bleu
 from distilingua.tasks.alignment import carried
 from distilingua.tasks.pieces import as_tensor, pad
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
@@ -53,6 +54,8 @@ class Translation(WithoutClasses):
     """
 
     auto = "AutoModelForSeq2SeqLM"
+    searches = True
+    mean_probability = True
     backbone = "encoder-decoder"
     shown: ClassVar[Mapping[str, str]] = {"bleu": "BLEU", "chrf": "chrF"}
     reads: ClassVar[tuple[str, ...]] = ("text", "label", "lang")
@@ -261,6 +264,15 @@ class Translation(WithoutClasses):
             name: score.corpus_score(told, [texts_of(rows, "label")]).score / 100 for name, score in self._scorers()
         }
         return scores, told
+
+    def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
+        scorer = self._sacrebleu().BLEU(tokenize=self.tokenize, effective_order=False)
+        counts, right = [], []
+        for said, label in zip(predicted, texts_of(rows, "label"), strict=True):
+            found = scorer.corpus_score([said], [[label]])  # `sentence_score` warns that smoothing is off
+            counts.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+            right.append(said == label)
+        return Tally(np.array(counts, dtype=float), bleu, np.array(right, dtype=bool))
 
     @property
     def note(self) -> str:  # type: ignore[override]  # constant elsewhere

@@ -5,44 +5,32 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset
 
-from distilingua.columns import Encoded, numbers_of
+from distilingua.columns import numbers_of
 from distilingua.corpora.schema import each_row
 from distilingua.data.pairing import Meanings, Readings
+from distilingua.statistics.bootstrap import Tally
 from distilingua.tasks.task import Evaluation
 from distilingua.training.inference import AnyPredictor, Predictions
 from distilingua.training.job import Job
 from distilingua.training.reliability import (
-    Tally,
-    chooses,
     differences,
     disturbances,
     disturbed,
     groups_of,
     reliability,
     sampled,
-    tally,
     temperature_of,
 )
 
 
-@dataclass
-class Judged(Evaluation):
-    """
-    Args:
-        found: what the model itself answered.
-    """
-
-    found: Predictions = field(default_factory=lambda: Predictions([], [], Encoded({})))
-
-
-def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Judged]:
+def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Evaluation]:
     """Scores and predictions per language.
 
     Args:
@@ -54,11 +42,11 @@ def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str
     }
 
 
-def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Judged:
+def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Evaluation:
     """What a model's answers to rows are worth."""
     task = predictor.encoder.task
     scores, predicted = task.evaluate(found.answers, rows, found.encoded, predictor.encoder.tokenizer)
-    return Judged(
+    return Evaluation(
         {metric: round(value, 4) for metric, value in scores.items()},
         [title(row) for row in each_row(rows, ["text", "text_pair"])],
         [task.show(label) for label in rows["label"][:]],
@@ -76,7 +64,7 @@ def title(row: Mapping[str, str]) -> str:
 def calibrating(predictor: AnyPredictor, dev: Dataset, name: str) -> float | None:
     """The temperature that calibrates a model, fitted on the source's dev split; None where it chooses no class."""
     task = predictor.encoder.task
-    return temperature_of(task, dev, predictor.predict(dev, f"Calibrating {name}")) if chooses(task) else None
+    return temperature_of(task, dev, predictor.predict(dev, f"Calibrating {name}")) if task.names_classes else None
 
 
 def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, float]:
@@ -188,7 +176,7 @@ class Reliability:
 
 def trust(
     models: Mapping[str, AnyPredictor],
-    evaluations: Mapping[str, Mapping[str, Judged]],
+    evaluations: Mapping[str, Mapping[str, Evaluation]],
     held_out: Mapping[str, Dataset],
     temperatures: Mapping[str, float | None],
     disturb: Collection[str],
@@ -207,7 +195,7 @@ def trust(
     tallies: dict[str, dict[str, Tally]] = {}
     for name, each in evaluations.items():
         task = tasks[name]
-        made = {lang: tally(task, one.predicted, held_out[lang]) for lang, one in each.items()}
+        made = {lang: task.tally(one.predicted, held_out[lang]) for lang, one in each.items()}
         tallies[name] = {lang: one for lang, one in made.items() if one is not None}
         found[name] = {
             lang: reliability(task, held_out[lang], each[lang], one, groups[lang], temperatures.get(name))
@@ -219,7 +207,7 @@ def trust(
     return Reliability(found, differences(tallies, groups, known), groups, tallies)
 
 
-def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Judged, name: str) -> dict[str, float]:
+def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Evaluation, name: str) -> dict[str, float]:
     """A model's main score on every disturbed copy of rows, see `reliability.disturbances`. Of a sample of them, what
     the score loses there is taken off that of all rows (the difference estimator: Särndal et al. 1992, section 6.3).
 
@@ -231,7 +219,7 @@ def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Judged, na
     score, chosen, lost = next(iter(task.shown)), sampled(task, rows), 0.0
     if chosen is not None:
         rows = rows.select(chosen)
-        answers, sure, encoded = judged.found
+        answers, sure, encoded = judged.outputs
         own = Predictions([answers[n] for n in chosen], [sure[n] for n in chosen], encoded[chosen])
         lost = judged.scores[score] - evaluated(predictor, rows, own).scores[score]
     found = {}
@@ -264,7 +252,7 @@ def figures(
 def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> Aligned:
     """What a teacher answers to the aligned source text of rows whose language it does not read."""
     task, reads = job.task, job.source.languages
-    if reads is None or rows["lang"][0] in reads or task.backbone == "speech encoder":  # a sound aligns with none
+    if reads is None or rows["lang"][0] in reads or "audio" in task.reads:  # a sound aligns with none
         return {}
     known = Meanings(job.rows.texts, job.pair, bool(task.points_into))
     asked = known.places(numbers_of(rows))

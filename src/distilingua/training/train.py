@@ -120,7 +120,7 @@ def conclude(
         evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
         source_dev = job.rows.dev[job.pair.source]
         dev = evaluate(student, {job.pair.source: source_dev}, "student")[job.pair.source]
-        temperature = temperature_of(job.task, source_dev, dev.found)
+        temperature = temperature_of(job.task, source_dev, dev.outputs)
         milliseconds = latency(models, job.rows.test[job.pair.source])
         trusted = trust(
             models,
