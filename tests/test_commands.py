@@ -15,7 +15,6 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from distilingua.commands import job_name, quoted, resume, run_name
 from distilingua.console import Printer, console
 from distilingua.corpora import smart_home
 from distilingua.corpora.smart_home import SmartHome
@@ -24,6 +23,7 @@ from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.sweep import SWEEP, varied_in
 from distilingua.monitoring.tables import results_table
+from distilingua.overrides import job_name, quoted, resume, run_name
 from tests.processes import HANGS, SCRIPT, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from distilingua.tasks.task import Task
 ROOT = Path(distilingua.__file__).parent
 FLOORS = (  # from the top; what stands on one floor may import itself and everything below
     ("cli",),
-    ("commands", "completion"),
+    ("commands",),
+    ("completion",),
+    ("overrides",),
     ("delivery",),
     ("cache", "checks", "describe", "training"),
     ("parts", "monitoring"),

@@ -18,8 +18,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
-from distilingua.monitoring.results import final_scores
-from distilingua.monitoring.sweep import check_sweep, varied_in
+from distilingua.monitoring.hydra_callback import check_sweep
+from distilingua.monitoring.sweep import final_scores, varied_in
 from distilingua.training.job import training_recipe
 from tests.processes import run
 from tests.test_sweeps import SMALL, of

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig
 
-from distilingua.monitoring.plain import piped
+from distilingua.monitoring.frames import piped
 from distilingua.monitoring.tables import spread, trust_rows
 
 PIPELINES = {  # as the hub spells them

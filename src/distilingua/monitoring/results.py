@@ -18,7 +18,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import telling, varying
+from distilingua.monitoring.sweep import final_scores, telling, varying
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -64,20 +64,6 @@ def log_hparams(
     plugin.content = content.SerializeToString()
     for summary in (experiment, start, end):
         logger.experiment._get_file_writer().add_summary(summary)
-
-
-def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What a distilled student is looked at for comes first: the main score in the targets, what is kept of the
-    teacher's; then the other scores there, and the source's."""
-    languages, (main, *others) = metrics["models"]["student"]["languages"], metrics["shown"]
-    source, *targets = languages
-    kept = metrics["retention"]
-    return {
-        **{f"test/{lang}/{main}": languages[lang][main] for lang in targets},
-        **{f"retention/{name}": kept[name] for name in ("mean", "worst") if kept},
-        **{f"test/{lang}/{name}": languages[lang][name] for lang in targets for name in others},
-        **{f"test/{source}/{name}": languages[source][name] for name in (main, *others)},
-    }
 
 
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
-import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -15,14 +13,12 @@ from typing import Any
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
-from distilingua.extras import check_plugin
-from distilingua.parts import OBJECTIVES, objectives
+from distilingua.parts import OBJECTIVES
 
 SWEEP = "sweep.yaml"
 """In a sweep's folder: what was typed for it (`hydra`, `task`) and the keys that vary. Hydra's multirun.yaml is written
@@ -30,63 +26,6 @@ by some sweepers only."""
 PLUMBING = ("hydra", "paths", "logger", "callbacks")  # says nothing about a run
 FAILED = "failed.txt"
 """In a job's folder: why it failed. The try that succeeds takes it away."""
-
-
-class Sweep(Callback):
-    """Hydra calls this before the first job of a multirun and after the last one, on the machine that started it."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            check_sweep(config)
-        except UserError as error:  # of any other exception, Hydra makes a warning
-            sys.exit(f"distilingua: {error}")
-        folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        with whole_file(folder / SWEEP) as file:
-            told = {**typed, "varied": varied_in([*params, *typed["task"]])}
-            file.write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), "utf-8")
-        if config.hydra.sweeper.get("storage"):
-            from distilingua.monitoring.study import go_on  # Optuna is slow to import
-
-            go_on(config.hydra.sweeper)
-        from distilingua.monitoring.killed import outlive_killed_jobs  # which needs this module
-
-        outlive_killed_jobs(config)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
-
-        folder = Path(config.hydra.sweep.dir)
-        conclude(folder, objectives(config.training.select))
-        if failed := failures(folder):
-            jobs = len(list(folder.glob("*/.hydra")))
-            sys.exit(
-                f"distilingua: {len(failed)} of {jobs} jobs failed, see {FAILED} in their folders. To try them again: "
-                f"distilingua resume {shlex.quote(str(folder))}"
-            )
-
-
-def check_sweep(config: DictConfig) -> None:
-    """Raises UserError for what no job of a sweep could mend."""
-    for plugin in ("launcher", "sweeper"):
-        check_plugin(f"hydra/{plugin}", config.hydra[plugin]._target_)
-    given = objectives(config.hydra.sweeper.get("direction") or [])
-    wanted = [OBJECTIVES.get(by, by) for by in objectives(config.training.select)]
-    if given and given != wanted:
-        raise UserError(
-            f"hydra.sweeper.direction={','.join(given)}, and what training.select={config.training.select} names is to "
-            f"{' and '.join(wanted)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
-        )
-    if "latency_ms" in objectives(config.training.select) and several_at_once(config.hydra.launcher):
-        alone = "Leave out hydra/launcher"
-        if config.hydra.launcher._target_.endswith("SlurmLauncher"):
-            alone = "Give each job a machine of its own (+hydra.launcher.additional_parameters.exclusive=true)"
-        raise UserError(
-            f"training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. {alone}, "
-            f"or name bytes in its place: training.select=[score,bytes]."
-        )
 
 
 def several_at_once(launcher: DictConfig) -> bool:
@@ -115,11 +54,11 @@ def varied_in(overrides: Sequence[str]) -> list[str]:
     return [key for key, one in last.items() if one.is_sweep_override()]
 
 
-def told_of(sweep: Path) -> dict[str, list[str]] | None:
+def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
     """What stands in SWEEP; None where there is none, or a damaged one."""
     try:
-        told = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
-        return {kind: [str(item) for item in told[kind]] for kind in ("hydra", "task", "varied")}
+        note = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
+        return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return None
 
@@ -136,8 +75,8 @@ def telling(overrides: Sequence[str]) -> list[str]:
 def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies, whatever they are: jobs differ by nothing else. All that say
     something about it where nothing varies, or nobody knows."""
-    told = told_of(sweep)
-    return [item for item in overrides if told and key_of(item) in told["varied"]] or telling(overrides)
+    varied = (read_sweep_note(sweep) or {}).get("varied", ())
+    return [item for item in overrides if key_of(item) in varied] or telling(overrides)
 
 
 def rounded(value: str) -> str:
@@ -178,6 +117,20 @@ def _of_one(metrics: Mapping[str, Any], by: str) -> float:
             "select by. Set training.select=score."
         )
     return float(min(dev["agreement"].values()))
+
+
+def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What a distilled student is looked at for comes first: the main score in the targets, what is kept of the
+    teacher's; then the other scores there, and the source's."""
+    languages, (main, *others) = metrics["models"]["student"]["languages"], metrics["shown"]
+    source, *targets = languages
+    kept = metrics["retention"]
+    return {
+        **{f"test/{lang}/{main}": languages[lang][main] for lang in targets},
+        **{f"retention/{name}": kept[name] for name in ("mean", "worst") if kept},
+        **{f"test/{lang}/{name}": languages[lang][name] for lang in targets for name in others},
+        **{f"test/{source}/{name}": languages[source][name] for name in (main, *others)},
+    }
 
 
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
