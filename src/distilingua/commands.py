@@ -24,6 +24,7 @@ from rich.filesize import decimal
 
 from distilingua import overrides
 from distilingua.cache import cache
+from distilingua.checks import check
 from distilingua.completion import completion
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
@@ -81,46 +82,39 @@ def job(cfg: DictConfig) -> float | list[float]:
     A job of a sweep that fails says why in its folder. The sweeper of Hydra itself would end at the first one, so it
     gets NaN; others are told by the error, and know what to do.
     """
-    if HydraConfig.get().mode != RunMode.MULTIRUN:
-        return one_run(cfg)
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    if hydra_config.mode != RunMode.MULTIRUN:
+        return one_run(cfg, folder)
     try:
-        values = one_run(cfg)
+        values = one_run(cfg, folder)
         (folder / FAILED).unlink(missing_ok=True)
         return values
     except Stopped:
-        sweep = shlex.quote(HydraConfig.get().sweep.dir)
-        print(f"The whole sweep goes on with: distilingua resume {sweep}", file=sys.stderr)
+        place = shlex.quote(hydra_config.sweep.dir)
+        print(f"The whole sweep goes on with: distilingua resume {place}", file=sys.stderr)
         raise
     except Exception as raised:
         note_failure(folder / FAILED, raised)
-        if not by_hydra_itself(HydraConfig.get().sweeper):
+        if not by_hydra_itself(hydra_config.sweeper):
             raise
         print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
         return math.nan
 
 
-def one_run(cfg: DictConfig) -> float | list[float]:
-    """What `job` returns, or raises what is to be told."""
-    run = Path(HydraConfig.get().runtime.output_dir)
+def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
+    """What `job` returns; refusals and signals are told here."""
     # of the processes of a job, on all its machines, which print the same
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    with (
-        readable_errors(unused=run, cache=Path(cfg.paths.cache)),
-        console.logged(run / "train.log") if first else nullcontext(),
-    ):
-        from distilingua.checks import check
-
+    log = console.logged(run / "train.log") if first else nullcontext()
+    with readable_errors(unused=run, cache=Path(cfg.paths.cache)), log:
         check(cfg)
-        if cfg.get("multitask"):
-            from distilingua.training.multitask import train_multitask
+        from distilingua.training.multitask import train_multitask
+        from distilingua.training.train import train as train_alone
 
-            results = list(train_multitask(cfg).values())
-        else:
-            from distilingua.training.train import train as train_job
-
-            results = [one] if (one := train_job(cfg)) else []  # only the first process of a job has a result
-        values = [objective(results, by) for by in objectives(cfg.training.select)]
+        results = train_multitask(cfg).values() if cfg.get("multitask") else [train_alone(cfg)]
+        # only the first process of a job has a result
+        values = [objective([*filter(None, results)], by) for by in objectives(cfg.training.select)]
         return values[0] if len(values) == 1 else values
 
 
@@ -128,8 +122,6 @@ def one_run(cfg: DictConfig) -> float | list[float]:
 def corpus(cfg: DictConfig) -> None:
     """Describes the corpus of a configuration; writes nothing."""
     with readable_errors():
-        from distilingua.checks import check
-
         check(cfg)
         from distilingua.describe import describe
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from omegaconf import OmegaConf
 from distilingua.artifacts import fingerprint
 from distilingua.errors import UserError
 from distilingua.locations import SEARCHPATH, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import SWEEP, key_of, read_sweep_note, rounded, telling, varying
+from distilingua.monitoring.sweep import SWEEP, key_of, read_sweep_note, rounded, short_keys, telling, varying
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -44,20 +43,18 @@ def name_of(overrides: Sequence[str]) -> str:
     What cannot be spelt so, is rounded, or is too long, leaves a hash, so that other settings have another name.
     """
     keys = {item: key_of(item).lstrip("+~") for item in overrides}
-    last = Counter(re.split(r"[./]", key)[-1] for key in keys.values())
+    short = short_keys(keys.values())
     order = {key: n for n, key in enumerate(TELLING)}
-    parts, lost = [], []
+    parts, exact = [], True
     for item in sorted(keys, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
-        short = re.split(r"[./]", keys[item])[-1]
-        key = short if last[short] == 1 else keys[item].replace("/", ".")
-        value = "no" if item.startswith("~") else item.partition("=")[2]
-        exact, value = value, rounded(value)
-        plain = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
-        parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', plain)}".rstrip("-"))
-        if not SPELT.fullmatch(value) or value != exact:
-            lost.append(item)
+        typed = "no" if item.startswith("~") else item.partition("=")[2]
+        value = rounded(typed)
+        exact = exact and value == typed and bool(SPELT.fullmatch(value))
+        signs = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
+        key = short[keys[item]].replace("/", ".")
+        parts.append(f"{key}-{re.sub(r'[^A-Za-z0-9.+-]+', '-', signs)}".rstrip("-"))
     name = "_".join(parts) or "default"
-    if len(name) > LONGEST or lost:
+    if len(name) > LONGEST or not exact:
         name = f"{name[:LONGEST].rstrip('-_')}-{fingerprint(sorted(keys))[:8]}"
     return name
 

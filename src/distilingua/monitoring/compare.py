@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 from rich.console import Group
 from rich.text import Text
 
 from distilingua.errors import Problems, UserError
+from distilingua.locations import overrides_file, typed_for
 from distilingua.monitoring.frames import for_terminal
 from distilingua.monitoring.sweep import failures
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
 
 SIGNIFICANT = 0.05  # p below which a gain has its star
-WIDTHS = {"lang": 5, "95 %": 10, "gain": 18, "kept": 11, "sec": 4}  # of columns that hold no mean ± deviation
+WIDTHS = {"lang": 5, "gain": 18, "sec": 4}  # of columns, so that the tables line up; 10 of all others
 MODELS = ("teacher", "direct", "single", "student")
 
 
@@ -36,7 +36,7 @@ class Comparison:
     def __rich__(self) -> Group:
         tables = [for_terminal(frame) for frame in self.tables]
         for column in (column for table in tables for column in table.columns):
-            column.min_width = WIDTHS.get(str(column.header), 10)  # the tables line up
+            column.min_width = WIDTHS.get(str(column.header), 10)
         return Group(*tables, *map(Text, self.failed))
 
 
@@ -189,15 +189,13 @@ def metrics_of(file: Path) -> dict[str, Any]:
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but its seed and its place."""
-    typed = [folder / ".hydra" / "overrides.yaml" for folder in (run, run.parent)]  # a task among several has no own
-    found = next((file for file in typed if file.is_file()), None)
-    try:
-        overrides = [str(item) for item in yaml.safe_load(found.read_text("utf-8"))] if found else []
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+    file = overrides_file(run) or overrides_file(run.parent)  # a task among several has no own
+    typed = typed_for(file) if file else []
+    if typed is None:
         raise UserError(
-            f"{found} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
+            f"{file} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
             f"delete the folder of the run."
-        ) from None
-    own = [f"task={metrics['task']}"] if found == typed[1] else []
-    kept = [item for item in overrides if not item.startswith(("seed=", "paths.", "hydra."))]
+        )
+    own = [f"task={metrics['task']}"] if file and run not in file.parents else []
+    kept = [item for item in typed if not item.startswith(("seed=", "paths.", "hydra."))]
     return " ".join(sorted([*own, *kept])) or f"pair={metrics['pair']}"

@@ -17,7 +17,7 @@ from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.locations import typed_for
 from distilingua.monitoring.frames import escaped, for_terminal, piped, text_frame
-from distilingua.monitoring.sweep import FAILED, final_scores, first_line, key_of, objective, rounded, varying
+from distilingua.monitoring.sweep import failures, final_scores, key_of, objective, results_in, rounded, varying
 from distilingua.parts import OBJECTIVES
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
@@ -82,15 +82,14 @@ def jobs_of(sweep: Path, select: Sequence[str]) -> list[JobOfSweep]:
     Args:
         select: objectives; size and speed are added to them.
     """
-    jobs = []
+    jobs, failed = [], failures(sweep)
     for file in sorted(sweep.glob("*/.hydra/overrides.yaml")):
         folder = file.parents[1]
         overrides = typed_for(file) or []
         varied = {key_of(item): item.partition("=")[2] for item in varying(sweep, overrides)}
-        failed = first_line(folder / FAILED) if (folder / FAILED).exists() else ""
-        files = [] if failed else sorted(folder.glob("metrics.json")) or sorted(folder.glob("*/metrics.json"))
-        results = [json.loads(path.read_text("utf-8")) for path in files]
-        job = JobOfSweep(folder, overrides, varied, results, failed or ("finished" if results else "unfinished"))
+        why = failed.get(folder.resolve())
+        results = [] if why else [json.loads(path.read_text("utf-8")) for path in results_in(folder)]
+        job = JobOfSweep(folder, overrides, varied, results, why or ("finished" if results else "unfinished"))
         for by in (*select, *COSTS) if results else ():
             try:
                 job.values[by] = objective(results, by)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import final_scores, telling, varying
+from distilingua.monitoring.sweep import final_scores, short_keys, telling, varying
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -95,10 +93,6 @@ def typed_values() -> dict[str, Any]:
     if hydra.mode == RunMode.MULTIRUN:
         overrides = varying(Path(hydra.sweep.dir), hydra.overrides.task)
     parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
-    ends = Counter(re.split(r"[./]", one.key_or_group)[-1] for one in parsed)
-    values = {}
-    for one in parsed:
-        end, value = re.split(r"[./]", one.key_or_group)[-1], one.value()
-        plain = value if isinstance(value, int | float | bool) else one.get_value_string()
-        values[end if ends[end] == 1 else one.key_or_group] = plain
-    return values
+    short = short_keys({one.key_or_group for one in parsed})
+    known = {short[one.key_or_group]: (one.value(), one.get_value_string()) for one in parsed}
+    return {key: value if isinstance(value, int | float | bool) else text for key, (value, text) in known.items()}

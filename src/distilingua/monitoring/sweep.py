@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,43 +80,36 @@ def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
 
 
 def rounded(value: str) -> str:
-    """Numbers with three digits, where they have more; whole numbers and all that is no number as they are."""
-    return re.sub(r"[^\[\]{},:\s]+", lambda part: _three_digits(part[0]), value)
+    """Fractions with three digits, where they have more; whole numbers and all that is no number as they are."""
+
+    def short(number: re.Match[str]) -> str:
+        digits = f"{float(number[0]):.3g}"
+        return number[0] if float(digits) == float(number[0]) else digits
+
+    return re.sub(r"(?<![\w.])[+-]?\d*\.\d+(e[+-]?\d+)?(?![\w.])", short, value)
 
 
-def _three_digits(value: str) -> str:
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    short = f"{number:.3g}"
-    return value if value.lstrip("+-").isdigit() or math.isnan(number) or float(short) == number else short
-
-
-def objective(found: Sequence[Mapping[str, Any]], by: str) -> float:
+def objective(results: Sequence[Mapping[str, Any]], by: str) -> float:
     """What a sweeper compares: one kind of number, never another in its place, and none that a target label went into.
     Of several tasks it is the worst.
 
     Args:
-        found: what a run wrote to its `metrics.json`, or one for every task.
+        results: what a run wrote to its `metrics.json`, or one for every task.
         by: one of `parts.OBJECTIVES`.
     """
     worst = min if OBJECTIVES[by] == "maximize" else max
-    return worst((_of_one(metrics, by) for metrics in found), default=0.0)
+    return worst((_of_one(metrics, by) for metrics in results), default=0.0)
 
 
 def _of_one(metrics: Mapping[str, Any], by: str) -> float:
     dev = metrics["dev"]
-    if by == "score":
-        return float(dev["score"])
-    if by != "agreement":
-        return float(metrics["models"]["student"][by])
-    if not dev["agreement"]:
+    if by == "agreement" and not dev["agreement"]:
         raise UserError(
             "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
             "select by. Set training.select=score."
         )
-    return float(min(dev["agreement"].values()))
+    known = {"score": dev["score"], "agreement": min(dev["agreement"].values(), default=0.0)}
+    return float(known[by] if by in known else metrics["models"]["student"][by])
 
 
 def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
@@ -133,6 +126,18 @@ def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def results_in(job: Path) -> list[Path]:
+    """Files with what a job found, one for every task; none where it has not come to its end."""
+    return sorted(job.glob("metrics.json")) or sorted(job.glob("*/metrics.json"))
+
+
+def short_keys(keys: Collection[str]) -> dict[str, str]:
+    """Keys -> what stands after their last dot or slash, where that is no other's too."""
+    ends = [(key, re.split(r"[./]", key)[-1]) for key in keys]
+    times = Counter(end for _, end in ends)
+    return {key: end if times[end] == 1 else key for key, end in ends}
+
+
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
 
 
@@ -146,9 +151,5 @@ def note_failure(file: Path, raised: BaseException) -> None:
 
 def failures(*folders: Path) -> dict[Path, str]:
     """Job -> why it failed, in a line, at any depth of these folders."""
-    found = sorted({file.resolve() for folder in folders for file in folder.rglob(FAILED)})
-    return {file.parent: first_line(file) for file in found}
-
-
-def first_line(file: Path) -> str:
-    return next(iter(file.read_text("utf-8", "replace").splitlines()), "failed")
+    files = sorted({file.resolve() for folder in folders for file in folder.rglob(FAILED)})
+    return {file.parent: next(iter(file.read_text("utf-8", "replace").splitlines()), "failed") for file in files}
