@@ -13,7 +13,7 @@ from filelock import FileLock
 from distilingua.artifacts import cached, fingerprint
 from distilingua.cache import DAY, cache, kept
 from distilingua.errors import UserError
-from tests.test_cli import run
+from tests.processes import run
 
 
 def build(folder: Path) -> None:
