@@ -221,25 +221,6 @@ def test_corpus_files_with_a_missing_column_an_empty_split_or_unknown_labels(
 
 
 @pytest.mark.long
-def test_a_sweep_names_its_folders_after_what_varies_and_compare_reads_them(kept: Path, tmp_path: Path) -> None:
-    small = [
-        *files_overrides(kept / "data"),
-        *("objective=direct", "student=nano", "student.layers=1", "training.epochs=1", "training.batch_size=16"),
-        *("~logger", "~callbacks.learning_rate", f"paths.cache={kept / 'cache'}", "hydra.sweep.dir=sweep"),
-    ]
-    swept = run("train", "-m", "student.hidden_size=32,64", "student.heads=2", "seed=1,2", *small, folder=tmp_path)
-    assert swept.returncode == 0, swept.stderr
-    names = sorted(path.parent.name for path in (tmp_path / "sweep").glob("*/metrics.json"))
-    assert names == [f"hidden_size-{h}_seed-{s}" for h in (32, 64) for s in (1, 2)]
-
-    compared = run("compare", "sweep", folder=tmp_path)
-    assert compared.returncode == 0
-    assert compared.stdout.count("seeds: 2") == 2  # two settings
-    assert "±" in compared.stdout
-    assert "no metrics.json under nowhere" in refused("compare", "nowhere", folder=tmp_path)
-
-
-@pytest.mark.long
 def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teacher_folder: Path) -> None:
     """Promise 3: two gloo processes of batch b give the weights of one process that accumulates two batches of b.
 
@@ -318,7 +299,8 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert (folder / "student/model.safetensors").read_bytes() == weights
 
 
-def test_resume_says_what_it_needs(tmp_path: Path) -> None:
+def test_resume_and_compare_say_what_they_need(tmp_path: Path) -> None:
+    assert "no metrics.json under nowhere" in refused("compare", "nowhere", folder=tmp_path)
     assert "no run under outputs/ or multirun/" in refused("resume", folder=tmp_path)
     assert "is not the folder of a run or a sweep" in refused("resume", str(tmp_path), folder=tmp_path)
 

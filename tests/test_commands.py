@@ -21,9 +21,9 @@ from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
 from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
-from distilingua.monitoring.sweep import SWEEP, varied_in
+from distilingua.monitoring.sweep import SWEEP, varied_keys
 from distilingua.monitoring.tables import results_table
-from distilingua.overrides import job_name, quoted, resume, run_name
+from distilingua.overrides import for_resume, job_name, quoted, run_name
 from tests.processes import HANGS, SCRIPT, refused, run
 
 # --- names of folders -------------------------------------------------------------------------------------------------
@@ -73,12 +73,12 @@ def test_numbers_have_three_digits_and_still_names_of_their_own() -> None:
 
 
 def test_a_job_is_named_after_what_varies(tmp_path: Path) -> None:
-    told = {"hydra": [], "task": [], "varied": varied_in(["pair=en-de,en-fr", "seed=1,2", "seed=1", "student=nano"])}
+    told = {"hydra": [], "task": [], "varied": varied_keys(["pair=en-de,en-fr", "seed=1,2", "seed=1", "student=nano"])}
     (tmp_path / SWEEP).write_text(yaml.safe_dump(told))
     overrides = ["student=nano", "seed=1", "pair=en-fr"]
     assert job_name(str(tmp_path), overrides) == "pair-en-fr"
     assert job_name(str(tmp_path / "unknown"), overrides) == run_name(overrides)
-    told["varied"] = varied_in(["callbacks=default,early_stopping"])
+    told["varied"] = varied_keys(["callbacks=default,early_stopping"])
     (tmp_path / SWEEP).write_text(yaml.safe_dump(told))
     assert job_name(str(tmp_path), ["seed=1", "callbacks=default"]) == "callbacks-default"
 
@@ -132,7 +132,7 @@ def test_a_folder_with_any_signs_resumes(tmp_path: Path) -> None:
     odd = tmp_path / "it's a, [run] = 1"
     (odd / ".hydra").mkdir(parents=True)
     (odd / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(["corpus.path='my data (v2)'", "seed=2"]))
-    *typed, place = OverridesParser.create().parse_overrides(resume([str(odd)]))
+    *typed, place = OverridesParser.create().parse_overrides(for_resume([str(odd)]))
     assert place.value() == str(odd)
     assert [override.value() for override in typed] == ["my data (v2)", 2]
 

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.errors import UserError
-from distilingua.monitoring.killed import failing, launching_the_others
+from distilingua.monitoring.killed import failure_noter, launch_the_others
 from distilingua.monitoring.leaderboard import front_of
 from distilingua.monitoring.sweep import objective
 from distilingua.training.train import train
@@ -245,12 +245,12 @@ def test_beside_a_process_of_joblib_that_is_killed_what_waited_is_launched(tmp_p
     asked: list[list[list[str]]] = []
     sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
     jobs = [[f"x={name}"] for name in "abc"]
-    failed = failing(tmp_path, OmegaConf.create(sweeper))
-    found = launching_the_others(launch_two, failed)(None, jobs, 0)
+    failed = failure_noter(tmp_path, OmegaConf.create(sweeper))
+    found = launch_the_others(launch_two, failed)(None, jobs, 0)
     assert asked == [jobs, [["x=a"], ["x=c"]]]
     assert [one.return_value for one in found] == [0.5, pytest.approx(float("nan"), nan_ok=True), 0.5]
     assert "beside one that was" in (tmp_path / "b/failed.txt").read_text()
-    told = failing(tmp_path, OmegaConf.create({"_target_": "optuna"}))
+    told = failure_noter(tmp_path, OmegaConf.create({"_target_": "optuna"}))
     (tmp_path / "b/failed.txt").unlink()
     lost = told(["x=b"], "")
     assert lost is not None

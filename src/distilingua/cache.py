@@ -77,11 +77,11 @@ def cache(arguments: Sequence[str]) -> None:
 
 def kept(root: Path) -> list[Kept]:
     """All of a cache, by kind, what was used last first."""
-    found = [_look(path) for path in root.glob("*/*") if path.is_dir() and NAME.fullmatch(path.name)]
+    found = [_inspect(path) for path in root.glob("*/*") if path.is_dir() and NAME.fullmatch(path.name)]
     return sorted(found, key=lambda one: (one.folder.parent.name, -one.used))
 
 
-def _look(folder: Path) -> Kept:
+def _inspect(folder: Path) -> Kept:
     files = [path.stat() for path in folder.rglob("*") if path.is_file()]
     size = sum(file.st_size for file in files)
     latest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)

@@ -7,22 +7,23 @@ import sys
 
 from distilingua.usage import COMMANDS, USAGE, help_of
 
-ASKING = {"-h", "--help", "--hydra-help", "--cfg", "-c", "--info", "-i"}  # options that print and run nothing
+HELPS = {"-h", "--help"}
+ASKING = {*HELPS, "--hydra-help", "--cfg", "-c", "--info", "-i"}  # options that print and run nothing
 
 
 def main() -> None:
     command, *rest = sys.argv[1:] or ["--help"]
-    if "=" in command or (command.startswith("-") and command not in ("-h", "--help")):
+    if "=" in command or (command.startswith("-") and command not in HELPS):
         # Lightning starts the other processes of a job by repeating the command line without its first word
         command, rest = "train", [command, *rest]
     asks = not ASKING.isdisjoint(rest)
     if asks or command not in ("train", "resume"):
         quit_quietly()
-    if command in ("-h", "--help", "help"):
+    if command in {*HELPS, "help"}:
         print(help_of(*rest[:1]), end="")
     elif command not in COMMANDS:
         sys.exit(f"distilingua: {command!r} is not a command.\n\n{USAGE}")
-    elif {"-h", "--help"} & set(rest) and command != "predict":
+    elif command != "predict" and (not HELPS.isdisjoint(rest) or (asks and command not in ("train", "corpus"))):
         print(help_of(command), end="")
     else:
         from distilingua.commands import run  # not for those who only ask for help

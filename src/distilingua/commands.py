@@ -29,7 +29,7 @@ from distilingua.completion import completion
 from distilingua.console import console
 from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
 from distilingua.locations import conf_folder, free_bytes
-from distilingua.monitoring.sweep import FAILED, by_hydra_itself, note_failure, objective
+from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, objective
 from distilingua.parts import objectives
 from distilingua.usage import config_of, mistyped
 
@@ -43,7 +43,7 @@ def run(command: str, arguments: Sequence[str]) -> None:
         hydra_main, overrides_for = WITH_HYDRA[command]
         typed = overrides_for(arguments)
     with refusals("distilingua"):
-        sys.argv = [sys.argv[0], *overrides.checked(typed)]
+        sys.argv = [sys.argv[0], *overrides.for_hydra(typed)]
     # or Hydra prints its errors itself, in several lines and none of them with what to type
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")
     try:
@@ -96,7 +96,7 @@ def job(cfg: DictConfig) -> float | list[float]:
         raise
     except Exception as raised:
         note_failure(folder / FAILED, raised)
-        if not by_hydra_itself(hydra_config.sweeper):
+        if not is_basic_sweeper(hydra_config.sweeper):
             raise
         print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
         return math.nan
@@ -130,42 +130,43 @@ def corpus(cfg: DictConfig) -> None:
 
 @hydra_command
 def evaluate(cfg: DictConfig) -> None:
-    """Judges models on the test rows of a configuration; see `overrides.evaluation`."""
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
-        from distilingua.delivery.evaluate import evaluate_models
-        from distilingua.delivery.model import for_its_task
-
-        typed = HydraConfig.get().overrides.task
-        evaluate_models(for_its_task(cfg, cfg.models[0], typed), folder, task_typed=names_task(typed))
+    """Judges models on the test rows of a configuration; see `overrides.for_evaluate`."""
+    deliver(cfg, cfg.models[0], "evaluate")
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
 def export(cfg: DictConfig) -> None:
-    """Writes a model in other formats; see `overrides.exporting`."""
+    """Writes a model in other formats; see `overrides.for_export`."""
+    deliver(cfg, cfg.model, "export")
+
+
+def deliver(cfg: DictConfig, model: str, how: str) -> None:
+    """Does something with a model, in a folder of its own, with the task and the corpus that it was trained for.
+
+    Args:
+        how: `evaluate` or `export`.
+    """
     folder = Path(HydraConfig.get().runtime.output_dir)
     there = any(folder.iterdir())  # an earlier export, which a refusal leaves alone
-    with readable_errors(unused=None if there else folder), console.logged(folder / "export.log"):
+    with readable_errors(unused=None if there else folder), console.logged(folder / f"{how}.log"):
+        from distilingua.delivery.evaluate import evaluate_models
         from distilingua.delivery.export import export_model
         from distilingua.delivery.model import for_its_task
 
         typed = HydraConfig.get().overrides.task
-        export_model(for_its_task(cfg, cfg.model, typed), folder, task_typed=names_task(typed))
-
-
-def names_task(typed: Sequence[str]) -> bool:
-    """Whether overrides, of the user or of the run that a model is of, name the task."""
-    return any(re.match(r"task[.=]|experiment=", item) for item in typed)
+        task_typed = any(re.match(r"task[.=]|experiment=", item) for item in typed)
+        work = {"evaluate": evaluate_models, "export": export_model}[how]
+        work(for_its_task(cfg, model, typed), folder, task_typed=task_typed)
 
 
 WITH_HYDRA: dict[
     str, tuple[Any, Callable[[Sequence[str]], list[str]]]
 ] = {  # what Hydra runs, and what makes its overrides of what is typed
     "train": (train, list),
-    "resume": (train, overrides.resume),
-    "corpus": (corpus, overrides.describing),
-    "evaluate": (evaluate, overrides.evaluation),
-    "export": (export, overrides.exporting),
+    "resume": (train, overrides.for_resume),
+    "corpus": (corpus, overrides.for_corpus),
+    "evaluate": (evaluate, overrides.for_evaluate),
+    "export": (export, overrides.for_export),
 }
 
 

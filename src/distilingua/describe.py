@@ -27,7 +27,7 @@ def describe(cfg: DictConfig) -> None:
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
-    console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
+    console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in unseen_labels(rows).items()))
     trained = texts[texts["split"].isin(["train", "parallel"])].drop_duplicates(["label", "lang"])
     examples = {(row.label, row.lang): row.text for row in trained.itertuples()}
     languages = parts.pair.languages[:2]  # more do not fit beside each other
@@ -41,7 +41,7 @@ def describe(cfg: DictConfig) -> None:
     console.print(table)
 
 
-def untaught(rows: Rows) -> dict[str, float]:
+def unseen_labels(rows: Rows) -> dict[str, float]:
     """Per language, the share of test rows whose label occurs in no training row of that language."""
     truth = dict(zip(rows.texts["id"][:], rows.texts["label"][:], strict=True))
     taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"][:], rows.train["id"][:], strict=True)}

@@ -13,7 +13,15 @@ from omegaconf import OmegaConf
 from distilingua.artifacts import fingerprint
 from distilingua.errors import UserError
 from distilingua.locations import SEARCHPATH, free_bytes, new_folder, overrides_file, typed_for
-from distilingua.monitoring.sweep import SWEEP, key_of, read_sweep_note, rounded, short_keys, telling, varying
+from distilingua.monitoring.sweep import (
+    SWEEP,
+    key_of,
+    read_sweep_note,
+    settings_in,
+    short_keys,
+    varied_settings,
+    with_three_digits,
+)
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
     *("experiment", "task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule"),
@@ -28,12 +36,12 @@ SPELT = re.compile(rf"{WORD}|\[({WORD}(,{WORD})*)?\]")  # values that a name say
 
 def run_name(overrides: Sequence[str]) -> str:
     """A name for the folder of a run, of what was typed for it."""
-    return name_of(telling(overrides))
+    return name_of(settings_in(overrides))
 
 
 def job_name(sweep: str, overrides: Sequence[str]) -> str:
     """A name for the folder of a job, of what varies in its sweep, whose folder is given."""
-    return name_of(varying(Path(sweep), overrides))
+    return name_of(varied_settings(Path(sweep), overrides))
 
 
 def name_of(overrides: Sequence[str]) -> str:
@@ -48,7 +56,7 @@ def name_of(overrides: Sequence[str]) -> str:
     parts, exact = [], True
     for item in sorted(keys, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
         typed = "no" if item.startswith("~") else item.partition("=")[2]
-        value = rounded(typed)
+        value = with_three_digits(typed)
         exact = exact and value == typed and bool(SPELT.fullmatch(value))
         signs = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
         key = short[keys[item]].replace("/", ".")
@@ -73,10 +81,10 @@ OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replac
 # --- of each command --------------------------------------------------------------------------------------------------
 
 
-def resume(arguments: Sequence[str]) -> list[str]:
+def for_resume(arguments: Sequence[str]) -> list[str]:
     """The overrides of a run, or of a sweep, in its own folder, where its checkpoints are. Without a folder, of the
     latest."""
-    folder = Path(arguments[0]) if arguments else latest()
+    folder = Path(arguments[0]) if arguments else latest_run()
     if note := read_sweep_note(folder):
         hydra_own = [item for item in note["hydra"] if not item.startswith(("hydra.mode=", "hydra.sweep.dir="))]
         return ["-m", *hydra_own, *note["task"], f"hydra.sweep.dir={quoted(folder)}", *arguments[1:]]
@@ -95,7 +103,7 @@ def resume(arguments: Sequence[str]) -> list[str]:
     return [*typed, f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
 
 
-def latest() -> Path:
+def latest_run() -> Path:
     """The folder of the run or sweep that began last."""
     runs = [file.parents[1] for file in Path("outputs").glob("*/*/.hydra/overrides.yaml")]
     runs += [file.parent for file in Path("multirun").glob(f"*/*/{SWEEP}")]
@@ -104,12 +112,12 @@ def latest() -> Path:
     return max(runs, key=lambda run: run.parts[-2:])  # their names begin with date and time
 
 
-def describing(arguments: Sequence[str]) -> list[str]:
+def for_corpus(arguments: Sequence[str]) -> list[str]:
     """The overrides for looking at a corpus, which leaves no folder."""
     return [*arguments, "hydra.run.dir=.", *NO_FILES]
 
 
-def exporting(arguments: Sequence[str]) -> list[str]:
+def for_export(arguments: Sequence[str]) -> list[str]:
     """The overrides for exporting a model, to `export/` in the folder of its run."""
     models, typed = models_and_overrides("export", arguments)
     if len(models) > 1:
@@ -119,7 +127,7 @@ def exporting(arguments: Sequence[str]) -> list[str]:
     return [*NO_FILES, f"hydra.run.dir={quoted(folder)}", *typed, f"model={quoted(models[0])}"]
 
 
-def evaluation(arguments: Sequence[str]) -> list[str]:
+def for_evaluate(arguments: Sequence[str]) -> list[str]:
     """The overrides for judging models, in a folder of its own under `outputs/`."""
     models, typed = models_and_overrides("evaluate", arguments)
     title = re.sub(r"[^A-Za-z0-9.+-]+", "-", "+".join(Path(model).name for model in models))[:LONGEST]
@@ -147,7 +155,7 @@ def models_and_overrides(command: str, arguments: Sequence[str]) -> tuple[list[s
 # --- of all commands --------------------------------------------------------------------------------------------------
 
 
-def checked(overrides: Sequence[str]) -> list[str]:
+def for_hydra(overrides: Sequence[str]) -> list[str]:
     """Overrides as Hydra may have them.
 
     Raises:

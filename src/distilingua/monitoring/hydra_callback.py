@@ -15,7 +15,7 @@ from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
 from distilingua.extras import check_installed
 from distilingua.monitoring.killed import outlive_killed_jobs
-from distilingua.monitoring.sweep import FAILED, SWEEP, failures, several_at_once, varied_in
+from distilingua.monitoring.sweep import FAILED, SWEEP, failures, several_at_once, varied_keys
 from distilingua.parts import OBJECTIVES, objectives
 
 
@@ -31,7 +31,7 @@ class SweepCallback(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        note = {**typed, "varied": varied_in([*params, *typed["task"]])}
+        note = {**typed, "varied": varied_keys([*params, *typed["task"]])}
         with whole_file(folder / SWEEP) as file:
             file.write_text(yaml.safe_dump(note, allow_unicode=True, sort_keys=False), "utf-8")
         if config.hydra.sweeper.get("storage"):

@@ -15,25 +15,25 @@ from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from distilingua.errors import UserError
-from distilingua.monitoring.sweep import FAILED, by_hydra_itself, note_failure, results_in
+from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, results_in
 
 Failed = Callable[[Sequence[str], str], JobReturn | None]
 
 
 def outlive_killed_jobs(config: DictConfig) -> None:
     """A killed job is one that failed, and the others go on. Hydra has no place for this, so launchers are changed."""
-    failed = failing(Path(config.hydra.sweep.dir), config.hydra.sweeper)
+    failed = failure_noter(Path(config.hydra.sweep.dir), config.hydra.sweeper)
     launcher: Any = get_class(config.hydra.launcher._target_)
     if launcher.__name__ == "JoblibLauncher":
-        launcher.launch = launching_the_others(launcher.launch, failed)
+        launcher.launch = launch_the_others(launcher.launch, failed)
     elif launcher.__module__.startswith("hydra_plugins.hydra_submitit_launcher"):
         _wait_for_the_others(failed)
 
 
-def failing(sweep: Path, sweeper: DictConfig) -> Failed:
+def failure_noter(sweep: Path, sweeper: DictConfig) -> Failed:
     """What notes that a job was killed, by its overrides, with what else is to be said; and gives what its sweeper
     gets: None of one that had not begun, or has left a result."""
-    basic = by_hydra_itself(sweeper)
+    basic = is_basic_sweeper(sweeper)
 
     def failed(overrides: Sequence[str], more: str) -> JobReturn | None:
         folder = unfinished(sweep).get(tuple(overrides))
@@ -56,7 +56,7 @@ def unfinished(sweep: Path) -> dict[tuple[str, ...], Path]:
     return {tuple(map(str, yaml.safe_load(file.read_text("utf-8")) or ())): job for job, file in left.items()}
 
 
-def launching_the_others(launch: Any, failed: Failed) -> Any:
+def launch_the_others(launch: Any, failed: Failed) -> Any:
     """For joblib, where all that is at work ends with a process that is killed, and what waits is forgotten."""
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 

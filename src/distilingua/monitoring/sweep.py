@@ -35,7 +35,7 @@ def several_at_once(launcher: DictConfig) -> bool:
     return launcher._target_.endswith("LocalLauncher") or launcher.get("n_jobs", 1) != 1
 
 
-def by_hydra_itself(sweeper: DictConfig) -> bool:
+def is_basic_sweeper(sweeper: DictConfig) -> bool:
     """Whether the sweeper is Hydra's own, which ends at the first job that fails."""
     return str(sweeper._target_).endswith("BasicSweeper")
 
@@ -47,7 +47,7 @@ def beside_others() -> bool:
     return several_at_once(HydraConfig.get().launcher)
 
 
-def varied_in(overrides: Sequence[str]) -> list[str]:
+def varied_keys(overrides: Sequence[str]) -> list[str]:
     """Keys with several values, in the order they were typed; of a key that is typed twice, the last one counts."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     last = {one.get_key_element(): one for one in parsed}
@@ -67,19 +67,19 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
-def telling(overrides: Sequence[str]) -> list[str]:
+def settings_in(overrides: Sequence[str]) -> list[str]:
     """Those that say something about a run."""
     return [item for item in overrides if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING]
 
 
-def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
+def varied_settings(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies, whatever they are: jobs differ by nothing else. All that say
     something about it where nothing varies, or nobody knows."""
     varied = (read_sweep_note(sweep) or {}).get("varied", ())
-    return [item for item in overrides if key_of(item) in varied] or telling(overrides)
+    return [item for item in overrides if key_of(item) in varied] or settings_in(overrides)
 
 
-def rounded(value: str) -> str:
+def with_three_digits(value: str) -> str:
     """Fractions with three digits, where they have more; whole numbers and all that is no number as they are."""
 
     def short(number: re.Match[str]) -> str:

@@ -68,7 +68,7 @@ def models_table(
     Args:
         models: as `training.evaluate.figures` has them.
         shown: metric -> heading.
-        retention: per model and language; None leaves the column out.
+        retention: per model and language.
     """
     rows = []
     for lang in next(iter(models.values()))["languages"]:
@@ -79,8 +79,7 @@ def models_table(
             size = {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
             rows.append({**row, **size, "ms": f"{model['latency_ms']:.1f}"})
     table = text_frame(title, rows)
-    without = {"95 %": table["95 %"].eq("").all(), "kept": retention is None}
-    return for_terminal(table.drop(columns=[name for name, out in without.items() if out]), words=2, section="lang")
+    return for_terminal(table.loc[:, table.ne("").any()], words=2, section="lang")
 
 
 def percent(share: float | None) -> str:
