@@ -15,12 +15,12 @@ from distilingua.errors import UserError
 from distilingua.locations import SEARCHPATH, free_bytes, new_folder, overrides_file, typed_for
 from distilingua.monitoring.sweep import (
     SWEEP,
+    differing,
     key_of,
     read_sweep_note,
     settings_in,
     short_keys,
-    varied_settings,
-    with_three_digits,
+    three_digits,
 )
 
 TELLING = (  # what says most about a run, in this order; then everything else that was typed, and the seed
@@ -41,7 +41,7 @@ def run_name(overrides: Sequence[str]) -> str:
 
 def job_name(sweep: str, overrides: Sequence[str]) -> str:
     """A name for the folder of a job, of what varies in its sweep, whose folder is given."""
-    return name_of(varied_settings(Path(sweep), overrides))
+    return name_of(differing(Path(sweep), overrides))
 
 
 def name_of(overrides: Sequence[str]) -> str:
@@ -56,7 +56,7 @@ def name_of(overrides: Sequence[str]) -> str:
     parts, exact = [], True
     for item in sorted(keys, key=lambda item: (keys[item] == "seed", order.get(keys[item], len(order)), keys[item])):
         typed = "no" if item.startswith("~") else item.partition("=")[2]
-        value = with_three_digits(typed)
+        value = three_digits(typed)
         exact = exact and value == typed and bool(SPELT.fullmatch(value))
         signs = re.sub(r"[\[\]{}'\"\s]", "", value).replace(",", "+").replace(":", "-")
         key = short[keys[item]].replace("/", ".")

@@ -17,15 +17,7 @@ from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.locations import typed_for
 from distilingua.monitoring.frames import escaped, for_terminal, piped, text_frame
-from distilingua.monitoring.sweep import (
-    failures,
-    final_scores,
-    key_of,
-    objective,
-    results_in,
-    varied_settings,
-    with_three_digits,
-)
+from distilingua.monitoring.sweep import differing, failures, final_scores, key_of, objective, results_in, three_digits
 from distilingua.parts import OBJECTIVES
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
@@ -53,7 +45,7 @@ class JobOfSweep:
     @property
     def settings(self) -> dict[str, str]:
         """What varies, with three digits."""
-        return {key: with_three_digits(value) for key, value in self.varied.items()}
+        return {key: three_digits(value) for key, value in self.varied.items()}
 
     @property
     def beside_others(self) -> bool:
@@ -94,7 +86,7 @@ def jobs_of(sweep: Path, select: Sequence[str]) -> list[JobOfSweep]:
     for file in sorted(sweep.glob("*/.hydra/overrides.yaml")):
         folder = file.parents[1]
         overrides = typed_for(file) or []
-        varied = {key_of(item): item.partition("=")[2] for item in varied_settings(sweep, overrides)}
+        varied = {key_of(item): item.partition("=")[2] for item in differing(sweep, overrides)}
         why = failed.get(folder.resolve())
         results = [] if why else [json.loads(path.read_text("utf-8")) for path in results_in(folder)]
         job = JobOfSweep(folder, overrides, varied, results, why or ("finished" if results else "unfinished"))

@@ -16,7 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import final_scores, settings_in, short_keys, varied_settings
+from distilingua.monitoring.sweep import differing, final_scores, settings_in, short_keys
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -91,7 +91,7 @@ def typed_values() -> dict[str, Any]:
     hydra = HydraConfig.get()
     overrides = settings_in(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
-        overrides = varied_settings(Path(hydra.sweep.dir), hydra.overrides.task)
+        overrides = differing(Path(hydra.sweep.dir), hydra.overrides.task)
     parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
     short = short_keys({one.key_or_group for one in parsed})
     known = {short[one.key_or_group]: (one.value(), one.get_value_string()) for one in parsed}

@@ -72,14 +72,14 @@ def settings_in(overrides: Sequence[str]) -> list[str]:
     return [item for item in overrides if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING]
 
 
-def varied_settings(sweep: Path, overrides: Sequence[str]) -> list[str]:
+def differing(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies, whatever they are: jobs differ by nothing else. All that say
     something about it where nothing varies, or nobody knows."""
     varied = (read_sweep_note(sweep) or {}).get("varied", ())
     return [item for item in overrides if key_of(item) in varied] or settings_in(overrides)
 
 
-def with_three_digits(value: str) -> str:
+def three_digits(value: str) -> str:
     """Fractions with three digits, where they have more; whole numbers and all that is no number as they are."""
 
     def short(number: re.Match[str]) -> str:
