@@ -131,32 +131,29 @@ def corpus(cfg: DictConfig) -> None:
 @hydra_command
 def evaluate(cfg: DictConfig) -> None:
     """Judges models on the test rows of a configuration; see `overrides.for_evaluate`."""
-    deliver(cfg, cfg.models[0], "evaluate")
+    folder, typed = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task
+    with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
+        from distilingua.delivery.evaluate import evaluate_models
+        from distilingua.delivery.model import for_its_task
+
+        evaluate_models(for_its_task(cfg, cfg.models[0], typed), folder, task_typed=names_task(typed))
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
 def export(cfg: DictConfig) -> None:
     """Writes a model in other formats; see `overrides.for_export`."""
-    deliver(cfg, cfg.model, "export")
-
-
-def deliver(cfg: DictConfig, model: str, how: str) -> None:
-    """Does something with a model, in a folder of its own, with the task and the corpus that it was trained for.
-
-    Args:
-        how: `evaluate` or `export`.
-    """
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    folder, typed = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task
     there = any(folder.iterdir())  # an earlier export, which a refusal leaves alone
-    with readable_errors(unused=None if there else folder), console.logged(folder / f"{how}.log"):
-        from distilingua.delivery.evaluate import evaluate_models
+    with readable_errors(unused=None if there else folder), console.logged(folder / "export.log"):
         from distilingua.delivery.export import export_model
         from distilingua.delivery.model import for_its_task
 
-        typed = HydraConfig.get().overrides.task
-        task_typed = any(re.match(r"task[.=]|experiment=", item) for item in typed)
-        work = {"evaluate": evaluate_models, "export": export_model}[how]
-        work(for_its_task(cfg, model, typed), folder, task_typed=task_typed)
+        export_model(for_its_task(cfg, cfg.model, typed), folder, task_typed=names_task(typed))
+
+
+def names_task(typed: Sequence[str]) -> bool:
+    """Whether overrides, of the user or of the run that a model is of, name the task."""
+    return any(re.match(r"task[.=]|experiment=", item) for item in typed)
 
 
 WITH_HYDRA: dict[

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from distilingua.console import console
-from distilingua.data.rows import Rows
 from distilingua.monitoring.frames import for_terminal, text_frame
+
+if TYPE_CHECKING:  # slow to import, and an export that is refused at once makes no rows
+    from distilingua.data.rows import Rows
 
 
 def show_data(rows: Rows) -> None:
