@@ -60,6 +60,14 @@ def run(*arguments: str, folder: Path, **options: Any) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(arguments, job.returncode, out, err)
 
 
+def refused(*arguments: str, folder: Path, **options: Any) -> str:
+    """What a command says of what it cannot do: in a line, with 1 as its exit code."""
+    answer = run(*arguments, folder=folder, **options)
+    assert answer.returncode == 1, answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1, answer.stderr
+    return answer.stderr
+
+
 def start(*arguments: str, folder: Path, limit: int | None = None, code: str | None = None, **more: str) -> Job:
     """A command that goes on meanwhile.
 

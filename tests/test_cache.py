@@ -13,7 +13,9 @@ from filelock import FileLock
 from distilingua.artifacts import cached, fingerprint
 from distilingua.cache import DAY, cache, kept
 from distilingua.errors import UserError
-from tests.test_cli import run
+from tests.processes import run
+
+OTHER = fingerprint("other")
 
 
 def build(folder: Path) -> None:
@@ -40,6 +42,7 @@ def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) 
     (old / "files.json").write_text(json.dumps({**note, "run": "/runs/first", "made": time.time() - 50 * DAY}))
     age(old, 40)
     (tmp_path / "soft_labels" / ".0123456789abcdef-unfinished").mkdir(parents=True)
+    (tmp_path / "soft_labels" / ".parts-1123456789abcdef").mkdir()  # of several processes
     (tmp_path / "soft_labels" / "my notes").mkdir()  # not ours
     answer = run("cache", str(tmp_path), folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -47,7 +50,8 @@ def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) 
     assert lines[old.name][2:] == ["/runs/first", *lines[old.name][3:5], "50", "d", "ago", "40", "d", "ago"]
     assert lines[new.name][-6:] == ["0", "h", "ago", "0", "h", "ago"]
     assert "(unfinished)" in lines["0123456789abcdef"]
-    assert "3 folders in" in answer.stdout
+    assert "(unfinished)" in lines["1123456789abcdef"]
+    assert "4 folders in" in answer.stdout
     assert "my notes" not in answer.stdout
 
 
@@ -63,12 +67,19 @@ def test_what_nobody_used_is_freed(tmp_path: Path, old_and_new: tuple[Path, Path
 
 def test_what_is_being_made_stays(tmp_path: Path, old_and_new: tuple[Path, Path]) -> None:
     old, _ = old_and_new
-    unfinished = tmp_path / "teachers" / f".{fingerprint('other')}-unfinished"
-    unfinished.mkdir()
-    os.utime(unfinished, (0, 0))
-    with FileLock(f"{tmp_path}/teachers/{fingerprint('other')}.lock"), FileLock(f"{old}.lock"):
+    unfinished, parts = (tmp_path / "teachers" / name for name in (f".{OTHER}-unfinished", f".parts-{OTHER}"))
+    for folder in (unfinished, parts / "of_processes"):
+        folder.mkdir(parents=True)
+    part = parts / "of_processes" / f"{OTHER}.lock"
+    part.touch()
+    for path in (unfinished, part):
+        os.utime(path, (0, 0))
+    with FileLock(f"{tmp_path}/teachers/{OTHER}.lock"), FileLock(f"{old}.lock"):
         cache([str(tmp_path), "--prune", "0"])
-    assert {one.folder for one in kept(tmp_path)} == {old, unfinished}
+    assert {one.folder for one in kept(tmp_path)} == {old, unfinished, parts}
+    with FileLock(part):
+        cache([str(tmp_path), "--prune", "0"])
+    assert [one.folder for one in kept(tmp_path)] == [parts]
     cache([str(tmp_path), "--prune", "0"])
     assert kept(tmp_path) == []
     assert not [path for path in tmp_path.rglob("*") if path.suffix != ".lock" and path.name != "teachers"]

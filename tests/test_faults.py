@@ -16,10 +16,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
 
-from distilingua.commands import resume
 from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.monitoring.sweep import objective
+from distilingua.overrides import for_resume
 from distilingua.training.fitting import fit, undamaged
 from distilingua.training.train import train
 from tests.conftest import passes
@@ -249,10 +249,10 @@ def test_an_empty_file_of_overrides_is_not_no_overrides(tmp_path: Path, place: s
     (tmp_path / place).mkdir()
     file = tmp_path / place / "overrides.yaml"
     file.write_text("")
-    with pytest.raises(SystemExit, match=r"overrides\.yaml is damaged.*Type it again: distilingua train"):
-        resume([str(tmp_path)])
+    with pytest.raises(UserError, match=r"overrides\.yaml is damaged.*Type it again: distilingua train"):
+        for_resume([str(tmp_path)])
     file.write_text("[]\n")
-    assert resume([str(tmp_path)]) == [f"hydra.run.dir='{tmp_path}'"]
+    assert for_resume([str(tmp_path)]) == [f"hydra.run.dir='{tmp_path}'"]
 
 
 def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

@@ -20,12 +20,13 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.errors import UserError
-from distilingua.monitoring.killed import failing, launching_the_others
+from distilingua.monitoring.killed import failure_noter, launch_the_others
 from distilingua.monitoring.leaderboard import front_of
 from distilingua.monitoring.sweep import objective
 from distilingua.training.train import train
 from tests.conftest import Compose
-from tests.processes import launch, run
+from tests.processes import launch, refused, run
+from tests.test_cli import as_it_is
 
 SMALL = [  # a job of seconds
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -36,6 +37,12 @@ SMALL = [  # a job of seconds
 
 def of(data: Path) -> str:
     return f"corpus.path={data}"
+
+
+def taught(kept: Path, cache: Path, *typed: str) -> list[str]:
+    """A job with a teacher that is not fine-tuned."""
+    teacher = [*as_it_is(kept / "teacher"), "objective=kd"]
+    return [*SMALL, of(kept / "data"), *teacher, f"paths.cache={cache}", *typed]
 
 
 def asked_at(batch: int, done: Path, how: str = "SIGKILL") -> list[str]:
@@ -162,15 +169,6 @@ def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> No
     told_at_the_end(tmp_path / "sweep", more.stdout, jobs=3)
 
 
-def test_a_search_may_not_go_the_wrong_way(tmp_path: Path) -> None:
-    typed = ["sweep=pareto", "hydra.sweeper.direction=[maximize,maximize]", "hydra.sweeper.n_trials=1"]
-    answer = run("train", "-m", *typed, folder=tmp_path)
-    assert answer.returncode == 1
-    assert "is to maximize and minimize. Set hydra.sweeper.direction=[maximize,minimize]" in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.long
 def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Path, tmp_path: Path) -> None:
     """With other German labels everywhere, dev and test included, it is the same number for every objective."""
@@ -195,18 +193,11 @@ def test_what_a_sweep_compares_sees_no_target_label(next_run: Compose, kept: Pat
 @pytest.mark.long
 def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> None:
     """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
-    teacher = [f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune.epochs=1"]
-    typed = [
-        *SMALL,
-        of(kept / "data"),
-        "teacher=local",
-        *teacher,
-        "training.epochs=1",
-        "objective=kd",
-        "objective.temperature=1,2",
-    ]
-    launcher = ["hydra/launcher=parallel", "hydra.sweep.dir=sweep", f"paths.cache={tmp_path / 'cache'}"]
-    raced = launch("train", "-m", *typed, *launcher, folder=tmp_path)  # whose workers end with it
+    made = [item for item in taught(kept, tmp_path / "cache") if item != "teacher.fine_tune=null"]
+    swept = ["teacher.fine_tune.epochs=1", "training.epochs=1", "objective.temperature=1,2", "hydra.sweep.dir=sweep"]
+    raced = launch(
+        "train", "-m", *made, *swept, "hydra/launcher=parallel", folder=tmp_path
+    )  # whose workers end with it
     assert raced.returncode == 0, raced.stderr
     logs = [file.read_text() for file in (tmp_path / "sweep").glob("temperature-*/train.log")]
     assert len(logs) == 2
@@ -223,16 +214,9 @@ def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> No
 def test_a_job_that_is_killed_is_one_that_failed(kept: Path, tmp_path: Path) -> None:
     """Of two in processes of their own, which differ by a callback alone: the other one comes to its end."""
     killer = ["+callbacks.saboteur._target_=tests.saboteur.KillsItself", "+callbacks.saboteur.rank=0"]
-    teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
     # with a student, which each trains itself: a baseline that the other one was first to train kills nobody
-    typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", *killer, "+callbacks.saboteur.batch=3,999"]
-    launcher = [
-        "training.epochs=1",
-        "hydra/launcher=local",
-        "hydra.sweep.dir=sweep",
-        f"paths.cache={tmp_path / 'cache'}",
-    ]
-    swept = run("train", "-m", *typed, *launcher, folder=tmp_path)
+    typed = taught(kept, tmp_path / "cache", *killer, "+callbacks.saboteur.batch=3,999", "training.epochs=1")
+    swept = run("train", "-m", *typed, "hydra/launcher=local", "hydra.sweep.dir=sweep", folder=tmp_path)
     assert swept.returncode == 1
     assert "distilingua: batch-3 failed: its process was killed" in swept.stderr
     assert "1 of 2 jobs failed" in swept.stderr
@@ -261,12 +245,12 @@ def test_beside_a_process_of_joblib_that_is_killed_what_waited_is_launched(tmp_p
     asked: list[list[list[str]]] = []
     sweeper = {"_target_": "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"}
     jobs = [[f"x={name}"] for name in "abc"]
-    failed = failing(tmp_path, OmegaConf.create(sweeper))
-    found = launching_the_others(launch_two, failed)(None, jobs, 0)
+    failed = failure_noter(tmp_path, OmegaConf.create(sweeper))
+    found = launch_the_others(launch_two, failed)(None, jobs, 0)
     assert asked == [jobs, [["x=a"], ["x=c"]]]
     assert [one.return_value for one in found] == [0.5, pytest.approx(float("nan"), nan_ok=True), 0.5]
     assert "beside one that was" in (tmp_path / "b/failed.txt").read_text()
-    told = failing(tmp_path, OmegaConf.create({"_target_": "optuna"}))
+    told = failure_noter(tmp_path, OmegaConf.create({"_target_": "optuna"}))
     (tmp_path / "b/failed.txt").unlink()
     lost = told(["x=b"], "")
     assert lost is not None
@@ -274,16 +258,30 @@ def test_beside_a_process_of_joblib_that_is_killed_what_waited_is_launched(tmp_p
         _ = lost.return_value
 
 
+LATENCY = "training.select=latency_ms"
+
+
 @pytest.mark.parametrize(
-    ("launcher", "way_out"), [("parallel", "Leave out hydra/launcher"), ("slurm", "parameters.exclusive=true")]
+    ("typed", "told", "way_out"),
+    [
+        ([LATENCY, "hydra/launcher=parallel"], "milliseconds beside other jobs", "Leave out hydra/launcher"),
+        ([LATENCY, "hydra/launcher=slurm"], "milliseconds beside other jobs", "parameters.exclusive=true"),
+        (
+            ["sweep=pareto", "hydra.sweeper.direction=[maximize,maximize]", "hydra.sweeper.n_trials=1"],
+            "is to maximize and minimize",
+            "Set hydra.sweeper.direction=[maximize,minimize]",
+        ),
+    ],
 )
-def test_milliseconds_are_no_objective_beside_other_jobs(tmp_path: Path, launcher: str, way_out: str) -> None:
-    typed = ["seed=1,2", "training.select=latency_ms", f"hydra/launcher={launcher}"]
-    answer = run("train", "-m", *typed, folder=tmp_path)
-    assert answer.returncode == 1
-    assert "training.select=latency_ms: milliseconds beside other jobs" in answer.stderr
-    assert way_out in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
+def test_what_no_job_could_mend_is_refused_before_the_first(
+    tmp_path: Path, typed: list[str], told: str, way_out: str
+) -> None:
+    """Milliseconds are no objective beside other jobs, and a search may not go the wrong way."""
+    line = refused("train", "-m", *typed, *(["seed=1,2"] if LATENCY in typed else []), folder=tmp_path)
+    assert told in line
+    assert way_out in line
+    assert LATENCY not in typed or f"{LATENCY}: {told}" in line
+    assert not list(tmp_path.iterdir())
 
 
 CLUSTER = """
@@ -320,19 +318,17 @@ def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
 
 @pytest.mark.long
 def test_of_several_processes_the_one_that_was_killed_is_named(kept: Path, tmp_path: Path) -> None:
-    teacher = ["teacher=local", f"teacher.path={kept / 'teacher'}", "teacher.languages=[en]", "teacher.fine_tune=null"]
-    typed = [*SMALL, of(kept / "data"), *teacher, "objective=kd", "device=ddp", "trainer.accelerator=cpu"]
-    settings = ["trainer.devices=2", f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run"]
     killer = {"_target_": "tests.saboteur.KillsItself", "rank": 1, "batch": 5}
     sabotage = [f"+callbacks.saboteur.{key}={value}" for key, value in killer.items()]
-    answer = run("train", *typed, *settings, *sabotage, folder=tmp_path)
+    several = ["device=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "hydra.run.dir=run"]
+    typed = taught(kept, tmp_path / "cache", *several, *sabotage)
+    answer = run("train", *typed, folder=tmp_path)
     assert answer.returncode == 1
     assert "student: rank 1 (exit code -9) ended, and the others with it" in answer.stderr
     assert "distilingua resume run" in answer.stderr or f"distilingua resume {tmp_path / 'run'}" in answer.stderr
 
 
 def test_processes_from_outside_need_one_folder(tmp_path: Path) -> None:
-    answer = run("train", "device=ddp", folder=tmp_path, WORLD_SIZE="2", RANK="1")
-    assert answer.returncode == 1
-    assert "hydra.run.dir=outputs/NAME" in answer.stderr
+    told = refused("train", "device=ddp", folder=tmp_path, WORLD_SIZE="2", RANK="1")
+    assert "hydra.run.dir=outputs/NAME" in told
     assert not list(tmp_path.iterdir())

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from rich.filesize import decimal
 
-from distilingua.artifacts import FILES, clear_unfinished, remove
+from distilingua.artifacts import FILES, remove
 from distilingua.console import console, plain_table
 from distilingua.errors import UserError
 
 DAY = 24 * 60 * 60
-OURS = re.compile(r"(\.?)([0-9a-f]{16})(-\w+)?")  # HASH is kept, .HASH-unfinished was being filled
+# HASH is kept, .HASH-unfinished was being filled, and .parts-HASH by several processes
+NAME = re.compile(r"(\.(parts-)?)?[0-9a-f]{16}(-\w+)?")
 TYPE = "Type distilingua cache [FOLDER] [--prune DAYS]; FOLDER is paths.cache of the runs, .cache unless set."
 
 
@@ -41,6 +44,10 @@ class Kept:
     @property
     def finished(self) -> bool:
         return not self.folder.name.startswith(".")
+
+    @property
+    def hash(self) -> str:
+        return self.folder.name.removeprefix(".").removeprefix("parts-")[:16]
 
 
 def cache(arguments: Sequence[str]) -> None:
@@ -70,34 +77,28 @@ def cache(arguments: Sequence[str]) -> None:
 
 def kept(root: Path) -> list[Kept]:
     """All of a cache, by kind, what was used last first."""
-    found = [_look(path) for path in root.glob("*/*") if path.is_dir() and OURS.fullmatch(path.name)]
+    found = [_inspect(path) for path in root.glob("*/*") if path.is_dir() and NAME.fullmatch(path.name)]
     return sorted(found, key=lambda one: (one.folder.parent.name, -one.used))
 
 
-def _look(folder: Path) -> Kept:
+def _inspect(folder: Path) -> Kept:
     files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    size = sum(file.st_size for file in files)
     latest = max((file.st_mtime for file in files), default=folder.stat().st_mtime)
-    made, run, used = latest, "", latest
     try:
         note = json.loads((folder / FILES).read_text("utf-8"))
-        made, run, used = float(note["made"]), str(note["run"]), (folder / FILES).stat().st_mtime
+        return Kept(folder, size, float(note["made"]), (folder / FILES).stat().st_mtime, str(note["run"]))
     except (OSError, ValueError, KeyError, TypeError):  # not finished, or damaged
-        pass
-    return Kept(folder, sum(file.st_size for file in files), made, used, run)
+        return Kept(folder, size, latest, latest, "")
 
 
 def show(root: Path) -> None:
     everything, now = kept(root), time.time()
     table = plain_table(None, ("kind", "folder", "made by"), ("size", "made", "used"))
     for one in everything:
-        table.add_row(
-            one.folder.parent.name,
-            one.folder.name if one.finished else f"{one.folder.name[1:17]} (unfinished)",
-            one.run,
-            decimal(one.size),
-            _ago(now - one.made),
-            _ago(now - one.used),
-        )
+        name = one.hash if one.finished else f"{one.hash} (unfinished)"
+        ages = _ago(now - one.made), _ago(now - one.used)
+        table.add_row(one.folder.parent.name, name, one.run, decimal(one.size), *ages)
     console.print_whole(table)
     console.print(f"{len(everything)} folders in {root}, {decimal(sum(one.size for one in everything))}.")
 
@@ -108,23 +109,25 @@ def _ago(seconds: float) -> str:
 
 def prune(root: Path, days: float) -> None:
     """Frees what no run has opened for so many days; what is being made is left alone."""
-    freed, gone, busy = 0, 0, 0
-    for one in kept(root):
-        if time.time() - one.used < days * DAY:
-            continue
-        name = OURS.fullmatch(one.folder.name)
-        assert name is not None
-        finished = one.folder.with_name(name[2])
-        try:
+    old = [one for one in kept(root) if time.time() - one.used >= days * DAY]
+    busy = [one for one in old if not _freed(one)]
+    size = decimal(sum(one.size for one in old if one not in busy))
+    stay = f" {len(busy)} are being made and stay." if busy else ""
+    gone = len(old) - len(busy)
+    console.print(f"{gone} folders freed that no run of the last {days:g} days has used, {size}.{stay}")
+
+
+def _freed(one: Kept) -> bool:
+    """Takes a folder away; False where a job that makes it holds a lock."""
+    try:
+        with ExitStack() as held:
             # the lock's file stays: another job may have it open and would hold the lock of a file that is not there
-            with FileLock(f"{finished}.lock", timeout=0):
-                if one.finished:
-                    remove(one.folder)
-                else:
-                    clear_unfinished(finished, resumable=True)
-        except Timeout:
-            busy += 1
-            continue
-        freed, gone = freed + one.size, gone + 1
-    told = f" {busy} are being made and stay." if busy else ""
-    console.print(f"{gone} folders freed that no run of the last {days:g} days has used, {decimal(freed)}.{told}")
+            for lock in (one.folder.with_name(f"{one.hash}.lock"), *one.folder.rglob("*.lock")):
+                held.enter_context(FileLock(lock, timeout=0))
+            if one.finished:
+                remove(one.folder)
+            else:
+                shutil.rmtree(one.folder, ignore_errors=True)
+    except Timeout:
+        return False
+    return True

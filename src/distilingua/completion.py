@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra._internal.utils import create_automatic_config_search_path
+
+import distilingua.overrides  # noqa: F401  # registers what the configurations compute
+from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 from distilingua.usage import COMMANDS, config_of
 
@@ -34,8 +39,9 @@ def completion(arguments: Sequence[str]) -> None:
     elif len(arguments) == 1 and arguments[0] in SCRIPTS:
         print(SCRIPTS[arguments[0]], end="")
     else:
-        typed = " ".join(arguments) or "nothing"
-        sys.exit(f"distilingua completion: {typed} is typed, and it takes a shell, one of {', '.join(SCRIPTS)}.")
+        raise UserError(
+            f"{' '.join(arguments) or 'nothing'} is typed, and it takes a shell, one of {', '.join(SCRIPTS)}."
+        )
 
 
 def words(line: str) -> list[str]:
@@ -44,19 +50,11 @@ def words(line: str) -> list[str]:
     Args:
         line: as far as it is typed, the command itself included.
     """
-    _, _, typed = line.lstrip().partition(" ")
-    command, space, overrides = typed.lstrip().partition(" ")
-    if not space:
+    _, command, *overrides = [*line.split(), *([""] if line.endswith(" ") else [])]
+    if not overrides:
         return [name for name in COMMANDS if name.startswith(command)]
     if command not in OVERRIDABLE:
         return []
-    from hydra._internal.config_loader_impl import ConfigLoaderImpl
-    from hydra._internal.core_plugins.bash_completion import BashCompletion
-    from hydra._internal.utils import create_automatic_config_search_path
-
-    import distilingua.commands  # noqa: F401  # registers what the configurations compute
-
     loader = ConfigLoaderImpl(create_automatic_config_search_path(None, None, str(conf_folder())))
-    last = overrides.rpartition(" ")[2]
-    known = [word for word in overrides.split()[: -1 if last else None] if "=" in word]  # not a model, nor -m
-    return sorted(BashCompletion(loader)._query(config_of(command), " ".join([*known, last])))
+    known = [word for word in overrides[:-1] if "=" in word]  # not a model, nor -m
+    return sorted(BashCompletion(loader)._query(config_of(command), " ".join([*known, overrides[-1]])))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
 from rich.progress import track
 from rich.table import Table
@@ -58,7 +58,7 @@ class Printer(Console):
                 told, left = now, (now - began) / (done + 1) * (len(some) - done - 1)
                 self.print(f"{title}: {done + 1} of {len(some)} batches, {timedelta(seconds=round(left))} left")
 
-    def print_whole(self, table: Table | Group) -> None:
+    def print_whole(self, table: RenderableType) -> None:
         """A table of numbers with all its digits: in a narrow terminal its lines wrap, where rich would cut columns."""
         narrow = self._width
         everything = self.options.update(max_width=1000)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from datasets import Dataset
 from omegaconf import DictConfig
 
-from distilingua.console import console, plain_table, quieten
-from distilingua.corpora.schema import each_row
+from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
+from distilingua.monitoring.frames import for_terminal, text_frame
 from distilingua.monitoring.tables import show_data
 from distilingua.parts import assemble, read_rows
 
@@ -21,27 +20,28 @@ def describe(cfg: DictConfig) -> None:
     parts = assemble(cfg)
     rows = read_rows(cfg, parts)
     show_data(rows)
-    if not set(rows.labels) >= {label for label in rows.texts["label"][:] if label}:  # tags, answers, free text
+    texts = rows.texts.select_columns(["lang", "split", "label", "text"]).to_pandas()
+    if not set(rows.labels) >= {label for label in texts["label"].unique() if label}:  # tags, answers, free text
         return
     caps = ambiguity_caps(parts.corpus.load(parts.pair.languages), parts.task.spelling)
     console.print("Best accuracy any model can reach, because the same words stand under several labels:")
     console.print("  " + ", ".join(f"{lang} {100 * cap:.2f} %" for lang, cap in caps.items()))
     console.print("Test rows of a label that no training text of their language has, once paired:")
-    console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in untaught(rows).items()))
+    console.print("  " + ", ".join(f"{lang} {100 * share:.1f} %" for lang, share in unseen_labels(rows).items()))
+    trained = texts[texts["split"].isin(["train", "parallel"])].drop_duplicates(["label", "lang"])
+    examples = {(row.label, row.lang): row.text for row in trained.itertuples()}
     languages = parts.pair.languages[:2]  # more do not fit beside each other
-    shown = plain_table(f"{len(rows.labels)} labels; a training sentence of each", ("label",), ())
-    for lang in languages:
-        shown.add_column(lang)
-    examples: dict[tuple[str, str], str] = {}
-    for row in each_row(rows.texts, ["lang", "split", "label", "text"]):
-        if row["split"] in ("train", "parallel"):
-            examples.setdefault((row["label"], row["lang"]), row["text"])
-    for label in rows.labels:
-        shown.add_row(label, *(examples.get((label, lang), "none") for lang in languages))
-    console.print(shown)
+    shown = [
+        {"label": label} | {lang: examples.get((label, lang), "none") for lang in languages} for label in rows.labels
+    ]
+    title = f"{len(rows.labels)} labels; a training sentence of each"
+    table = for_terminal(text_frame(title, shown), words=1 + len(languages))
+    for column in table.columns[1:]:
+        column.no_wrap = False
+    console.print(table)
 
 
-def untaught(rows: Rows) -> dict[str, float]:
+def unseen_labels(rows: Rows) -> dict[str, float]:
     """Per language, the share of test rows whose label occurs in no training row of that language."""
     truth = dict(zip(rows.texts["id"][:], rows.texts["label"][:], strict=True))
     taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"][:], rows.train["id"][:], strict=True)}
@@ -53,12 +53,8 @@ def untaught(rows: Rows) -> dict[str, float]:
 
 def ambiguity_caps(rows: Dataset, spelling: Callable[[str], str] = str) -> dict[str, float]:
     """Per language, the accuracy of always naming the commonest label of a text: no model of the text can do better."""
-    labels: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    for row in each_row(rows, ["lang", "text", "text_pair", "label"]):
-        labels[row["lang"], f"{row['text']}\n{row['text_pair']}".casefold()][spelling(row["label"])] += 1
-    best: Counter[str] = Counter()
-    total: Counter[str] = Counter()
-    for (lang, _), counts in labels.items():
-        best[lang] += max(counts.values())
-        total[lang] += counts.total()
-    return {lang: best[lang] / total[lang] for lang in total}
+    texts = rows.select_columns(["lang", "text", "text_pair", "label"]).to_pandas()
+    words = (texts["text"] + "\n" + texts["text_pair"]).str.casefold()
+    counts = texts.groupby(["lang", words, texts["label"].map(spelling)], sort=False).size()
+    best = counts.groupby(level=[0, 1], sort=False).max().groupby(level=0, sort=False).sum()
+    return (best / counts.groupby(level=0, sort=False).sum()).to_dict()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -27,14 +28,26 @@ class Later:
         return getattr(import_module(self._package), name)
 
 
+def check_installed(what: str, packages: Sequence[str], extra: str) -> None:
+    """Raises UserError when a package of an extra is not installed. Imports nothing of it.
+
+    Args:
+        what: needs the packages, for the message.
+    """
+    if missing := [name for name in packages if not _there(name)]:
+        names = ", ".join(name.rpartition(".")[2].replace("_", "-") for name in missing)
+        raise UserError(f"{what} needs {names}. Install the extra: pip install 'distilingua[{extra}]'.")
+
+
+def _there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # not even the package that it is in
+        return False
+
+
 def check_speech() -> None:
-    """Raises UserError when the extra `speech` is not installed. Imports nothing of it."""
-    missing = [name for name in SPEECH if find_spec(name) is None]
-    if missing:
-        raise UserError(
-            f"speech needs {', '.join(name.replace('_', '-') for name in missing)}. "
-            f"Install the extra: pip install 'distilingua[speech]'."
-        )
+    check_installed("speech", SPEECH, "speech")
 
 
 def speech_package(name: str) -> ModuleType:
@@ -44,34 +57,10 @@ def speech_package(name: str) -> ModuleType:
 
 
 def check_onnx() -> None:
-    """Raises UserError when the extra `onnx` is not installed. Imports nothing of it."""
-    missing = [name for name in ONNX if find_spec(name) is None]
-    if missing:
-        raise UserError(f"ONNX needs {', '.join(missing)}. Install the extra: pip install 'distilingua[onnx]'.")
+    check_installed("ONNX", ONNX, "onnx")
 
 
 def onnx_package(name: str) -> ModuleType:
     """A package of the extra `onnx`."""
     check_onnx()
     return import_module(name)
-
-
-def check_package(name: str, extra: str) -> None:
-    """Raises UserError when a package of an extra is not installed. Imports nothing of it."""
-    if find_spec(name) is None:
-        raise UserError(f"{name} is not installed. Install the extra: pip install 'distilingua[{extra}]'.")
-
-
-def check_plugin(group: str, target: str) -> None:
-    """Raises UserError when a plugin of Hydra that the extra `sweeps` brings is not installed. Imports nothing of it.
-
-    Args:
-        group: what the user chose, for the message.
-        target: its class.
-    """
-    package = ".".join(target.split(".")[:2])
-    if package.startswith("hydra_plugins.") and (not find_spec("hydra_plugins") or not find_spec(package)):
-        raise UserError(
-            f"{group} is of {package.partition('.')[2]}, which is not installed. Install the extra: "
-            f"pip install 'distilingua[sweeps]'."
-        )

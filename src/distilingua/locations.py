@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import itertools
 import shutil
 from pathlib import Path
 
@@ -72,12 +71,10 @@ def typed_for(overrides: Path) -> list[str] | None:
 def new_folder(path: str) -> str:
     """This folder, or path-2, path-3 and so on where it is there already: made here, so that of two commands that start
     in the same second each has its own."""
-    for n in itertools.count(1):
-        folder = Path(path if n == 1 else f"{path}-{n}")
-        folder.parent.mkdir(parents=True, exist_ok=True)
+    folder, n = Path(path), 1
+    while True:
         try:
-            folder.mkdir()
+            folder.mkdir(parents=True)
             return str(folder)
         except FileExistsError:
-            continue
-    raise AssertionError  # there is always another number
+            folder, n = Path(f"{path}-{n + 1}"), n + 1

@@ -8,21 +8,72 @@ from difflib import get_close_matches
 from textwrap import fill
 from typing import Any
 
-USAGE = """\
+MANUAL = """\
+train [OVERRIDES]: the main job: teach, distil, compare, report; with -m a sweep, of every combination
+Fine-tunes the teacher, stores its soft labels, trains the baseline and the student, and judges all three on the test
+split. With -m, for every combination of the values that stand with commas.
+  distilingua train
+  distilingua train pair=en-fr student=nano optimizer.lr=5e-4
+  distilingua train debug=tiny                       a minute, to see whether a change works
+  distilingua train -m pair=en-de,en-fr seed=1,2
+  distilingua train --config-dir conf experiment=mine          with files of your own
+Groups and their choices; `--cfg job` prints every key with its value, `--hydra-help` the options of Hydra:
+
+resume [RUN]: go on with an interrupted run or sweep (default: the latest)
+A run goes on to the weights it would have had; a sweep does what is missing. Overrides may follow.
+  distilingua resume
+  distilingua resume outputs/2026-01-31/12-00-00_default
+  distilingua resume multirun/2026-01-31/12-00-00
+
+evaluate MODEL [OVERRIDES]: judges a run, an exported folder or a model of the hub, on any corpus
+Several models are judged on the same rows. What is not typed is as the first model's run had it.
+  distilingua evaluate outputs/2026-01-31/12-00-00_default
+  distilingua evaluate RUN RUN/export/onnx_int8
+  distilingua evaluate RUN corpus=files corpus.path=data pair.targets=[de,nl]
+
+export RUN [OVERRIDES]: its student for others, each format judged by itself, in RUN/export/
+  distilingua export RUN
+  distilingua export RUN format=[hub,onnx_int8]
+  distilingua export RUN format=[web]            a page that runs it in the browser
+
+predict MODEL [TEXT …]: its answers to texts, to the standard input, or --from FILE --to FILE
+
+compare [FOLDER …]: finished runs side by side, means over seeds (default: multirun)
+A table per setting; below, jobs that failed.
+  distilingua compare                        all of multirun/
+  distilingua compare outputs multirun/2026-01-31
+  distilingua compare --latex multirun > table.tex            or --csv, --markdown
+
+report FOLDER: a run or a sweep as a page of HTML, for those who were not there
+It needs nothing beside it: scores with intervals, size and speed, curves, confusions, cost, settings, versions.
+  distilingua report outputs/2026-01-31/12-00-00_default
+  distilingua report multirun/2026-01-31/12-00-00
+
+corpus [OVERRIDES]: what the corpus holds: rows, labels, examples, how ambiguous it is
+Also what cleaning dropped. Writes nothing.
+  distilingua corpus pair=en-fr
+  distilingua corpus corpus=files corpus.path=data pair.targets=[es]
+
+init FOLDER: a project of your own outside of a checkout: files, configuration, a README
+  distilingua init mine
+  cd mine && distilingua train --config-dir conf experiment=mine
+
+cache [FOLDER]: what runs keep for later ones; --prune DAYS frees what none of DAYS has used
+  distilingua cache                          of .cache, where FOLDER is not given
+  distilingua cache --prune 30
+
+completion SHELL: what makes bash, zsh or fish complete commands, groups, choices and keys
+  eval "$(distilingua completion bash)"      in ~/.bashrc; zsh, in ~/.zshrc
+  distilingua completion fish | source       in ~/.config/fish/config.fish
+"""
+HELP = {section.partition(" ")[0]: f"distilingua {section.strip()}\n" for section in MANUAL.split("\n\n")}
+COMMANDS = tuple(HELP)
+_HEADINGS = [text.splitlines()[0].partition(": ") for text in HELP.values()]
+_LISTED = "\n".join(f"  {typed:<38} {does}" for typed, _, does in _HEADINGS)
+USAGE = f"""\
 distilingua: distil a teacher that is strong in one language into a small student that serves others.
 
-  distilingua train  [OVERRIDES]         the main job: teach, distil, compare, report
-  distilingua train  -m pair=en-de,en-fr seed=1,2      a sweep: every combination
-  distilingua resume [RUN]               go on with an interrupted run or sweep (default: the latest)
-  distilingua evaluate MODEL [OVERRIDES] judges a run, an exported folder or a model of the hub, on any corpus
-  distilingua export RUN [OVERRIDES]     its student for others: format=[hub,onnx,onnx_int8], each judged by itself
-  distilingua predict MODEL [TEXT …]     its answers to texts, to the standard input, or --from FILE --to FILE
-  distilingua compare [FOLDER …]         finished runs side by side, means over seeds (default: multirun)
-  distilingua report FOLDER              a run or a sweep as a page of HTML, for those who were not there
-  distilingua corpus [OVERRIDES]         what the corpus holds: rows, labels, examples, how ambiguous it is
-  distilingua init FOLDER                a project of your own outside of a checkout: files, configuration, a README
-  distilingua cache [FOLDER]             what runs keep for later ones; --prune DAYS frees what none of DAYS has used
-  distilingua completion bash|zsh|fish   what makes a shell complete all this
+{_LISTED}
 
 Overrides choose and change settings, from left to right, the last one wins:
   pair=en-de student=tiny device=cpu     one file of conf/pair, conf/student, conf/device
@@ -33,86 +84,6 @@ A command ends with 0 where it did what it was asked to; with 1 where it could n
 type instead, and where a job of a sweep failed; with 2 where an option is unknown; with 128 and the number of the
 signal that ended it (130 for Ctrl-C), after saving what it needs to go on.
 """
-HELP = {
-    "train": """\
-distilingua train [OVERRIDES]: the main job: fine-tunes the teacher, stores its soft labels, trains the baseline and the
-student, and judges all three on the test split. With -m, every combination of the values that stand with commas.
-
-  distilingua train
-  distilingua train pair=en-fr student=nano optimizer.lr=5e-4
-  distilingua train debug=tiny                       a minute, to see whether a change works
-  distilingua train -m pair=en-de,en-fr seed=1,2
-  distilingua train --config-dir conf experiment=mine          with files of your own
-
-Groups and their choices; `--cfg job` prints every key with its value, `--hydra-help` the options of Hydra:
-""",
-    "resume": """\
-distilingua resume [RUN] [OVERRIDES]: goes on with an interrupted run, to the weights it would have had; or with a
-sweep, of which it does what is missing. Without RUN, the latest of outputs/ and multirun/.
-
-  distilingua resume
-  distilingua resume outputs/2026-01-31/12-00-00_default
-  distilingua resume multirun/2026-01-31/12-00-00
-""",
-    "evaluate": """\
-distilingua evaluate MODEL … [OVERRIDES]: judges models without training: runs, exported folders, ONNX files, models
-of the hub. Several are judged on the same rows. What is not typed is as the first model's run had it.
-
-  distilingua evaluate outputs/2026-01-31/12-00-00_default
-  distilingua evaluate RUN RUN/export/onnx_int8
-  distilingua evaluate RUN corpus=files corpus.path=data pair.targets=[de,nl]
-""",
-    "export": """\
-distilingua export RUN [OVERRIDES]: its student for others, and how good and fast each file is by itself,
-in RUN/export/.
-
-  distilingua export RUN
-  distilingua export RUN format=[hub,onnx_int8]
-  distilingua export RUN format=[web]            a page that runs it in the browser
-""",
-    "compare": """\
-distilingua compare [FOLDER …]: finished runs side by side, a table per setting, means over seeds; and jobs that failed.
-
-  distilingua compare                        all of multirun/
-  distilingua compare outputs multirun/2026-01-31
-  distilingua compare --latex multirun > table.tex            or --csv, --markdown
-""",
-    "report": """\
-distilingua report FOLDER: a page of HTML in the folder of a run or a sweep that needs nothing beside it: scores with
-intervals, size and speed, curves, confusions with sentences, cost, settings, versions.
-
-  distilingua report outputs/2026-01-31/12-00-00_default
-  distilingua report multirun/2026-01-31/12-00-00
-""",
-    "corpus": """\
-distilingua corpus [OVERRIDES]: what a corpus holds: rows of every split, labels with a sentence each, what cleaning
-dropped, and how far the same words stand under several labels. Writes nothing.
-
-  distilingua corpus pair=en-fr
-  distilingua corpus corpus=files corpus.path=data pair.targets=[es]
-""",
-    "init": """\
-distilingua init FOLDER: the smallest project of your own, beside the installed package: files with text, a corpus,
-a pair, an experiment, and a README with the commands. FOLDER is empty, or not there yet.
-
-  distilingua init mine
-  cd mine && distilingua train --config-dir conf experiment=mine
-""",
-    "cache": """\
-distilingua cache [FOLDER]: what runs keep for later ones: teachers, tokens, soft labels, baselines. FOLDER is .cache
-if nothing else is said.
-
-  distilingua cache
-  distilingua cache --prune 30               frees what no run of 30 days has used
-""",
-    "completion": """\
-distilingua completion SHELL: what makes bash, zsh or fish complete commands, groups, choices and keys.
-
-  eval "$(distilingua completion bash)"      in ~/.bashrc; zsh, in ~/.zshrc
-  distilingua completion fish | source       in ~/.config/fish/config.fish
-""",
-}
-COMMANDS = (*HELP, "predict")
 
 
 def config_of(command: str) -> str:
@@ -122,7 +93,7 @@ def config_of(command: str) -> str:
 
 def help_of(command: str = "") -> str:
     """With what can be chosen for `train`; the whole usage where no command is named."""
-    told = HELP.get(command, USAGE)
+    text = HELP.get(command, USAGE)
     if command == "train":
         from distilingua.locations import conf_folder  # not for those who only ask for help
 
@@ -131,8 +102,8 @@ def help_of(command: str = "") -> str:
             groups.setdefault(path.parent.relative_to(conf_folder()).as_posix(), []).append(path.stem)
         for group, names in groups.items():
             listed = " ".join(name for name in names if name != "base")
-            told += fill(listed, 120, initial_indent=f"  {group} = ", subsequent_indent=" " * 6) + "\n"
-    return told
+            text += fill(listed, 120, initial_indent=f"  {group} = ", subsequent_indent=" " * 6) + "\n"
+    return text
 
 
 def mistyped(error: Exception, config: str) -> str | None:
@@ -158,15 +129,12 @@ def mistyped(error: Exception, config: str) -> str | None:
         )
     if found := re.match(r"Could not (?:override|delete from config).*?'([\w./@]+)'", said):
         near = get_close_matches(found[1], list(known_keys(config)), 1)
-        return (
-            f"there is no key {found[1]}."
-            + (f" Did you mean {near[0]}?" if near else " `distilingua train --cfg job` prints all of them.")
-            + f" +{found[1]}=VALUE adds one."
-        )
+        hint = f"Did you mean {near[0]}?" if near else "`distilingua train --cfg job` prints all of them."
+        return f"there is no key {found[1]}. {hint} +{found[1]}=VALUE adds one."
     if found := re.match(r"Could not append to config. An item is already at '([\w./@]+)'", said):
         return f"{found[1]} is there already. Type it without +."
     if found := re.search(
-        r"Could not find '(\S+)/([^/\s]*)' Available options in '\S+?': (.+?)(?: Config search path|$)", said
+        r"Could not find '(\S+)/([^/\s]*)' Available options in '\S+?': (.+?)(?: Config sea|$)", said
     ):
         listed = [name for name in found[3].split() if name != "base"]
         near = get_close_matches(found[2], listed, 1)
@@ -183,11 +151,11 @@ def known_keys(config: str) -> Iterator[str]:
 
     from distilingua.locations import conf_folder
 
-    def inside(values: Any, before: str) -> Iterator[str]:
+    def inside(values: Any, before: str = "") -> Iterator[str]:
         for key, value in values.items() if isinstance(values, dict) else ():
-            yield before + str(key)
+            yield f"{before}{key}"
             yield from inside(value, f"{before}{key}.")
 
     GlobalHydra.instance().clear()  # of what failed
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        yield from inside(OmegaConf.to_container(compose(config), resolve=False), "")
+        yield from inside(OmegaConf.to_container(compose(config), resolve=False))

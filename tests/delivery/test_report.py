@@ -14,7 +14,7 @@ import pytest
 from distilingua.delivery.pictures import curves
 from distilingua.delivery.report import confusions, finished, report
 from distilingua.errors import UserError
-from distilingua.monitoring.plain import Plain, as_csv, as_latex, as_markdown
+from distilingua.monitoring.frames import as_csv, as_latex, as_markdown, text_frame
 from tests.delivery.conftest import read_json, succeed, write_curves
 from tests.processes import run
 
@@ -151,9 +151,11 @@ def test_there_is_a_panel_a_language_and_a_single_point_is_seen(tmp_path: Path) 
 
 
 def test_tables_for_papers_by_hand() -> None:
-    table = Plain("a_b, seeds: 2", ["lang", "student", "95 %"], [["de", "94.5 ± 1.0", "93.1–95.9"]])
+    table = text_frame("a_b, seeds: 2", [{"lang": "de", "student": "94.5 ± 1.0", "95 %": "93.1–95.9"}])
     assert as_csv([table]) == 'setting,lang,student,95 %\n"a_b, seeds: 2",de,94.5 ± 1.0,93.1–95.9\n'
-    assert as_markdown([Plain("t", ["a|b", "c"], [["1", "2"]])]) == "**t**\n\n| a\\|b | c |\n| --- | --- |\n| 1 | 2 |\n"
+    assert (
+        as_markdown([text_frame("t", [{"a|b": "1", "c": "2"}])]) == "**t**\n\n| a\\|b | c |\n| --- | --- |\n| 1 | 2 |\n"
+    )
     latex = as_latex([table])
     assert r"de & 94.5 $\pm$ 1.0 & 93.1--95.9 \\" in latex
     assert r"\caption{a\_b, seeds: 2}" in latex

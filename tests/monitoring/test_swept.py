@@ -18,8 +18,8 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
-from distilingua.monitoring.results import final_scores
-from distilingua.monitoring.sweep import check_sweep, varied_in
+from distilingua.monitoring.hydra_callback import check_sweep
+from distilingua.monitoring.sweep import final_scores, varied_keys
 from distilingua.training.job import training_recipe
 from tests.processes import run
 from tests.test_sweeps import SMALL, of
@@ -148,12 +148,12 @@ COMMANDS = [
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_of_a_sweep_is_one_that_starts(command: str) -> None:
     typed = shlex.split(command)
-    single = [item for item in typed if item.partition("=")[0] not in varied_in(typed)]
+    single = [item for item in typed if item.partition("=")[0] not in varied_keys(typed)]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         config = compose("train", [*single, "hydra.sweep.dir=sweep"], return_hydra_config=True)
     check_sweep(config)
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.params or {}).items()]
-    assert varied_in([*params, *typed])
+    assert varied_keys([*params, *typed])
 
 
 def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run) -> None:  # type: ignore[no-untyped-def]

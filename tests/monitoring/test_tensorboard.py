@@ -22,13 +22,9 @@ def evaluation(predicted: list[str]) -> Evaluation:
 def test_disagreements_are_drawn_evenly_and_kept_in_one_cell() -> None:
     table = disagreement_table(evaluation(["on"] * 100), evaluation(["off", "on"] * 50), rows=10)
     lines = table.splitlines()[2:]
-    assert len(lines) == 10
     assert [int(line.split()[2]) for line in lines] == list(range(0, 100, 10))
     assert lines[0] == "| sentence 0 &#124; with a bar | on | off | on |"
-
-
-def test_no_disagreement_is_an_empty_table() -> None:
-    assert len(disagreement_table(evaluation(["on"] * 3), evaluation(["on"] * 3)).splitlines()) == 2
+    assert len(disagreement_table(evaluation(["on"] * 3), evaluation(["on"] * 3)).splitlines()) == 2  # none
 
 
 def test_the_confusion_figure_counts_and_shows_shares() -> None:
@@ -62,31 +58,9 @@ def test_of_many_classes_the_most_confused_are_drawn_and_the_rest_summed() -> No
 
 
 HOSTILE = [
-    *(
-        r"$\foo$",
-        "$x",
-        "a_b_c",
-        "**b**",
-        "`x|y`",
-        "a|b",
-        "<b>x</b>",
-        "<script>alert(1)</script>",
-        "![x](http://y/z.png)",
-    ),
-    *(
-        "[x](javascript:alert(1))",
-        "&amp;",
-        "# x",
-        "\\|",
-        "x\ny",
-        "~~x~~",
-        "<!-- x",
-        "&#124;",
-        "^x^",
-        "{x}",
-        "1. x",
-        "- x",
-    ),
+    *(r"$\foo$", "$x", "a_b_c", "**b**", "`x|y`", "a|b", "<b>x</b>", "<script>alert(1)</script>"),
+    *("![x](http://y/z.png)", "[x](javascript:alert(1))", "&amp;", "# x", "\\|", "x\ny", "~~x~~", "<!-- x", "&#124;"),
+    *("^x^", "{x}", "1. x", "- x"),
 ]
 
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from distilingua.console import plain_table
 from distilingua.errors import listed
-from distilingua.monitoring.plain import piped
+from distilingua.monitoring.frames import piped
 from distilingua.monitoring.tables import spread, trust_rows
 
 NAMED = 60  # classes

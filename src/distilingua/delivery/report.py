@@ -18,8 +18,7 @@ from distilingua.console import console
 from distilingua.delivery import pictures
 from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare, metrics_of
-from distilingua.monitoring.leaderboard import jobs_of, table_of
-from distilingua.monitoring.plain import Plain, plain, tables_of
+from distilingua.monitoring.leaderboard import jobs_of, leaderboard
 from distilingua.monitoring.sweep import failures
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
@@ -110,8 +109,8 @@ def report(folder: Path) -> Path:
         languages_picture=pictures.languages(models, best.metric, best.heading),
         cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
         curves_picture=pictures.curves(best.folder, best.metric, best.heading),
-        tables=tables_of(compare([folder])) if sweep else [],  # means over seeds
-        leaderboard=leaderboard(folder, best) if sweep else None,
+        tables=compare([folder]).tables if sweep else [],  # means over seeds
+        leaderboard=jobs_table(folder, best) if sweep else None,
         confusions={lang: confusions(best, lang) for lang in best.languages},
         disagreements={lang: disagreements(best, lang) for lang in best.languages},
         overrides=best.settings("overrides.yaml") or [],
@@ -167,12 +166,12 @@ def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
     return [*(best.point(kind, pictures.NAMES[kind]) for kind in kinds), *students]
 
 
-def leaderboard(folder: Path, best: Run) -> Plain | None:
+def jobs_table(folder: Path, best: Run) -> pd.DataFrame | None:
     """The jobs, best first, by what the sweep compared; no target label takes part."""
     config = best.settings("config.yaml") or {}
     select = objectives(config.get("training", {}).get("select", "score"))
     jobs = jobs_of(folder, select)
-    return plain(table_of(jobs, select)) if jobs else None
+    return leaderboard(jobs, select) if jobs else None
 
 
 def confusions(run: Run, lang: str) -> list[Confusion]:

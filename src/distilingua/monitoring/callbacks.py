@@ -43,10 +43,8 @@ class ProgressBar(RichProgressBar):
         else:
             self.disable()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *args)
         now, step = time.perf_counter(), trainer.global_step
         if self.is_enabled or not trainer.is_global_zero or now - self._told < self._every or step == self._from:
             return
@@ -195,15 +193,11 @@ class OneChartForAllLanguages(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         languages: Any = getattr(pl_module, "languages", ())
         metrics: Any = getattr(pl_module, "dev_metrics", ())
-        if not metrics or not trainer.is_global_zero:
-            return
-        charts = {
-            name: ["Multiline", [f"dev/{re.escape(lang)}/{re.escape(name)}$" for lang in languages]]
-            for name in (*metrics[0], "agreement")
-        }
-        for logger in trainer.loggers:
+        names = (*metrics[0], "agreement") if metrics and trainer.is_global_zero else ()
+        charts = {name: [f"dev/{re.escape(lang)}/{re.escape(name)}$" for lang in languages] for name in names}
+        for logger in trainer.loggers if charts else ():
             if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_custom_scalars({"dev": charts})
+                logger.experiment.add_custom_scalars({"dev": {name: ["Multiline", of] for name, of in charts.items()}})
 
 
 class Speed(Callback):
@@ -231,10 +225,10 @@ class Speed(Callback):
         self._sentences += len(batch["rows"]) * trainer.world_size
         if (batch_idx + 1) % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             seconds = self._ended - self._since
-            found = {"sentences_per_second": self._sentences / seconds, "share_waiting": self._waited / seconds}
+            pl_module.log("train/sentences_per_second", self._sentences / seconds)
+            pl_module.log("train/share_waiting", self._waited / seconds)
             if (most := memory(pl_module.device)) is not None:
-                found["memory_gb"] = most / 1e9
-            pl_module.log_dict({f"train/{name}": value for name, value in found.items()})
+                pl_module.log("train/memory_gb", most / 1e9)
             self._begin()
 
 

@@ -3,26 +3,44 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
-from distilingua.console import plain_table
-from distilingua.errors import UserError, refuse
+from distilingua.errors import Problems, UserError
+from distilingua.locations import overrides_file, typed_for
+from distilingua.monitoring.frames import for_terminal
 from distilingua.monitoring.sweep import failures
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
 
-LEAST = 0.05  # p below which a gain has its star
-WIDTHS = {"lang": 5, "95 %": 10, "gain": 18, "kept": 11, "sec": 4}  # of columns that hold no mean ± deviation
+SIGNIFICANT = 0.05  # p below which a gain has its star
+WIDTHS = {"lang": 5, "gain": 18, "sec": 4}  # of columns, so that the tables line up; 10 of all others
+MODELS = ("teacher", "direct", "single", "student")
 
 
-def compare(folders: list[Path]) -> Group:
+@dataclass
+class Comparison:
+    """A table per setting, and in words the jobs that failed; rich prints both."""
+
+    tables: list[pd.DataFrame]
+    failed: list[str]
+
+    def __rich__(self) -> Group:
+        tables = [for_terminal(frame) for frame in self.tables]
+        for column in (column for table in tables for column in table.columns):
+            column.min_width = WIDTHS.get(str(column.header), 10)
+        return Group(*tables, *map(Text, self.failed))
+
+
+def compare(folders: list[Path]) -> Comparison:
     """A table per setting, a row per language: the main score in percent as mean ± standard deviation over seeds.
 
     `95 %` is the student's interval over groups of test rows and seeds, `gain` what it is better than direct transfer
@@ -37,107 +55,118 @@ def compare(folders: list[Path]) -> Group:
     Raises:
         UserError: no finished run in them; files of a run that are damaged, a line each.
     """
-    found: dict[str, dict[Any, tuple[float, dict[str, Any], Path]]] = defaultdict(dict)
-    again: Counter[str] = Counter()
-    damaged: list[str] = []
-    for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
-        try:
-            metrics = metrics_of(file)
-            setting, seed, written = _setting(file.parent, metrics), metrics["seed"], file.stat().st_mtime
-        except UserError as error:
-            damaged.append(str(error))
-            continue
-        again[setting] += seed in found[setting]
-        if seed not in found[setting] or written > found[setting][seed][0]:  # a copy, or a run that was repeated
-            found[setting][seed] = written, metrics, file
-    refuse(*damaged)
-    runs = {setting: [metrics for _, metrics, _ in seeds.values()] for setting, seeds in found.items()}
-    files = {setting: [file for *_, file in seeds.values()] for setting, seeds in found.items()}
+    runs = read_runs(folders)
     failed = [f"{job.name} {why}" for job, why in failures(*folders).items()]
-    if not runs:
-        raise UserError(
-            "\n".join(
-                [f"no metrics.json under {', '.join(map(str, folders))}. Name a folder of finished runs.", *failed]
-            )
-        )
-    common = set.intersection(*(set(setting.split()) for setting in runs)) if len(runs) > 1 else set()
-    known = {setting: _sure(files[setting], next(iter(seeds[0]["shown"]))) for setting, seeds in runs.items()}
-    sure_of = ("95 %", "gain") if any(sure for sure, _ in known.values()) else ()
+    if runs.empty:
+        nothing = f"no metrics.json under {', '.join(map(str, folders))}. Name a folder of finished runs."
+        raise UserError("\n".join([nothing, *failed]))
+    words = [set(setting.split()) for setting in runs["setting"].unique()]
+    common = set.intersection(*words) if len(words) > 1 else set()
     tables = []
-    for setting, seeds in runs.items():
-        score = next(iter(seeds[0]["shown"]))
-        names = [name for name in ("teacher", "direct", "single", "student") if name in seeds[0]["models"]]
-        table = plain_table(
-            f"{' '.join(part for part in setting.split() if part not in common)}, seeds: {len(seeds)}"
-            + (f" (again: {again[setting]})" if again[setting] else ""),
-            ("lang",),
-            (*names, *sure_of, "kept", "read right", "sec"),
-        )
-        for column in table.columns:
-            column.min_width = WIDTHS.get(str(column.header), 10)  # the tables line up
-        sure, gains = known[setting]
-        for lang in seeds[0]["models"]["student"]["languages"]:
-            scores = {
-                name: [run["models"][name]["languages"][lang][score] for run in seeds if name in run["models"]]
-                for name in names
-            }
-            table.add_row(
-                lang,
-                *(_spread(values) for values in scores.values()),
-                *((sure.get(lang, ""), gains.get(lang, "")) if sure_of else ()),
-                _spread([run["retention"]["languages"][lang] for run in seeds if run["retention"]]),
-                _spread([run["soft_labels"][lang] for run in seeds if lang in run["soft_labels"]]),
-                f"{statistics.mean(_seconds(run) for run in seeds):.0f}",
-            )
-        tables.append(table)
-    return Group(*tables, *(Text(told) for told in failed))
+    for setting, all_runs in runs.groupby("setting", sort=False):
+        # of a copy, or a run that was repeated, the latest counts
+        seeds = all_runs.sort_values("written", kind="stable").drop_duplicates("seed", keep="last").sort_index()
+        tables.append(table_of_seeds(list(seeds["metrics"]), confidence(seeds)))
+        title = f"{' '.join(word for word in setting.split() if word not in common)}, seeds: {len(seeds)}"
+        again = len(all_runs) - len(seeds)
+        tables[-1].attrs["title"] = f"{title} (again: {again})" if again else title
+    if not any(table["95 %"].ne("").any() for table in tables):
+        for table in tables:
+            del table["95 %"], table["gain"]
+    return Comparison(tables, failed)
 
 
-def _sure(files: list[Path], metric: str) -> tuple[dict[str, str], dict[str, str]]:
+def read_runs(folders: Sequence[Path]) -> pd.DataFrame:
+    """A row per finished run: `setting`, `seed`, `metrics`, their `file`, and when it was `written`."""
+    problems, runs = Problems(), []
+    for file in sorted({path.resolve() for folder in folders for path in folder.rglob("metrics.json")}):
+        with problems:
+            metrics = metrics_of(file)
+            runs.append((_setting(file.parent, metrics), metrics["seed"], metrics, file, file.stat().st_mtime))
+    problems.tell()
+    return pd.DataFrame(runs, columns=["setting", "seed", "metrics", "file", "written"])
+
+
+def table_of_seeds(runs: Sequence[Mapping[str, Any]], sure: pd.DataFrame) -> pd.DataFrame:
+    """A row per language, in text.
+
+    Args:
+        runs: `metrics.json` of each seed.
+        sure: see `confidence`.
+    """
+    models = [name for name in MODELS if name in runs[0]["models"]]
+    languages = list(runs[0]["models"]["student"]["languages"])
+    shares = pd.DataFrame([one for run in runs for one in shares_of(run)], columns=["lang", "column", "share"])
+    cells = shares.groupby(["lang", "column"])["share"].agg(_mean_and_deviation).unstack()
+    # for the student; without a teacher, it is the baseline
+    seconds = [run["seconds"].get("student", run["seconds"].get("direct", 0.0)) for run in runs]
+    table = cells.join(sure).assign(sec=f"{np.mean(seconds):.0f}")
+    columns = [*models, "95 %", "gain", "kept", "read right", "sec"]
+    return table.reindex(index=languages, columns=columns).fillna("").rename_axis("lang").reset_index()
+
+
+def shares_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Language, column and what stands there, of one run."""
+    score = next(iter(run["shown"]))
+    for lang in run["models"]["student"]["languages"]:
+        for name, model in run["models"].items():
+            yield lang, name, model["languages"][lang][score]
+        if run["retention"]:
+            yield lang, "kept", run["retention"]["languages"][lang]
+        if lang in run["soft_labels"]:
+            yield lang, "read right", run["soft_labels"][lang]
+
+
+def _mean_and_deviation(shares: pd.Series) -> str:
+    """Over seeds, in percent."""
+    deviation = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
+    return f"{100 * shares.mean():.1f}{deviation}"
+
+
+def confidence(seeds: pd.DataFrame) -> pd.DataFrame:
     """Per language, the student's interval and its gain over direct transfer, both in words; nothing for runs whose
-    predictions do not say what their scores are made of, or that were judged on other rows than each other."""
-    read = [_counts(file.with_name("predictions.parquet")) for file in files]
-    sure, gaps = {}, {}
-    for lang in read[0] if read else ():
-        if any(one.get(lang) is None or one[lang]["id"] != read[0][lang]["id"] for one in read):
+    predictions do not say what their scores are made of, or that were judged on other rows than each other.
+
+    Args:
+        seeds: see `read_runs`.
+    """
+    metric = next(iter(seeds["metrics"].iloc[0]["shown"]))
+    read = [read_counts(file.with_name("predictions.parquet")) for file in seeds["file"]]
+    intervals, gains = {}, {}
+    for lang, first in read[0].items():
+        runs = [one.get(lang, {"id": None}) for one in read]
+        if any(one["id"] != first["id"] for one in runs):
             continue
-        clusters = read[0][lang]["cluster"]
         sums = {
-            name: np.stack([group_sums(np.array(one[lang][name], dtype=float), clusters) for one in read])
-            for name in ("student_counts", "direct_counts")
-            if all(name in one[lang] for one in read)
+            model: np.stack([group_sums(np.array(one[model], dtype=float), first["cluster"]) for one in runs])
+            for model in ("student_counts", "direct_counts")
+            if all(model in one for one in runs)
         }
         if "student_counts" in sums:
             score = score_of(metric, sums["student_counts"].shape[-1])
             low, high = interval(sums["student_counts"], score)
-            sure[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
+            intervals[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
         if len(sums) == 2:
-            gaps[lang] = difference(sums["student_counts"], sums["direct_counts"], score)
-    corrected = holm({lang: gap.p for lang, gap in gaps.items()})
-    return sure, {
-        lang: f"{100 * gap.value:+.1f} ({100 * gap.low:.1f}–{100 * gap.high:.1f}){' *'[corrected[lang] < LEAST]}"
-        for lang, gap in gaps.items()
+            gains[lang] = difference(sums["student_counts"], sums["direct_counts"], score)
+    p = holm({lang: gain.p for lang, gain in gains.items()})
+    points = {lang: [f"{100 * value:.1f}" for value in (gain.low, gain.high)] for lang, gain in gains.items()}
+    told = {
+        lang: f"{100 * gain.value:+.1f} ({'–'.join(points[lang])}){' *'[p[lang] < SIGNIFICANT]}"
+        for lang, gain in gains.items()
     }
+    return pd.DataFrame({"95 %": intervals, "gain": told}, dtype=object)
 
 
-def _counts(file: Path) -> dict[str, dict[str, Any]]:
+def read_counts(file: Path) -> dict[str, dict[str, Any]]:
     """Per language, the columns of a run's predictions that say what its scores are made of."""
-    import pyarrow as pa
-    import pyarrow.compute
-    import pyarrow.parquet as pq
-
-    wanted = ["id", "lang", "cluster", "student_counts", "direct_counts"]
     try:
-        names = set(pq.read_schema(file).names)
+        names = {"id", "lang", "cluster", "student_counts", "direct_counts"} & {*pq.read_schema(file).names}
         if not {"id", "lang", "cluster"} <= names:
             return {}
-        table = pq.read_table(file, columns=[name for name in wanted if name in names])
+        rows = pd.DataFrame(pq.read_table(file, columns=sorted(names)).to_pydict())
     except (OSError, pa.ArrowException):  # of an older run, or moved away
         return {}
-    return {
-        lang: table.filter(pa.compute.equal(table["lang"], lang)).to_pydict()
-        for lang in pa.compute.unique(table["lang"]).to_pylist()
-    }
+    return {str(lang): of_lang.to_dict("list") for lang, of_lang in rows.groupby("lang", sort=False)}
 
 
 def metrics_of(file: Path) -> dict[str, Any]:
@@ -160,28 +189,13 @@ def metrics_of(file: Path) -> dict[str, Any]:
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but its seed and its place."""
-    typed = [folder / ".hydra" / "overrides.yaml" for folder in (run, run.parent)]  # a task among several has no own
-    found = next((file for file in typed if file.is_file()), None)
-    try:
-        overrides = [str(item) for item in yaml.safe_load(found.read_text("utf-8"))] if found else []
-    except (OSError, ValueError, TypeError, yaml.YAMLError):
+    file = overrides_file(run) or overrides_file(run.parent)  # a task among several has no own
+    typed = typed_for(file) if file else []
+    if typed is None:
         raise UserError(
-            f"{found} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
+            f"{file} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
             f"delete the folder of the run."
-        ) from None
-    own = [f"task={metrics['task']}"] if found == typed[1] else []
-    kept = [item for item in overrides if not item.startswith(("seed=", "paths.", "hydra."))]
+        )
+    own = [f"task={metrics['task']}"] if file and run not in file.parents else []
+    kept = [item for item in typed if not item.startswith(("seed=", "paths.", "hydra."))]
     return " ".join(sorted([*own, *kept])) or f"pair={metrics['pair']}"
-
-
-def _seconds(run: dict[str, Any]) -> float:
-    """For the student; without a teacher, it is the baseline."""
-    taken: dict[str, float] = run["seconds"]
-    return taken.get("student", taken.get("direct", 0.0))
-
-
-def _spread(values: list[float]) -> str:
-    if not values:
-        return ""
-    spread = f" ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{100 * statistics.mean(values):.1f}{spread}"

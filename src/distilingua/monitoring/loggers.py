@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import instantiate
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from omegaconf import DictConfig
 
-from distilingua.extras import check_package
-
-if TYPE_CHECKING:  # neither is there for everybody
-    from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
+from distilingua.extras import check_installed
 
 
 def make_loggers(cfg: DictConfig, model: str, without: Collection[str] = ()) -> list[Logger]:
@@ -33,8 +31,7 @@ def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
         save_dir: of the run.
         options: of `wandb.init`.
     """
-    check_package("wandb", "loggers")
-    from lightning.pytorch.loggers import WandbLogger
+    check_installed("logger=wandb", ["wandb"], "loggers")
     from wandb import Settings
 
     run = Path(save_dir).name
@@ -44,14 +41,6 @@ def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
 
 
 def mlflow(version: str, save_dir: str, **options: Any) -> MLFlowLogger:
-    """A run of MLflow for a model, named after it and its run.
-
-    Args:
-        version: the model.
-        save_dir: of the run.
-        options: of Lightning's logger.
-    """
-    check_package("mlflow", "loggers")
-    from lightning.pytorch.loggers import MLFlowLogger
-
+    """A run of MLflow for a model, named after it and its run; `options` are those of Lightning's logger."""
+    check_installed("logger=mlflow", ["mlflow"], "loggers")
     return MLFlowLogger(run_name=f"{Path(save_dir).name}/{version}", **options)

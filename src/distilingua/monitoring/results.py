@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import telling, varying
+from distilingua.monitoring.sweep import differing, final_scores, settings_in, short_keys
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -66,20 +64,6 @@ def log_hparams(
         logger.experiment._get_file_writer().add_summary(summary)
 
 
-def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """What a distilled student is looked at for comes first: the main score in the targets, what is kept of the
-    teacher's; then the other scores there, and the source's."""
-    languages, (main, *others) = metrics["models"]["student"]["languages"], metrics["shown"]
-    source, *targets = languages
-    kept = metrics["retention"]
-    return {
-        **{f"test/{lang}/{main}": languages[lang][main] for lang in targets},
-        **{f"retention/{name}": kept[name] for name in ("mean", "worst") if kept},
-        **{f"test/{lang}/{name}": languages[lang][name] for lang in targets for name in others},
-        **{f"test/{source}/{name}": languages[source][name] for name in (main, *others)},
-    }
-
-
 def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     """What differs in this sweep, or else what was typed for this run, beside the choices that say what it is."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
@@ -105,14 +89,10 @@ def typed_values() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     hydra = HydraConfig.get()
-    overrides = telling(hydra.overrides.task)
+    overrides = settings_in(hydra.overrides.task)
     if hydra.mode == RunMode.MULTIRUN:
-        overrides = varying(Path(hydra.sweep.dir), hydra.overrides.task)
+        overrides = differing(Path(hydra.sweep.dir), hydra.overrides.task)
     parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
-    ends = Counter(re.split(r"[./]", one.key_or_group)[-1] for one in parsed)
-    values = {}
-    for one in parsed:
-        end, value = re.split(r"[./]", one.key_or_group)[-1], one.value()
-        plain = value if isinstance(value, int | float | bool) else one.get_value_string()
-        values[end if ends[end] == 1 else one.key_or_group] = plain
-    return values
+    short = short_keys({one.key_or_group for one in parsed})
+    known = {short[one.key_or_group]: (one.value(), one.get_value_string()) for one in parsed}
+    return {key: value if isinstance(value, int | float | bool) else text for key, (value, text) in known.items()}

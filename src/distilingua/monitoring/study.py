@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 
-def go_on(sweeper: DictConfig) -> None:
+def resume_study(sweeper: DictConfig) -> None:
     """Asks a sweeper for the trials that are missing, where its study has some already: what was cut off or failed is
     proposed first, with the same values, and so in the same folder.
 

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import math
 import re
-import shlex
-import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
-from distilingua.extras import check_plugin
-from distilingua.parts import OBJECTIVES, objectives
+from distilingua.parts import OBJECTIVES
 
 SWEEP = "sweep.yaml"
 """In a sweep's folder: what was typed for it (`hydra`, `task`) and the keys that vary. Hydra's multirun.yaml is written
@@ -32,63 +28,6 @@ FAILED = "failed.txt"
 """In a job's folder: why it failed. The try that succeeds takes it away."""
 
 
-class Sweep(Callback):
-    """Hydra calls this before the first job of a multirun and after the last one, on the machine that started it."""
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            check_sweep(config)
-        except UserError as error:  # of any other exception, Hydra makes a warning
-            sys.exit(f"distilingua: {error}")
-        folder = Path(config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        with whole_file(folder / SWEEP) as file:
-            told = {**typed, "varied": varied_in([*params, *typed["task"]])}
-            file.write_text(yaml.safe_dump(told, allow_unicode=True, sort_keys=False), "utf-8")
-        if config.hydra.sweeper.get("storage"):
-            from distilingua.monitoring.study import go_on  # Optuna is slow to import
-
-            go_on(config.hydra.sweeper)
-        from distilingua.monitoring.killed import outlive_killed_jobs  # which needs this module
-
-        outlive_killed_jobs(config)
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from distilingua.monitoring.leaderboard import conclude  # matplotlib is slow to import
-
-        folder = Path(config.hydra.sweep.dir)
-        conclude(folder, objectives(config.training.select))
-        if failed := failures(folder):
-            jobs = len(list(folder.glob("*/.hydra")))
-            sys.exit(
-                f"distilingua: {len(failed)} of {jobs} jobs failed, see {FAILED} in their folders. To try them again: "
-                f"distilingua resume {shlex.quote(str(folder))}"
-            )
-
-
-def check_sweep(config: DictConfig) -> None:
-    """Raises UserError for what no job of a sweep could mend."""
-    for plugin in ("launcher", "sweeper"):
-        check_plugin(f"hydra/{plugin}", config.hydra[plugin]._target_)
-    given = objectives(config.hydra.sweeper.get("direction") or [])
-    wanted = [OBJECTIVES.get(by, by) for by in objectives(config.training.select)]
-    if given and given != wanted:
-        raise UserError(
-            f"hydra.sweeper.direction={','.join(given)}, and what training.select={config.training.select} names is to "
-            f"{' and '.join(wanted)}. Set hydra.sweeper.direction=[{','.join(wanted)}]."
-        )
-    if "latency_ms" in objectives(config.training.select) and several_at_once(config.hydra.launcher):
-        alone = "Leave out hydra/launcher"
-        if config.hydra.launcher._target_.endswith("SlurmLauncher"):
-            alone = "Give each job a machine of its own (+hydra.launcher.additional_parameters.exclusive=true)"
-        raise UserError(
-            f"training.select=latency_ms: milliseconds beside other jobs say more of these than of a student. {alone}, "
-            f"or name bytes in its place: training.select=[score,bytes]."
-        )
-
-
 def several_at_once(launcher: DictConfig) -> bool:
     """Whether jobs of a sweep share a machine, or may, so that milliseconds are those of a busy one."""
     if launcher._target_.endswith("SlurmLauncher"):
@@ -96,7 +35,7 @@ def several_at_once(launcher: DictConfig) -> bool:
     return launcher._target_.endswith("LocalLauncher") or launcher.get("n_jobs", 1) != 1
 
 
-def by_hydra_itself(sweeper: DictConfig) -> bool:
+def is_basic_sweeper(sweeper: DictConfig) -> bool:
     """Whether the sweeper is Hydra's own, which ends at the first job that fails."""
     return str(sweeper._target_).endswith("BasicSweeper")
 
@@ -108,18 +47,18 @@ def beside_others() -> bool:
     return several_at_once(HydraConfig.get().launcher)
 
 
-def varied_in(overrides: Sequence[str]) -> list[str]:
+def varied_keys(overrides: Sequence[str]) -> list[str]:
     """Keys with several values, in the order they were typed; of a key that is typed twice, the last one counts."""
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     last = {one.get_key_element(): one for one in parsed}
     return [key for key, one in last.items() if one.is_sweep_override()]
 
 
-def told_of(sweep: Path) -> dict[str, list[str]] | None:
+def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
     """What stands in SWEEP; None where there is none, or a damaged one."""
     try:
-        told = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
-        return {kind: [str(item) for item in told[kind]] for kind in ("hydra", "task", "varied")}
+        note = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
+        return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return None
 
@@ -128,56 +67,75 @@ def key_of(override: str) -> str:
     return override.partition("=")[0]
 
 
-def telling(overrides: Sequence[str]) -> list[str]:
+def settings_in(overrides: Sequence[str]) -> list[str]:
     """Those that say something about a run."""
     return [item for item in overrides if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING]
 
 
-def varying(sweep: Path, overrides: Sequence[str]) -> list[str]:
+def differing(sweep: Path, overrides: Sequence[str]) -> list[str]:
     """Those of a job's overrides that its sweep varies, whatever they are: jobs differ by nothing else. All that say
     something about it where nothing varies, or nobody knows."""
-    told = told_of(sweep)
-    return [item for item in overrides if told and key_of(item) in told["varied"]] or telling(overrides)
+    varied = (read_sweep_note(sweep) or {}).get("varied", ())
+    return [item for item in overrides if key_of(item) in varied] or settings_in(overrides)
 
 
-def rounded(value: str) -> str:
-    """Numbers with three digits, where they have more; whole numbers and all that is no number as they are."""
-    return re.sub(r"[^\[\]{},:\s]+", lambda part: _three_digits(part[0]), value)
+def three_digits(value: str) -> str:
+    """Fractions with three digits, where they have more; whole numbers and all that is no number as they are."""
+
+    def short(number: re.Match[str]) -> str:
+        digits = f"{float(number[0]):.3g}"
+        return number[0] if float(digits) == float(number[0]) else digits
+
+    return re.sub(r"(?<![\w.])[+-]?\d*\.\d+(e[+-]?\d+)?(?![\w.])", short, value)
 
 
-def _three_digits(value: str) -> str:
-    try:
-        number = float(value)
-    except ValueError:
-        return value
-    short = f"{number:.3g}"
-    return value if value.lstrip("+-").isdigit() or math.isnan(number) or float(short) == number else short
-
-
-def objective(found: Sequence[Mapping[str, Any]], by: str) -> float:
+def objective(results: Sequence[Mapping[str, Any]], by: str) -> float:
     """What a sweeper compares: one kind of number, never another in its place, and none that a target label went into.
     Of several tasks it is the worst.
 
     Args:
-        found: what a run wrote to its `metrics.json`, or one for every task.
+        results: what a run wrote to its `metrics.json`, or one for every task.
         by: one of `parts.OBJECTIVES`.
     """
     worst = min if OBJECTIVES[by] == "maximize" else max
-    return worst((_of_one(metrics, by) for metrics in found), default=0.0)
+    return worst((_of_one(metrics, by) for metrics in results), default=0.0)
 
 
 def _of_one(metrics: Mapping[str, Any], by: str) -> float:
     dev = metrics["dev"]
-    if by == "score":
-        return float(dev["score"])
-    if by != "agreement":
-        return float(metrics["models"]["student"][by])
-    if not dev["agreement"]:
+    if by == "agreement" and not dev["agreement"]:
         raise UserError(
             "training.select=agreement: no dev row of this run was read by a teacher, so there is no agreement to "
             "select by. Set training.select=score."
         )
-    return float(min(dev["agreement"].values()))
+    known = {"score": dev["score"], "agreement": min(dev["agreement"].values(), default=0.0)}
+    return float(known[by] if by in known else metrics["models"]["student"][by])
+
+
+def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """What a distilled student is looked at for comes first: the main score in the targets, what is kept of the
+    teacher's; then the other scores there, and the source's."""
+    languages, (main, *others) = metrics["models"]["student"]["languages"], metrics["shown"]
+    source, *targets = languages
+    kept = metrics["retention"]
+    return {
+        **{f"test/{lang}/{main}": languages[lang][main] for lang in targets},
+        **{f"retention/{name}": kept[name] for name in ("mean", "worst") if kept},
+        **{f"test/{lang}/{name}": languages[lang][name] for lang in targets for name in others},
+        **{f"test/{source}/{name}": languages[source][name] for name in (main, *others)},
+    }
+
+
+def results_in(job: Path) -> list[Path]:
+    """Files with what a job found, one for every task; none where it has not come to its end."""
+    return sorted(job.glob("metrics.json")) or sorted(job.glob("*/metrics.json"))
+
+
+def short_keys(keys: Collection[str]) -> dict[str, str]:
+    """Keys -> what stands after their last dot or slash, where that is no other's too."""
+    ends = [(key, re.split(r"[./]", key)[-1]) for key in keys]
+    times = Counter(end for _, end in ends)
+    return {key: end if times[end] == 1 else key for key, end in ends}
 
 
 # --- jobs that fail ---------------------------------------------------------------------------------------------------
@@ -193,9 +151,5 @@ def note_failure(file: Path, raised: BaseException) -> None:
 
 def failures(*folders: Path) -> dict[Path, str]:
     """Job -> why it failed, in a line, at any depth of these folders."""
-    found = sorted({file.resolve() for folder in folders for file in folder.rglob(FAILED)})
-    return {file.parent: first_line(file) for file in found}
-
-
-def first_line(file: Path) -> str:
-    return next(iter(file.read_text("utf-8", "replace").splitlines()), "failed")
+    files = sorted({file.resolve() for folder in folders for file in folder.rglob(FAILED)})
+    return {file.parent: next(iter(file.read_text("utf-8", "replace").splitlines()), "failed") for file in files}

@@ -7,27 +7,29 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from distilingua.console import console, plain_table
+from distilingua.console import console
+from distilingua.monitoring.frames import for_terminal, text_frame
 
-if TYPE_CHECKING:  # slow to import, and what makes no rows needs none
+if TYPE_CHECKING:  # slow to import, and an export that is refused at once makes no rows
     from distilingua.data.rows import Rows
 
 
 def show_data(rows: Rows) -> None:
     """Rows per language: what was read, what is left to learn from and to judge on, and why the rest was dropped."""
-    table = plain_table(None, ("language",), ("read", "train", "labelled", "soft labels", "dev", "test"))
     report = rows.pairing
-    for lang in rows.test:
-        counts = (
-            rows.cleaning.seen[lang],
-            report.rows.get(lang, 0),
-            report.labelled.get(lang, 0),
-            report.with_teacher.get(lang, 0),
-            len(rows.dev[lang]),
-            len(rows.test[lang]),
-        )
-        table.add_row(lang, *map(str, counts))
-    console.print_whole(table)
+    counts = [
+        {
+            "language": lang,
+            "read": rows.cleaning.seen[lang],
+            "train": report.rows.get(lang, 0),
+            "labelled": report.labelled.get(lang, 0),
+            "soft labels": report.with_teacher.get(lang, 0),
+            "dev": len(rows.dev[lang]),
+            "test": len(rows.test[lang]),
+        }
+        for lang in rows.test
+    ]
+    console.print_whole(for_terminal(text_frame(None, counts)))
     for note in rows.cleaning.notes:
         console.print(note)
     for lang in rows.test:
@@ -68,35 +70,28 @@ def models_table(
     Args:
         models: as `training.evaluate.figures` has them.
         shown: metric -> heading.
-        retention: per model and language; None leaves the column out.
+        retention: per model and language.
     """
-    kept = ("kept",) if retention is not None else ()
-    first, *rest = shown.values()
-    sure = ("95 %",) if any(model.get("reliability") for model in models.values()) else ()
-    table = plain_table(title, ("lang", "model"), (first, *sure, *rest, *kept, "weights", "MB", "ms"))
+    rows = []
     for lang in next(iter(models.values()))["languages"]:
         for name, model in models.items():
-            scores, share = model["languages"][lang], (retention or {}).get(name, {}).get(lang)
-            cells = [f"{100 * scores[metric]:.1f}" for metric in shown]
-            table.add_row(
-                lang,
-                name,
-                *cells[:1],
-                *(spread(model, lang) for _ in sure),
-                *cells[1:],
-                *((f"{100 * share:.1f}" if share is not None else "") for _ in kept),
-                f"{model['parameters'] / 1e6:.2f}M",
-                f"{model['bytes'] / 1e6:.1f}",
-                f"{model['latency_ms']:.1f}",
-                end_section=name == list(models)[-1],
-            )
-    return table
+            main, *others = ((heading, percent(model["languages"][lang][metric])) for metric, heading in shown.items())
+            row = {"lang": lang, "model": name, **dict([main, ("95 %", spread(model, lang)), *others])}
+            row["kept"] = percent((retention or {}).get(name, {}).get(lang))
+            size = {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
+            rows.append({**row, **size, "ms": f"{model['latency_ms']:.1f}"})
+    table = text_frame(title, rows)
+    return for_terminal(table.loc[:, table.ne("").any()], words=2, section="lang")
+
+
+def percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.1f}"
 
 
 def spread(model: Mapping[str, Any], lang: str) -> str:
     """The 95 % interval of a model's main score, in percent; "" where there is none."""
     low, high = model.get("reliability", {}).get(lang, {}).get("interval", (None, None))
-    return "" if low is None else f"{100 * low:.1f}–{100 * high:.1f}"
+    return "" if low is None else f"{percent(low)}–{percent(high)}"
 
 
 DISTURBED = {"typos": "typos", "upper_case": "UPPER", "no_punctuation": "no ,.!"}
@@ -108,14 +103,10 @@ def trust_tables(metrics: Mapping[str, Any]) -> list[Table]:
     Args:
         metrics: with `models`, whose `reliability` is that of `training.reliability`, and `differences`.
     """
-    tables = []
-    known = {name: model.get("reliability", {}) for name, model in metrics["models"].items()}
-    heads, rows = trust_rows(known)
-    if rows:
-        tables.append(plain_table("How far to trust them, in percent", heads[:3], heads[3:]))
-        for n, row in enumerate(rows, 1):
-            tables[0].add_row(*row, end_section=n == len(rows) or rows[n][0] != row[0])
-    return [*tables, *([differences_table(gaps)] if (gaps := metrics.get("differences")) else [])]
+    heads, rows = trust_rows({name: model.get("reliability", {}) for name, model in metrics["models"].items()})
+    table = text_frame("How far to trust them, in percent", (dict(zip(heads, row, strict=True)) for row in rows))
+    known = [for_terminal(table, words=3, section="lang")] if rows else []
+    return [*known, *([differences_table(gaps)] if (gaps := metrics.get("differences")) else [])]
 
 
 def trust_rows(known: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -131,11 +122,10 @@ def trust_rows(known: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[
     rows = []
     for lang in dict.fromkeys(lang for each in known.values() for lang in each):
         for name, each in known.items():
-            told = each.get(lang, {})
-            worst = told.get("worst_class") or {}
-            numbers = [worst.get("recall"), *(told.get(key) for key in keys)]
-            cells = ("" if value is None else f"{100 * value:.1f}" for value in numbers)
-            rows.append([lang, name, str(worst.get("name", "")), *cells])
+            found = each.get(lang, {})
+            worst = found.get("worst_class") or {}
+            numbers = [worst.get("recall"), *(found.get(key) for key in keys)]
+            rows.append([lang, name, str(worst.get("name", "")), *map(percent, numbers)])
     return heads, rows
 
 
@@ -146,16 +136,16 @@ def differences_table(differences: Mapping[str, Mapping[str, Any]]) -> Table:
     Args:
         differences: see `training.reliability.differences`.
     """
-    table = plain_table("Differences, in points", ("lang", "models"), ("points", "95 %", "p", "shows from"))
-    for pair, each in differences.items():
-        for lang, gap in each.items():
-            table.add_row(
-                lang,
-                pair,
-                f"{100 * gap['value']:+.1f}",
-                f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}",
-                f"{gap['p_holm']:.3f}",
-                "" if gap["detectable"] is None else f"{100 * gap['detectable']:.1f}",
-                end_section=lang == list(each)[-1],
-            )
-    return table
+    rows = [
+        {
+            "lang": lang,
+            "models": pair,
+            "points": f"{100 * gap['value']:+.1f}",
+            "95 %": f"{100 * gap['low']:+.1f} to {100 * gap['high']:+.1f}",
+            "p": f"{gap['p_holm']:.3f}",
+            "shows from": percent(gap["detectable"]),
+        }
+        for pair, each in differences.items()
+        for lang, gap in each.items()
+    ]
+    return for_terminal(text_frame("Differences, in points", rows), words=2, section="models")

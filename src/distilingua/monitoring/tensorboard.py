@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,10 +11,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from distilingua.monitoring.plain import piped
+from distilingua.monitoring.frames import escaped, piped
 from distilingua.tasks.task import Evaluation
 
-MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
 WIDE = (  # fonts with letters that matplotlib's own has not, by system; Arabic and Hebrew it has
     *("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans Devanagari", "Noto Sans Bengali", "Noto Sans Thai"),
     *("PingFang SC", "Hiragino Sans", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Nirmala UI"),
@@ -29,17 +27,16 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
     Only classes that occur; where these are many, the ones that are most often taken for another or the other way
     round, and all the rest as one.
     """
-    occurring = [label for label in labels if label in set(truth) | set(predicted)]
+    present = {*truth, *predicted}
+    occurring = [label for label in labels if label in present]
     wrong = Counter(label for pair in zip(truth, predicted, strict=True) if pair[0] != pair[1] for label in pair)
-    often = {label for label, _ in wrong.most_common(MOST)} if len(occurring) > MOST + 1 else set(occurring)
+    often = {label for label, _ in wrong.most_common(MOST)} if len(occurring) > MOST + 1 else present
     shown = [label for label in occurring if label in often]
-    index = {label: i for i, label in enumerate(shown)}
-    if rest := len(occurring) - len(shown):
-        index |= {label: len(shown) for label in occurring if label not in often}
-        shown.append(f"{rest} others")
+    if len(shown) < len(occurring):
+        shown.append(f"{len(occurring) - len(shown)} others")
+    place = {label: shown.index(label) if label in often else len(shown) - 1 for label in occurring}
     counts = np.zeros((len(shown), len(shown)), dtype=int)
-    for t, p in zip(truth, predicted, strict=True):
-        counts[index[t], index[p]] += 1
+    np.add.at(counts, ([place[label] for label in truth], [place[label] for label in predicted]), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = max(4.0, 0.4 * len(shown) + 2.5)
     letters: dict[str, Any] = {"fontsize": 9, "parse_math": False, "fontfamily": fonts()}  # "$" is a sign like others
@@ -67,12 +64,7 @@ def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40)
     columns = zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True)
     different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
     shown = different[:: -(-len(different) // rows) or 1]
-    return piped(["text", "teacher", "student", "truth"], ([as_it_is(cell) for cell in row] for row in shown))
-
-
-def as_it_is(text: str) -> str:
-    """Text in a cell of a Markdown table, which shows it sign by sign: neither markup nor HTML, and on one line."""
-    return MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
+    return piped(["text", "teacher", "student", "truth"], ([escaped(cell) for cell in row] for row in shown))
 
 
 def log_evaluations(
