@@ -160,7 +160,7 @@ def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run)
     def recipe(*typed: str) -> dict[str, Any]:
         task = SimpleNamespace(labels=[], hard=object)
         job: Any = SimpleNamespace(cfg=compose_run(*typed), task=task, student=None, augmentations={})
-        return training_recipe(job)
+        return training_recipe(job, [])
 
     usual, stopped = recipe(), recipe("callbacks=early_stopping")
     assert usual == recipe("~callbacks.speed")
