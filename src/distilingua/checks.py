@@ -21,19 +21,24 @@ from distilingua.parts import Parts, assemble, no_head, objectives, tasks_of
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
 
-def check(cfg: DictConfig) -> None:
-    """Raises UserError for everything that cannot work, a line each; takes a second or two and writes nothing."""
+def check(cfg: DictConfig) -> dict[str, Parts]:
+    """The parts of a configuration by task, made once: the run goes on with them. Takes a second or two and writes
+    nothing.
+
+    Raises:
+        UserError: everything that cannot work, a line each.
+    """
     if cfg.get("multitask"):
-        _check_multitask(cfg)
-        return
+        return _check_multitask(cfg)
     copies = "path" in cfg.student and OmegaConf.is_interpolation(cfg.student, "path")
     if cfg.teacher._target_.endswith(".Ensemble") and copies:
         raise UserError("student: its first weights are the teacher's, and there are several. Set student.path=FOLDER.")
     parts = assemble(cfg)
     refuse(*(problem for rule in RULES for problem in rule(cfg, parts)))
+    return {str(cfg.task.name): parts}
 
 
-def _check_multitask(cfg: DictConfig) -> None:
+def _check_multitask(cfg: DictConfig) -> dict[str, Parts]:
     if len(cfg.multitask.tasks) < 2:
         raise UserError("multitask.tasks names fewer than two tasks. Add one, or train it alone.")
     several = tasks_of(cfg)
@@ -50,11 +55,12 @@ def _check_multitask(cfg: DictConfig) -> None:
             if get_class(alone.task._target_).backbone != "encoder"  # type: ignore[attr-defined]
         ),
     )
-    problems = Problems()
-    for alone in several.values():
+    problems, parts = Problems(), {}
+    for name, alone in several.items():
         with problems:
-            check(alone)
+            (parts[name],) = check(alone).values()
     problems.tell()
+    return parts
 
 
 def _heads(cfg: DictConfig, parts: Parts) -> Iterator[str]:

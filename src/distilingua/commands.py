@@ -108,11 +108,11 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     log = console.logged(run / "train.log") if first else nullcontext()
     with readable_errors(unused=run, cache=Path(cfg.paths.cache)), log:
-        check(cfg)
+        parts = check(cfg)
         from distilingua.training.multitask import train_multitask
-        from distilingua.training.train import train as train_alone
+        from distilingua.training.train import train as train_one
 
-        results = train_multitask(cfg).values() if cfg.get("multitask") else [train_alone(cfg)]
+        results = train_multitask(cfg, parts).values() if cfg.get("multitask") else [train_one(cfg, parts)]
         # only the first process of a job has a result
         values = [objective([*filter(None, results)], by) for by in objectives(cfg.training.select)]
         return values[0] if len(values) == 1 else values

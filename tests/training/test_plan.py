@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.training.fitting import forget
+from distilingua.training.fitting import delete_checkpoints
 from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.train import train
 
@@ -101,9 +101,9 @@ def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(next_r
         best = Path(cfg.paths.run) / "checkpoints/student/best/best.ckpt"
         if best.exists():
             kept.append(torch.load(best, weights_only=True)["state_dict"])
-        forget(cfg, name)
+        delete_checkpoints(cfg, name)
 
-    monkeypatch.setattr("distilingua.training.train.forget", remember)
+    monkeypatch.setattr("distilingua.training.train.delete_checkpoints", remember)
     wrecking = ["lr_schedule.name=constant", "optimizer.lr=3e-2"]
     cfg = next_run("training.epochs=12", "training.patience=2", "training.batch_size=32", *wrecking)
     train(cfg)

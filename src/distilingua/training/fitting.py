@@ -217,7 +217,7 @@ def saved_at(checkpoints: Path) -> str:
     return f"It is saved{step} in {file}."
 
 
-def forget(cfg: DictConfig, name: str | None = None) -> None:
+def delete_checkpoints(cfg: DictConfig, name: str | None = None) -> None:
     """Deletes the checkpoints of a model that is finished and kept elsewhere; of all models of a finished run."""
     for checkpoints in (file.parent / "checkpoints" for file in (Path(cfg.paths.run) / "_", *results(cfg))):
         for folder in checkpoints.iterdir() if checkpoints.exists() else ():
@@ -227,10 +227,11 @@ def forget(cfg: DictConfig, name: str | None = None) -> None:
 
 # --- what a run's folder remembers ------------------------------------------------------------------------------------
 
-Main = Callable[[DictConfig], dict[str, Any]]
+Main = Callable[..., dict[str, Any]]
+"""A whole job of a configuration and its parts, see `train`."""
 
 
-def alone(job: Main) -> Main:
+def exclusive_run(job: Main) -> Main:
     """One job at a time in a run's folder; the processes of one job count as one.
 
     Raises:
@@ -238,9 +239,9 @@ def alone(job: Main) -> Main:
     """
 
     @wraps(job)
-    def guarded(cfg: DictConfig) -> dict[str, Any]:
+    def guarded(cfg: DictConfig, *parts: Any) -> dict[str, Any]:
         with locked(Path(cfg.paths.run)):
-            return job(cfg)
+            return job(cfg, *parts)
 
     return guarded
 
@@ -337,7 +338,7 @@ def finished(cfg: DictConfig) -> list[dict[str, Any]]:
     run, files = Path(cfg.paths.run), results(cfg)
     if not all(file.exists() for file in (*files, run / "checkpoints" / "settings.yaml")):
         return []
-    forget(cfg)
+    delete_checkpoints(cfg)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
     return [json.loads(file.read_text("utf-8")) for file in files]

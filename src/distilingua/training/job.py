@@ -52,9 +52,13 @@ class Job(Parts):
         return device_of(self.cfg.trainer)
 
 
-def prepare(cfg: DictConfig) -> Job:
-    """Builds what the configuration names, and reads the corpus."""
-    parts, cache = assemble(cfg), Path(cfg.paths.cache)
+def prepare(cfg: DictConfig, parts: Parts | None = None) -> Job:
+    """Reads the corpus.
+
+    Args:
+        parts: what the configuration names, as `checks.check` has made it; None makes it here.
+    """
+    parts, cache = parts or assemble(cfg), Path(cfg.paths.cache)
     rows, task = read_rows(cfg, parts), parts.task
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,16 @@ from distilingua.columns import joined
 from distilingua.console import console, quieten
 from distilingua.data.multitask import MultitaskData
 from distilingua.monitoring.tables import show_data
-from distilingua.parts import tasks_of
-from distilingua.training.fitting import alone, check_rows, check_settings, finished, fit, forget, keep_settings
+from distilingua.parts import Parts, tasks_of
+from distilingua.training.fitting import (
+    check_rows,
+    check_settings,
+    delete_checkpoints,
+    exclusive_run,
+    finished,
+    fit,
+    keep_settings,
+)
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, dry_run, labelled, prepare, rows_of
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
@@ -24,8 +33,8 @@ from distilingua.training.student import distil, save, student_fit, student_pred
 from distilingua.training.train import Clock, Taught, conclude, teach
 
 
-@alone
-def train_multitask(cfg: DictConfig) -> dict[str, Any]:
+@exclusive_run
+def train_multitask(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
     """Runs the job in `cfg.paths.run`, with a `metrics.json` in a folder for every task; returns them by task.
 
     In them, `single` is the student of this task alone (without a teacher that is `direct`), and `student` the one that
@@ -35,7 +44,7 @@ def train_multitask(cfg: DictConfig) -> dict[str, Any]:
     check_settings(cfg)
     kept = Path(cfg.paths.run) / "checkpoints"
     with (shared := Clock(kept / "seconds.json"))("data"):
-        jobs = prepare_all(cfg)
+        jobs = prepare_all(cfg, parts or {})
         rows = fingerprint({name: rows_of(job) for name, job in jobs.items()})
         check_rows(cfg, rows)
         if known := finished(cfg):
@@ -61,14 +70,14 @@ def train_multitask(cfg: DictConfig) -> dict[str, Any]:
         clocks[name].seconds |= shared.seconds
         models = {**taught[name].models, "student": students[name]}
         found[name] = conclude(job, models, taught[name].outputs, agreement[name], clocks[name])
-    forget(cfg)
+    delete_checkpoints(cfg)
     console.print(f"Written to {cfg.paths.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
     return found
 
 
-def prepare_all(cfg: DictConfig) -> dict[str, Job]:
+def prepare_all(cfg: DictConfig, parts: Mapping[str, Parts]) -> dict[str, Job]:
     """A job for every task; their students read with one tokenizer."""
-    jobs = {name: prepare(alone) for name, alone in tasks_of(cfg).items()}
+    jobs = {name: prepare(single, parts.get(name)) for name, single in tasks_of(cfg).items()}
     texts = joined([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
     first = next(iter(jobs.values()))
     tokenizer = first.student.tokenizer(texts, first.cache)

@@ -27,7 +27,7 @@ from distilingua.models.on_policy import OnPolicy
 from distilingua.models.student import load_student
 from distilingua.models.weight_origins import weight_origins
 from distilingua.tasks.task import Task
-from distilingua.training.fitting import fit, forget
+from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
@@ -66,7 +66,7 @@ def train_direct(job: Job) -> Predictor:
         save(module, job.encoder.tokenizer, folder)
 
     folder = cached(job.cache, "direct", recipe, build)
-    forget(cfg, "direct")
+    delete_checkpoints(cfg, "direct")
     if not job.objective.needs_teacher:
         own = job.run / "student"
         shutil.copytree(folder, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECIPE, FILES))
@@ -166,7 +166,7 @@ def save(module: DistillationModule, tokenizer: PreTrainedTokenizerBase, folder:
     tokenizer.save_pretrained(folder)
 
 
-def read_right(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
+def soft_label_accuracy(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     """Per language, the share of training rows whose stored soft label names the true class.
 
     It looks at labels that training may not see, and is reported only.

@@ -28,7 +28,7 @@ from distilingua.distillation.objective import hard_labels
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
 from distilingua.tasks.alignment import Alignment
-from distilingua.training.fitting import fit, forget
+from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
 from distilingua.training.job import Job, labelled, places_of, plain, teacher_inputs, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
@@ -95,7 +95,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
-    forget(cfg, name)
+    delete_checkpoints(cfg, name)
     return ready(partial(load_model, folder, task, tokenizer), folder=folder)
 
 

@@ -21,30 +21,41 @@ from distilingua.monitoring.provenance import provenance
 from distilingua.monitoring.results import log_results
 from distilingua.monitoring.sweep import beside_others
 from distilingua.monitoring.tables import results_table, show_data, trust_tables
+from distilingua.parts import Parts
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
-from distilingua.training.fitting import alone, check_rows, check_settings, finished, forget, keep_settings
+from distilingua.training.fitting import (
+    check_rows,
+    check_settings,
+    delete_checkpoints,
+    exclusive_run,
+    finished,
+    keep_settings,
+)
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
 from distilingua.training.plan import make_plan
 from distilingua.training.reliability import temperature_of
-from distilingua.training.student import distil, read_right, train_direct
+from distilingua.training.student import distil, soft_label_accuracy, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, teacher_train_rows, train_teacher
 from distilingua.training.vectors import sentence_vectors
 
 
-@alone
-def train(cfg: DictConfig) -> dict[str, Any]:
+@exclusive_run
+def train(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
     """Runs the main job in `cfg.paths.run` and returns what it writes to `metrics.json` there.
 
-    Expects a configuration that `checks.check` has passed. A run that was interrupted goes on where it stopped; one
-    that was finished has its result already.
+    A run that was interrupted goes on where it stopped; one that was finished has its result already.
+
+    Args:
+        cfg: a configuration that `checks.check` has passed.
+        parts: what that has made of it; None makes them here.
     """
     quieten()
     check_settings(cfg)
     clock = Clock(Path(cfg.paths.run) / "checkpoints" / "seconds.json")
     with clock("data"):
-        job = prepare(cfg)
+        job = prepare(cfg, next(iter(parts.values())) if parts else None)
         rows = rows_of(job)
         check_rows(cfg, rows)
         if known := finished(cfg):
@@ -64,7 +75,7 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         student, agreement = distilled
     metrics = conclude(job, {**taught.models, "student": student}, taught.outputs, agreement, clock)
     where = getattr(student, "folder", None)
-    forget(cfg)
+    delete_checkpoints(cfg)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
     return metrics
 
@@ -138,7 +149,7 @@ def conclude(
         **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
         "differences": trusted.differences,
         "temperature": temperature,
-        "soft_labels": read_right(job, outputs),
+        "soft_labels": soft_label_accuracy(job, outputs),
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
     }
