@@ -24,9 +24,8 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("tasks",),
     ("corpora",),
     ("distillation", "statistics"),
-    ("used_code",),
     ("extras", "artifacts", "columns", "console", "locations", "usage"),
-    ("errors",),
+    ("errors", "used_code"),
 )
 MODULES = {".".join(("distilingua", *file.relative_to(ROOT).with_suffix("").parts)) for file in ROOT.rglob("*.py")}
 FLOOR = {name: n for n, names in enumerate(FLOORS) for name in names}

@@ -10,11 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from distilingua import used_code
+from distilingua.artifacts import code_fingerprint
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.soft_labels import store_soft_labels
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import fine_tuned
-from distilingua.used_code import code_fingerprint
 
 Edit = Callable[[str, str, str], None]
 TEACHER = (fine_tuned, TextClassification, TextClassification().hard())

@@ -24,6 +24,7 @@ from hydra.core.hydra_config import HydraConfig
 from distilingua.columns import blocks
 from distilingua.console import console
 from distilingua.errors import UserError, full_disk
+from distilingua.used_code import code_fingerprint as code_fingerprint
 
 RECIPE, FILES = "recipe.json", "files.json"
 """Beside what was made: what it is; and its files with size and hash, when and by which run it was made. The age of the

@@ -7,15 +7,15 @@ training runs trains it anew.
 from __future__ import annotations
 
 import ast
+import hashlib
 import inspect
+import json
 from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-from distilingua.artifacts import fingerprint
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "lightning")
 SHAPES_NOTHING = (  # and why: these are reached from everywhere, and whatever they do, the same weights come out
@@ -32,16 +32,22 @@ SHAPES_NOTHING = (  # and why: these are reached from everywhere, and whatever t
 )
 Symbol = tuple[str, str]
 """A module of this package, or of a user, and a name at its top level."""
+MAKERS: tuple[Symbol, ...] = (  # of teachers, baselines and soft labels
+    (f"{__package__}.training.teacher", "fine_tuned"),
+    (f"{__package__}.training.student", "train_direct"),
+    (f"{__package__}.training.soft_labels", "store_soft_labels"),
+)
 
 
 def code_fingerprint(*users: object) -> str:
     """The code that shapes an artifact, and the libraries under it: a teacher trained by other code is another one.
 
     Args:
-        users: functions and classes that make it, and objects whose classes a configuration may name from anywhere.
+        users: functions and classes that make it, and objects whose classes a configuration may name from anywhere;
+            none for all that is kept between runs.
     """
     kinds = {user if inspect.isclass(user) or inspect.isfunction(user) else type(user) for user in users}
-    ahead: list[Symbol] = sorted((kind.__module__, kind.__qualname__.partition(".")[0]) for kind in kinds)
+    ahead: list[Symbol] = sorted((kind.__module__, kind.__qualname__.partition(".")[0]) for kind in kinds) or [*MAKERS]
     reached: dict[Symbol, str] = {}
     while ahead:
         symbol = ahead.pop()
@@ -53,7 +59,8 @@ def code_fingerprint(*users: object) -> str:
             ahead += definition[1]
         else:  # a module that is used by its name
             ahead += [(".".join(symbol), name) for name in _definitions(".".join(symbol))]
-    return fingerprint([sorted(reached.items()), {name: version(name) for name in LIBRARIES}])
+    parts = [sorted(reached.items()), {name: version(name) for name in LIBRARIES}]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def _counts(module: str) -> bool:

@@ -16,9 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
 from distilingua.columns import blocks, codes, codes_of, column, filled, first_of_each, on_disk, strings, with_columns
-from distilingua.used_code import code_fingerprint
 
 MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
 URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spaces, the sentence goes on right behind it

@@ -14,11 +14,10 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import cached, fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, fingerprint, rows_fingerprint
 from distilingua.columns import Encoded, select, texts_of
 from distilingua.console import console
 from distilingua.tasks.task import Task
-from distilingua.used_code import code_fingerprint
 
 AT_ONCE = 2_000  # rows: enough for the tokenizer's threads, few enough for sound to be in memory
 SHOWN = 50_000  # rows from which on there is something to wait for

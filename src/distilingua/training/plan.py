@@ -89,7 +89,12 @@ def learning_rate(model: PreTrainedModel) -> float:
 def process_count(cfg: DictConfig) -> int:
     """That train together."""
     devices = cfg.trainer.devices
-    here = devices if isinstance(devices, int) else len(devices) if not isinstance(devices, str) else 1
+    if isinstance(devices, str) and devices.lstrip("-").isdecimal():
+        devices = int(devices)
+    if devices in ("auto", -1):  # as Lightning counts them
+        on_gpus = cfg.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+        devices = torch.cuda.device_count() if on_gpus else 1
+    here = devices if isinstance(devices, int) else len(devices.split(",") if isinstance(devices, str) else devices)
     return max(here, 1) * cfg.trainer.get("num_nodes", 1)
 
 

@@ -16,7 +16,7 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distilingua.artifacts import FILES, RECIPE, cached, rows_fingerprint
+from distilingua.artifacts import FILES, RECIPE, cached, code_fingerprint, rows_fingerprint
 from distilingua.columns import BLOCK, Ragged, column, filled, joined, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
@@ -32,7 +32,6 @@ from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, process_count
-from distilingua.used_code import code_fingerprint
 
 BESIDE = {"on_policy", "workers", "eval_batch_size", "select"}  # keys of `training` that shape no baseline
 

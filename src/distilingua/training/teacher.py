@@ -18,7 +18,7 @@ from lightning import seed_everything
 from torch import nn
 from transformers import PreTrainedModel
 
-from distilingua.artifacts import cached, cached_by_all, folder_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
 from distilingua.columns import Ragged, codes_of, column, filled, joined, select, strings, texts_of, where, with_columns
 from distilingua.console import console
 from distilingua.corpora.schema import each_row
@@ -34,7 +34,6 @@ from distilingua.training.job import Job, labelled, places_of, plain, teacher_in
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import learning_rate, make_plan
 from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
-from distilingua.used_code import code_fingerprint
 
 
 def train_teacher(job: Job, name: str, source: TeacherSource) -> AnyPredictor:
