@@ -29,6 +29,8 @@ from distilingua.errors import UserError
 SPLITS = ("train", "parallel", "dev", "test")
 HELD_OUT = ("dev", "test")
 NUMBER = re.compile(r"\s*-?[0-9]{1,9}(?:\.0+)?\s*")  # a class by its number, as text
+INVISIBLE = "\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
+"""Characters of no width and signs of direction, in brackets of a regular expression."""
 COLUMNS = {
     "id": "unique in the corpus, the same at every load",
     "lang": "language code as the pair spells it",
@@ -113,7 +115,7 @@ def schema_blocks(
             texts, label = _tagged(part, wanted, tokens, classes, as_text)
         places = pa.chunked_array([pa.array(np.arange(first, first + len(part))).cast(pa.string())])
         ids = pc.if_else(pc.equal(read("id"), ""), pc.binary_join_element_wise("#", places, ""), read("id"))
-        key = places if wanted.get("group") == ["row"] else read("group")
+        key = places if wanted.get("group") == ["row"] else _visible(read("group"))
         in_split = pc.binary_join_element_wise(f"{split}-", key, "")
         found = {
             "id": pc.binary_join_element_wise(f"{lang}-{split}-", ids if "id" in wanted else places, ""),
@@ -123,13 +125,19 @@ def schema_blocks(
             "text_pair": read("text", which=1),
             "label": label,
             "group": pc.if_else(pc.equal(pc.utf8_trim_whitespace(key), ""), "", in_split),
-            "block": read("block"),
-            "cluster": read("cluster"),
+            "block": _visible(read("block")),
+            "cluster": _visible(read("cluster")),
             "audio": read("audio", partial(_sound, folder=folder)),
             "spans": read("spans"),
         }
         first += len(part)
         yield pa.table([found[name] for name in COLUMNS], SCHEMA)
+
+
+def _visible(keys: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Keys as they look: without characters of no width, and with accents composed, as a Mac's names of files have them
+    not. Rows would be kept apart by what nobody sees."""
+    return pc.utf8_normalize(pc.replace_substring_regex(keys, f"[{INVISIBLE}]", ""), "NFC")
 
 
 def _all(value: str, part: pa.Table) -> pa.ChunkedArray:

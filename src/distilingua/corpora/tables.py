@@ -312,6 +312,10 @@ def _records(
             else:
                 table.blank += pending
             pending = []
+        if len(cells) > 1 and _names(cells) == table.names:
+            raise UserError(
+                f"corpus: {file}, line {first} is the header once more, as where two files were joined. Take it out."
+            )
         if len(cells) != len(table.names):
             raise UserError(_miscounted(file, first, cells, table.names, separator, quoted))
         if end > first:

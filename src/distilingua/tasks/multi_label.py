@@ -83,7 +83,11 @@ class MultiLabel(TextClassification):
         return ((answer > 0) == (other > 0)).all(-1)  # logits, or 0 and 1
 
     def decode(self, answer: Tensor, row: Mapping[str, str], encoded: EncodedRow, tokenizer: Any) -> str:
-        return json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes])
+        return self.show(json.dumps([x for x, yes in zip(self.labels, (answer[0] > 0).tolist(), strict=True) if yes]))
+
+    def show(self, label: str) -> str:
+        """In one order, and spelt as people write, so that equal answers are equal texts."""
+        return json.dumps(sorted(names_of(label)), ensure_ascii=False)
 
     def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
         """F1 of every class is of its right, its wrongly given and its missed rows; their mean is the score."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
@@ -354,8 +355,10 @@ def rows_at(wrong: Tensor, at: Tensor | None) -> list[int]:
 
 
 def bare(name: str) -> str:
-    """A name without white space around it, and without characters of no width, which nobody sees either."""
-    return name.strip(f"{string.whitespace}\u200b\u2060\ufeff").strip()
+    """A name without white space around it, and without what nobody sees either: signs of direction, and characters of
+    no width, of which joiners inside of a word stay, as some scripts are written with them."""
+    visible = re.sub("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]", "", name)
+    return visible.strip(f"{string.whitespace}\u200c\u200d").strip()
 
 
 class WithoutClasses(Task):
