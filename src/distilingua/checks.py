@@ -47,7 +47,7 @@ def _check_multitask(cfg: DictConfig) -> None:
             f"multitask.tasks.{name}: several tasks share an encoder of text, and task={alone.task.name} has "
             f"another model. Train it alone."
             for name, alone in several.items()
-            if get_class(alone.task._target_).backbone != "encoder"  # type: ignore[attr-defined]
+            if not get_class(alone.task._target_).encodes_text()  # type: ignore[attr-defined]
         ),
     )
     problems = Problems()
@@ -114,8 +114,8 @@ def _ensembles(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"teacher.seeds={parts.source.seeds}: several teachers answer from stores. Set teacher.store=true and "
             f"leave out terms that compare layers, or set teacher.seeds=1."
         )
-    if several and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
-        other = "" if parts.task.backbone == "encoder-decoder" else ", or set task.pseudo_labels=false"
+    if several and (parts.task.writes() or parts.task.pseudo_labels):
+        other = "" if parts.task.writes() else ", or set task.pseudo_labels=false"
         yield (f"teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher{other}.")
 
 
@@ -149,14 +149,14 @@ def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     needs, task = parts.objective.needs, parts.task
     names = ", ".join(sorted({name for terms in needs.values() for name in terms}))
-    if needs and task.backbone != "encoder":
+    if needs and not task.encodes_text():
         yield (
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
-            f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
+            f"objective={'kd_ctc' if task.hears() else 'kd'}."
         )
     live = {kind: terms for kind, terms in needs.items() if kind != "vector"}
     names = ", ".join(sorted({name for terms in live.values() for name in terms}))
-    if live and not getattr(parts.student, "layered", True):
+    if live and not parts.student.layered:
         yield (
             f"objective: {names} compare layers, and this student has none. Choose what compares sentences "
             f"(objective=kd_embedding), or a student with layers (student=nano)."
@@ -184,7 +184,7 @@ def _on_policy(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     told, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
     if not cfg.training.on_policy:
         return
-    if parts.task.backbone != "encoder-decoder":
+    if not parts.task.writes():
         yield (
             f"{told}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
             f"{without}."
@@ -246,7 +246,7 @@ def _augmentation(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"augmentation={','.join(chosen)}: labels of this task point into the text, which must stay. Leave it out: "
             f"augmentation=[]."
         )
-    if chosen and parts.task.backbone == "speech encoder":
+    if chosen and parts.task.hears():
         yield (
             f"augmentation={','.join(chosen)} changes text, and this task hears sound. Leave it out: augmentation=[]; "
             f"for sound, name more corpus.voices, corpus.speeds and corpus.pitches."
@@ -268,7 +268,7 @@ def _augmentation(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     """What speech asks of the other groups."""
-    if parts.task.backbone != "speech encoder":
+    if not parts.task.hears():
         return
     if "audio" not in cfg.corpus.get("columns", {"audio": True}):
         yield "corpus.columns names no audio. Name the column with sound: +corpus.columns.audio=audio."
@@ -282,9 +282,9 @@ def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
                 f"{name}: {member.path} has no feature extractor, so it cannot hear. Choose teacher=speech_scratch, or "
                 f"a CTC model with the same alphabet and frame rate: teacher=local teacher.path=FOLDER."
             )
-        for value in ("frame_ms", "alphabet"):
-            own, theirs = getattr(parts.student, value, None), getattr(member.scratch, value, None)
-            if member.scratch is not None and own != theirs:
+        for value in ("frame_ms", "alphabet") if member.scratch is not None else ():
+            own, theirs = getattr(parts.student, value), getattr(member.scratch, value)
+            if own != theirs:
                 yield (
                     f"student.{value}={own} and teacher.scratch.{value}={theirs}: teacher and student meet at frames "
                     f"and characters, so both need the same."

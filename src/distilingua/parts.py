@@ -84,7 +84,7 @@ def assemble(cfg: DictConfig) -> Parts:
     make("source", cfg.teacher, _convert_="all")
     make("student", cfg.student)
     make("schedules", cfg.schedule)
-    measured = "task" in made and made["task"].backbone != "speech encoder"  # which counts seconds, not pieces
+    measured = "task" in made and not made["task"].hears()  # which counts seconds, not pieces
     max_length = made["task"].max_length if measured else None
     if "source" in made:
         with problems:
@@ -141,7 +141,7 @@ def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:
             made.pop("pair").check()
     if "pair" in made:
         with problems:
-            made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
+            made["pair"].check(alone="task" in made and made["task"].writes())
     if "corpus" in made and "pair" in made:
         with problems:
             made["corpus"].check(made["pair"].languages)
@@ -158,15 +158,15 @@ def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
     return load_rows(parts.corpus, cleaning, parts.pair, languages, members, parts.task, cache)
 
 
-def no_head(role: str, model: Any, task: DictConfig) -> str | None:
+def no_head(role: str, model: Student | TeacherSource, task: DictConfig) -> str | None:
     """What to say of a model that cannot have the head of the task; None of one that can.
 
     Args:
-        model: with `backbones`, and `autos` where it can have some heads alone.
+        model: a teacher or a student, see `Student.can_serve`.
         task: of the configuration, whose options may still be wrong.
     """
     kind: Any = get_class(task._target_)
-    if kind.backbone in model.backbones and kind.auto in getattr(model, "autos", (kind.auto,)):
+    if model.can_serve(kind):
         return None
     return (
         f"{role}: task={task.name} needs an {kind.auto}, and this one cannot be any. Choose another task, or what "

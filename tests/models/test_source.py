@@ -18,8 +18,8 @@ from distilingua.data.protocol import Pair
 from distilingua.delivery.model import find
 from distilingua.delivery.runtime import predictor_of
 from distilingua.errors import UserError
+from distilingua.models.pretrained import Pretrained
 from distilingua.models.source import TeacherSource
-from distilingua.models.student import Pretrained
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering

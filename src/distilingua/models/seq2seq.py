@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from distilingua.errors import refuse, whole
-from distilingua.models.student import Scratch, random_model
+from distilingua.models.scratch import Scratch, random_model
+from distilingua.tasks.task import Task
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from distilingua.tasks.task import Task
 
 
 @dataclass

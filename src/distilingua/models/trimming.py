@@ -11,16 +11,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KINDS = ("Unigram", "WordPiece", "BPE")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte of a character that has no piece
@@ -105,7 +103,7 @@ def trim_embeddings(model: PreTrainedModel, rows: Sequence[int], tokenizer: PreT
     Raises:
         UserError: the padding piece gets another number, and the model counts positions from it.
     """
-    pad_id, reserved = tokenizer.pad_token_id, reserved_positions(model)
+    pad_id, reserved = tokenizer.pad_token_id, reserved_rows(model)
     if reserved and pad_id != reserved - 1:
         raise UserError(
             f"student.trim_vocabulary=true: the padding piece would move from {reserved - 1} to {pad_id}, and "
@@ -130,7 +128,7 @@ def trim_embeddings(model: PreTrainedModel, rows: Sequence[int], tokenizer: PreT
                 setattr(config, name, getattr(tokenizer, name))
 
 
-def reserved_positions(model: PreTrainedModel) -> int:
+def reserved_rows(model: PreTrainedModel) -> int:
     """Rows of the position table that no piece ever has: RoBERTa and its kin count from the padding piece's id on."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from distilingua.columns import Ragged
-from distilingua.extras import Later
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from torch import Tensor
-else:
-    torch = Later("torch")
 
 Span = tuple[list[int], list[int]]
 """Steps of one and of the other that write the same characters."""

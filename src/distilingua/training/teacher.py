@@ -257,7 +257,7 @@ def _by_member(rows: Rows, members: int) -> list[np.ndarray]:
 def alignment(job: Job, writer: LiveTeacher) -> tuple[Alignment, LiveTeacher] | None:
     """Of a teacher that writes texts in other pieces than the student; None where nothing is to be aligned."""
     own, other = job.encoder.tokenizer, writer.encoder.tokenizer
-    if job.task.backbone != "encoder-decoder" or own.get_vocab() == other.get_vocab():
+    if not job.task.writes() or own.get_vocab() == other.get_vocab():
         return None
     return Alignment(own, other), writer
 

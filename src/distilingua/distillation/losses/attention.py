@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,10 +18,7 @@ from distilingua.distillation.losses.layers import (
     same_pieces,
 )
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
+from distilingua.distillation.signals import ModelShape, Signals
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -68,7 +65,7 @@ class AttentionTransfer(Term):
         self.layers = check_layer_map(layers, "objective.terms.attention.layers")
         self.pairs: list[tuple[int, int]] = []
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         self.pairs = layer_pairs(self.layers, student, teacher, 1, "objective.terms.attention.layers")
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:

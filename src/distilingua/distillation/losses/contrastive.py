@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -10,11 +10,8 @@ from torch import Tensor, nn
 
 from distilingua.distillation.losses.layers import projection, sentence_vectors
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float) -> Tensor:
@@ -68,7 +65,7 @@ class Contrastive(Term):
         self.tau, self.project = tau, project
         self.projection: nn.Module = nn.Identity()
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         self.projection = projection(student, teacher, self.project)
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from distilingua.distillation.losses.hidden import vector_distance
 from distilingua.distillation.losses.layers import projection, sentence_vectors
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
+from distilingua.distillation.signals import ModelShape, Signals
 
 
 class SentenceEmbedding(Term):
@@ -43,7 +40,7 @@ class SentenceEmbedding(Term):
         self.project = project
         self.projection: nn.Module = nn.Identity()
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         self.projection = projection(student, teacher, self.project)
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -21,11 +21,8 @@ from distilingua.distillation.losses.layers import (
     same_pieces,
 )
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def vector_distance(student: Tensor, teacher: Tensor, distance: Literal["mse", "cosine"]) -> Tensor:
@@ -86,7 +83,7 @@ class HiddenStates(Term):
         self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleList()
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         self.pairs = layer_pairs(self.layers, student, teacher, 0, "objective.terms.hidden.layers")
         self.projections = nn.ModuleList(projection(student, teacher, self.project) for _ in self.pairs)
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from distilingua.distillation.signals import Layers, Signals
+from distilingua.distillation.signals import Layers, ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 LayerMap = Mapping[int, int] | Literal["even"] | None
 """Student layer -> teacher layer, counted from 1, or from the end with -1 for the last; 0 is the embeddings' output.
@@ -63,7 +60,7 @@ def check_layer_map(layers: LayerMap, option: str) -> LayerMap:
 
 
 def layer_pairs(
-    layers: LayerMap, student: PretrainedConfig, teacher: PretrainedConfig, first: int, option: str
+    layers: LayerMap, student: ModelShape, teacher: ModelShape, first: int, option: str
 ) -> list[tuple[int, int]]:
     """Numbers of the student's and the teacher's layer, none negative.
 
@@ -95,7 +92,7 @@ def _number(layer: int, count: int, first: int, model: str, option: str) -> int:
     return number
 
 
-def projection(student: PretrainedConfig, teacher: PretrainedConfig, always: bool) -> nn.Module:
+def projection(student: ModelShape, teacher: ModelShape, always: bool) -> nn.Module:
     """Student width -> teacher width, learned with the student; nothing at all where the widths agree already."""
     if student.hidden_size == teacher.hidden_size and not always:
         return nn.Identity()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,11 +18,8 @@ from distilingua.distillation.losses.layers import (
     same_pieces,
 )
 from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def relation(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:
@@ -90,7 +87,7 @@ class MiniLM(Term):
         self.relation_heads, self.layers = relation_heads, {student_layer: teacher_layer}
         self.pairs: list[tuple[int, int]] = []
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         self.pairs = layer_pairs(self.layers, student, teacher, 1, "objective.terms.minilm")
         for name, config in (("student", student), ("teacher", teacher)):
             if config.hidden_size % self.relation_heads:
