@@ -68,7 +68,6 @@ def test_it_starts_from_the_teachers_vectors(encoder: Encoder, task: TextClassif
     start = model.get_input_embeddings().weight.detach()
     directions = principal(vectors, 8)
     torch.testing.assert_close(start[found] / start[found].std(), directions / directions.std())
-    random = Static(hidden_size=8).model(task, ours)
     assert float(start[found].std()) == pytest.approx(0.02, rel=0.05)
 
 
