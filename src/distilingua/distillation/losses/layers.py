@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import Layers, ModelShape, Signals
 from distilingua.errors import UserError
 
@@ -90,6 +91,47 @@ def _number(layer: int, count: int, first: int, model: str, option: str) -> int:
             f"{option}: the {model} has no layer {layer} to compare. Choose one of {first} to {count}; -1 is the last."
         )
     return number
+
+
+class MappedLayers(Term):
+    """A term that compares layers of the student with layers of the teacher.
+
+    Args:
+        weight: see `Term`.
+        layers: see `LayerMap`.
+    """
+
+    option: ClassVar[str]
+    """How a user sets the map, for messages."""
+    first: ClassVar[int] = 1
+    """The lowest layer that it can compare; 0 is the embeddings' output."""
+
+    def __init__(self, weight: float = 1.0, layers: LayerMap = None) -> None:
+        super().__init__(weight)
+        self.layers = check_layer_map(layers, self.option)
+        self.pairs: list[tuple[int, int]] = []
+
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        self.pairs = layer_pairs(self.layers, student, teacher, self.first, self.option)
+
+
+class SentenceVectors(Term):
+    """A term that compares one vector a row, the student's after a learned linear projection where widths differ.
+
+    Args:
+        weight: see `Term`.
+        project: whether there is a projection even when both models are equally wide.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
+
+    def __init__(self, weight: float = 1.0, project: bool = False) -> None:
+        super().__init__(weight)
+        self.project = project
+        self.projection: nn.Module = nn.Identity()
+
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        self.projection = projection(student, teacher, self.project)
 
 
 def projection(student: ModelShape, teacher: ModelShape, always: bool) -> nn.Module:

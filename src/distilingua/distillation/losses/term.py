@@ -46,3 +46,15 @@ class Term(nn.Module, ABC):
     @abstractmethod
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         """The unweighted loss, a scalar: the mean over rows as `Signals.mean` defines it."""
+
+
+class SoftTerm(Term):
+    """A term that compares with the teacher position by position: the mean over the positions that the teacher read."""
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
+        """The loss of every position, (positions,), from logits, (positions, classes)."""
+
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
+        assert signals.teacher is not None
+        return signals.mean(self.compare(signals.student, signals.teacher, temperature), signals.has_teacher)
