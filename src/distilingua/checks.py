@@ -1,7 +1,7 @@
 """Rules between the parts of a configuration: whatever can be known to be wrong before a model loads.
 
 What a part can say of its own values it says itself, see `parts.assemble`. A rule here looks at two parts or more; all
-that are broken are told at once.
+that are broken are listed at once.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from distilingua.distillation.losses.bce import BinaryCrossEntropy
+from distilingua.distillation.losses.ce import CrossEntropy
+from distilingua.distillation.losses.ctc import CTC
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.parts import Parts, assemble, no_head, objectives, tasks_of
@@ -44,16 +48,16 @@ def _check_multitask(cfg: DictConfig) -> None:
         else None,
         "several tasks share an encoder in one process. Set trainer.devices=1." if cfg.trainer.devices != 1 else None,
         *(
-            f"multitask.tasks.{name}: several tasks share an encoder of text, and task={alone.task.name} has "
+            f"multitask.tasks.{name}: several tasks share an encoder of text, and task={single.task.name} has "
             f"another model. Train it alone."
-            for name, alone in several.items()
-            if not get_class(alone.task._target_).encodes_text()  # type: ignore[attr-defined]
+            for name, single in several.items()
+            if not get_class(single.task._target_).encodes_text()  # type: ignore[attr-defined]
         ),
     )
     problems = Problems()
-    for alone in several.values():
+    for single in several.values():
         with problems:
-            check(alone)
+            check(single)
     problems.tell()
 
 
@@ -130,10 +134,6 @@ def _top_k(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    from distilingua.distillation.losses.bce import BinaryCrossEntropy
-    from distilingua.distillation.losses.ce import CrossEntropy
-    from distilingua.distillation.losses.ctc import CTC
-
     hard = type(parts.task.hard())
     others = {CrossEntropy, BinaryCrossEntropy, CTC} - {hard}  # whom one of somebody's own serves is for them to know
     for name, term in parts.objective.terms.items():
@@ -172,7 +172,7 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    names = [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]
+    names = parts.objective.aligning
     if names and parts.objective.schedules.adaptive is not None:
         yield (
             f"schedule: {', '.join(names)} compares two vocabularies, and a temperature for every row looks at classes "
@@ -181,30 +181,30 @@ def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _on_policy(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    told, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
+    key, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
     if not cfg.training.on_policy:
         return
     if not parts.task.writes():
         yield (
-            f"{told}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
+            f"{key}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
             f"{without}."
         )
         return
     if not parts.objective.compares:
-        yield f"{told}: no term asks the teacher about what the student has written. Choose objective=kd, or {without}."
+        yield f"{key}: no term asks the teacher about what the student has written. Choose objective=kd, or {without}."
     elif parts.source.store:
         yield (
-            f"{told}: a store has no answers to what the student will write. Choose one teacher with "
+            f"{key}: a store has no answers to what the student will write. Choose one teacher with "
             f"teacher.store=false, so that it reads along."
         )
-    if aligned := [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]:
+    if aligning := parts.objective.aligning:
         yield (
-            f"{told}: the teacher reads the student's own pieces, and {', '.join(aligned)} is for other ones. Choose a "
+            f"{key}: the teacher reads the student's own pieces, and {', '.join(aligning)} is for other ones. Choose a "
             f"teacher of the same vocabulary with objective=kd, or {without}."
         )
     if "fsdp" in str(cfg.trainer.get("strategy", "auto")):
         yield (
-            f"{told}: with device=fsdp processes take every step of a decoder together, and their texts end at "
+            f"{key}: with device=fsdp processes take every step of a decoder together, and their texts end at "
             f"different ones. Choose device=ddp, or {without}."
         )
 
@@ -292,8 +292,6 @@ def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    import torch
-
     accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
     if str(cfg.trainer.get("strategy", "auto")).startswith("fsdp") and accelerator not in ("gpu", "cuda"):
         yield (

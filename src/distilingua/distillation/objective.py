@@ -58,6 +58,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.temperature, self.schedules, self.alpha = temperature, schedules, alpha
         self.compares = any(term.soft for term in terms.values())
+        self.aligning = [name for name, term in terms.items() if term.aligns]
         self.same_classes = any(term.soft and not term.aligns for term in terms.values())
         self.needs_teacher = teacher or self.compares
 

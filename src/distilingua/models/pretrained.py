@@ -1,4 +1,4 @@
-"""Students that begin as a model of others, whole or with cuts."""
+"""Students that begin as a model of others, complete or with cuts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
 
 @dataclass
 class Pretrained(Student):
-    """Any encoder of the hub, or a folder in its format, whole or with up to three cuts, and a head for the task.
+    """Any encoder of the hub, or a folder in its format, complete or with up to three cuts, and a head for the task.
 
     The cuts do not depend on one another: fewer layers, fewer pieces, a thinner embedding.
 
@@ -113,7 +113,7 @@ class Pretrained(Student):
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
-        """The whole one."""
+        """The complete one."""
         source = self._source
         return read_tokenizer(f"student.path={self.path}", source.location, source.local, self.revision)
 

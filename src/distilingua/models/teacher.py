@@ -50,18 +50,18 @@ def load_model(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     revision: str | None = None,
-    whole: bool = False,
+    complete: bool = False,
 ) -> PreTrainedModel:
     """A teacher with the task's head, see `load_with_head`.
 
     Args:
-        whole: whether every weight has to be in the folder, head included: whoever is not taught must know already.
+        complete: whether every weight has to be in the folder, head included: whoever is not taught must know already.
 
     Raises:
         UserError: weights are missing; what `load_with_head` refuses.
     """
     model, new = load_with_head("teacher", folder, task, tokenizer, tokenizer, revision)
-    if whole and new:
+    if complete and new:
         raise UserError(
             f"teacher.path={folder}: it has no {', '.join(new[:3])}{' …' if len(new) > 3 else ''} of the shape that "
             f"task={task.name} needs, so its answers would be random. Give a teacher that was trained for this task, "

@@ -47,14 +47,14 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], fol
             f"tokenizers library can be trimmed. Set student.trim_vocabulary=false."
         )
     recipe["truncation"] = recipe["padding"] = None  # left over from the last call
-    whole = Tokenizer.from_str(json.dumps(recipe))
+    full = Tokenizer.from_str(json.dumps(recipe))
     added = {token["content"] for token in recipe["added_tokens"]}
     scripts = {"", *(_script(c) for text in texts for c in text)}
     keep = added | set(tokenizer.all_special_tokens)
     keep |= {piece for piece in _pieces(model) if _is_character(piece, model, scripts)}
-    keep |= _needed(whole, model, texts)
+    keep |= _needed(full, model, texts)
 
-    old = whole.get_vocab(with_added_tokens=True)
+    old = full.get_vocab(with_added_tokens=True)
     inside = sorted((p for p in _pieces(model) if p in keep), key=lambda piece: old[piece])
     outside = sorted(added - set(inside), key=lambda piece: old[piece])  # these get the ids after the model's own
     ids = {piece: i for i, piece in enumerate([*inside, *outside])}
@@ -73,7 +73,7 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], fol
     _renumber(recipe["post_processor"], ids)
 
     trimmed = Tokenizer.from_str(json.dumps(recipe))
-    for text, before, after in zip(texts, _tokens(whole, texts), _tokens(trimmed, texts), strict=True):
+    for text, before, after in zip(texts, _tokens(full, texts), _tokens(trimmed, texts), strict=True):
         if before != after:
             raise UserError(
                 f"student.trim_vocabulary=true: {text!r} would become {after}, expected {before}. "
@@ -161,9 +161,9 @@ def _script(character: str) -> str:
     return unicodedata.name(character, "?").split()[0]
 
 
-def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
+def _needed(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
     """The pieces of these texts, and those without which the algorithm would come to other pieces."""
-    used = {piece for tokens in _tokens(whole, texts) for piece in tokens}
+    used = {piece for tokens in _tokens(full, texts) for piece in tokens}
     if model["type"] == "Unigram":
         if model["unk_id"] is not None:
             used.add(model["vocab"][model["unk_id"]][0])
@@ -171,7 +171,7 @@ def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> se
         return used | {min(model["vocab"], key=lambda entry: entry[1])[0]}
     used |= {model["unk_token"]} - {None}
     if model["type"] == "WordPiece":
-        return used | _tried(whole, model, texts)
+        return used | _tried(full, model, texts)
     makers: dict[str, list[Sequence[str]]] = {}
     for pair in model["merges"]:
         makers.setdefault(_merged(pair, model), []).append(pair)
@@ -183,21 +183,21 @@ def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> se
     return used
 
 
-def _tried(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
+def _tried(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
     """Pieces inside words that WordPiece gives up on: without them it might find another way through the word."""
     words = set()
-    for text, encoding in zip(texts, _encodings(whole, texts), strict=True):
+    for text, encoding in zip(texts, _encodings(full, texts), strict=True):
         for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
             if token == model["unk_token"]:
                 words.add(text[start:end])
-    found = set()
+    inside = set()
     for word in words:
-        letters = whole.normalizer.normalize_str(word) if whole.normalizer is not None else word
+        letters = full.normalizer.normalize_str(word) if full.normalizer is not None else word
         if len(letters) <= model["max_input_chars_per_word"]:  # it does not even try longer ones
             for start in range(len(letters)):
                 begin = model["continuing_subword_prefix"] if start else ""
-                found |= {begin + letters[start:end] for end in range(start + 1, len(letters) + 1)}
-    return found & set(model["vocab"])
+                inside |= {begin + letters[start:end] for end in range(start + 1, len(letters) + 1)}
+    return inside & set(model["vocab"])
 
 
 def _merged(pair: Sequence[str], model: dict[str, Any]) -> str:

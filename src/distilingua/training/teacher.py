@@ -52,7 +52,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
     tokenizer, settings = encoder.tokenizer, source.fine_tune
     ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
     if settings is None:
-        knows = partial(load_model, source.location, task, tokenizer, source.revision, whole=True)
+        knows = partial(load_model, source.location, task, tokenizer, source.revision, complete=True)
         return ready(knows, folder=source.local)
     train_rows = teacher_train_rows(job, source)
     recipe = {
