@@ -166,9 +166,6 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(live))}), and a store holds logits "
             f"and sentence vectors alone. Choose one teacher with teacher.store=false, so that it reads along."
         )
-    if "vector" in needs and isinstance(parts.source, Ensemble):
-        names = ", ".join(sorted(needs["vector"]))
-        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Type objective=kd."
 
 
 def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
@@ -211,6 +208,11 @@ def _on_policy(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     names = sorted(parts.objective.needs.get("vector", ()))
+    if names and isinstance(parts.source, Ensemble):
+        yield (
+            f"objective: {', '.join(names)} compare sentence vectors, and teachers have each their own. Type "
+            f"objective=kd."
+        )
     for name, member in parts.source.members.items() if names else ():
         if member.pooling not in ("mean", "cls"):
             yield (

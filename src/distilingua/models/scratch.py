@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,6 +16,9 @@ from distilingua.tasks.task import Task, model_class
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+LETTERS = 32  # tokens that letters and special tokens take alone
 
 
 class OwnVocabulary(Student):
@@ -75,15 +78,12 @@ class Scratch(OwnVocabulary):
     backbones: ClassVar[Sequence[str]] = ("encoder",)
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
-        # letters alone are 32 tokens
-        check_sizes(self, role, layers=1, hidden_size=1, heads=1, feed_forward=1, positions=1, vocabulary=32)
-        refuse(
-            truth(f"{role}.lowercase", self.lowercase),
-            None
-            if max_length is None or max_length <= self.positions
-            else f"task.max_length={max_length} is more than the {role}'s {self.positions} positions. "
-            f"Set {role}.positions={max_length}, or a smaller task.max_length.",
-        )
+        check_values(self, role)
+        if max_length is not None and max_length > self.positions:
+            raise UserError(
+                f"task.max_length={max_length} is more than the {role}'s {self.positions} positions. "
+                f"Set {role}.positions={max_length}, or a smaller task.max_length."
+            )
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         self.check(task.max_length)
@@ -102,20 +102,25 @@ class Scratch(OwnVocabulary):
         )
 
 
-def check_sizes(student: Any, role: str, **least: int) -> None:
-    """Raises UserError for a shape that random weights cannot have.
+def check_values(student: Any, role: str) -> None:
+    """Raises UserError for values that no student with random weights can have, by the types of its fields.
 
     Args:
-        student: with these sizes, `dropout` and `prefix`.
+        student: a data class with `hidden_size` and `dropout`.
         role: what the user calls it.
-        least: sizes, and what each of them is at least.
     """
-    refuse(
-        *(whole(f"{role}.{name}", getattr(student, name), size) for name, size in least.items()),
-        share(f"{role}.dropout", student.dropout),
-        text(f"{role}.prefix", student.prefix),
-    )
-    width, heads = student.hidden_size, student.heads if "heads" in least else 1
+    problems = [share(f"{role}.dropout", student.dropout)]
+    for field in fields(student):
+        name, value = f"{role}.{field.name}", getattr(student, field.name)
+        kind = getattr(field.type, "__name__", field.type)  # a text where its file postpones annotations
+        if kind == "int":
+            problems.append(whole(name, value, LETTERS if field.name == "vocabulary" else 1))
+        elif kind == "bool":
+            problems.append(truth(name, value))
+        elif kind == "str":
+            problems.append(text(name, value))
+    refuse(*problems)
+    width, heads = student.hidden_size, getattr(student, "heads", 1)
     if width % heads:
         raise UserError(
             f"{role}.hidden_size={width} is no multiple of {role}.heads={heads}. "

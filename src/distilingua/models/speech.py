@@ -16,7 +16,7 @@ from distilingua.corpora.sound import RATE
 from distilingua.errors import refuse
 from distilingua.extras import check_speech
 from distilingua.models.processors import HOP_MS, KERNELS, STRIDES, SpeechProcessor
-from distilingua.models.scratch import check_sizes
+from distilingua.models.scratch import check_values
 from distilingua.models.student import Student
 from distilingua.tasks.speech import BLANK_NAME
 from distilingua.tasks.task import Task, model_class
@@ -59,7 +59,7 @@ class SpeechScratch(Student):
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
         check_speech()
-        check_sizes(self, role, layers=1, hidden_size=1, heads=1, feed_forward=1, mels=1, kernel=1)
+        check_values(self, role)
         refuse(
             f"{role}.sound={self.sound} is not known. Choose mel or waveform."
             if self.sound not in ("mel", "waveform")

@@ -11,11 +11,11 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from distilingua.errors import UserError, positive, refuse, truth
+from distilingua.errors import UserError, positive, refuse
 from distilingua.models.folder import readable
 from distilingua.models.pretrained import checked_folder
 from distilingua.models.processors import read_tokenizer
-from distilingua.models.scratch import OwnVocabulary, check_sizes
+from distilingua.models.scratch import OwnVocabulary, check_values
 from distilingua.models.source import TeacherSource
 from distilingua.tasks.task import Task
 
@@ -62,8 +62,8 @@ class Static(OwnVocabulary):
     layered: ClassVar[bool] = False
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
-        check_sizes(self, role, hidden_size=1, feed_forward=1, vocabulary=32)  # letters alone are as many tokens
-        refuse(truth(f"{role}.lowercase", self.lowercase), positive(f"{role}.lr", self.lr, "1e-2"))
+        check_values(self, role)
+        refuse(positive(f"{role}.lr", self.lr, "1e-2"))
         if self._source is not None:
             checked_folder(self._source, None, role)
 

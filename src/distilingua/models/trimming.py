@@ -38,53 +38,65 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], fol
     Raises:
         UserError: a tokenizer of another kind than Unigram, WordPiece or BPE of the `tokenizers` library.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    recipe: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
-    model = recipe.get("model", {"type": type(tokenizer).__name__})
-    if model["type"] not in KINDS:
-        raise UserError(
-            f"student.trim_vocabulary=true: the tokenizer is a {model['type']}; only {', '.join(KINDS)} of the "
-            f"tokenizers library can be trimmed. Set student.trim_vocabulary=false."
-        )
-    recipe["truncation"] = recipe["padding"] = None  # left over from the last call
-    full = Tokenizer.from_str(json.dumps(recipe))
+    recipe = _recipe(tokenizer)
+    model, full = recipe["model"], Tokenizer.from_str(json.dumps(recipe))
     added = {token["content"] for token in recipe["added_tokens"]}
     scripts = {"", *(_script(c) for text in texts for c in text)}
-    keep = added | set(tokenizer.all_special_tokens)
+    keep = added | set(tokenizer.all_special_tokens) | _needed(full, model, texts)
     keep |= {piece for piece in _pieces(model) if _is_character(piece, model, scripts)}
-    keep |= _needed(full, model, texts)
-
     old = full.get_vocab(with_added_tokens=True)
     inside = sorted((p for p in _pieces(model) if p in keep), key=lambda piece: old[piece])
     outside = sorted(added - set(inside), key=lambda piece: old[piece])  # these get the ids after the model's own
     ids = {piece: i for i, piece in enumerate([*inside, *outside])}
-    if model["type"] == "Unigram":
-        scores = dict(model["vocab"])
-        unknown = model["vocab"][model["unk_id"]][0] if model["unk_id"] is not None else None
-        model["vocab"] = [[piece, scores[piece]] for piece in inside]
-        model["unk_id"] = ids[unknown] if unknown is not None else None
-    else:
-        model["vocab"] = {piece: ids[piece] for piece in inside}
-    if model["type"] == "BPE":
-        model["merges"] = [pair for pair in model["merges"] if _merged(pair, model) in keep]
+    _cut(model, inside, ids)
     for token in recipe["added_tokens"]:
         token["id"] = ids[token["content"]]
     recipe["added_tokens"].sort(key=lambda token: token["id"])
     _renumber(recipe["post_processor"], ids)
-
     trimmed = Tokenizer.from_str(json.dumps(recipe))
-    for text, before, after in zip(texts, _tokens(full, texts), _tokens(trimmed, texts), strict=True):
-        if before != after:
-            raise UserError(
-                f"student.trim_vocabulary=true: {text!r} would become {after}, expected {before}. "
-                f"Set student.trim_vocabulary=false, and please report this tokenizer."
-            )
+    _check_same_pieces(full, trimmed, texts)
     tokenizer.save_pretrained(folder)
     trimmed.save(str(folder / "tokenizer.json"))
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     settings.pop("added_tokens_decoder", None)  # has the old ids
     settings["tokenizer_class"] = "TokenizersBackend"  # classes named after a model rebuild what tokenizer.json says
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+
+
+def _recipe(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A tokenizer's tokenizer.json."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    recipe: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
+    kind = recipe["model"]["type"] if recipe else type(tokenizer).__name__
+    if kind not in KINDS:
+        raise UserError(
+            f"student.trim_vocabulary=true: the tokenizer is a {kind}; only {', '.join(KINDS)} of the tokenizers "
+            f"library can be trimmed. Set student.trim_vocabulary=false."
+        )
+    recipe["truncation"] = recipe["padding"] = None  # left over from the last call
+    return recipe
+
+
+def _cut(model: dict[str, Any], inside: Sequence[str], ids: dict[str, int]) -> None:
+    """Leaves these pieces of a tokenizer's model, under their new ids."""
+    if model["type"] == "Unigram":
+        scores = dict(model["vocab"])
+        unknown = model["vocab"][model["unk_id"]][0] if model["unk_id"] is not None else None
+        model["vocab"] = [[piece, scores[piece]] for piece in inside]
+        model["unk_id"] = ids[unknown] if unknown is not None else None
+        return
+    model["vocab"] = {piece: ids[piece] for piece in inside}
+    if model["type"] == "BPE":
+        model["merges"] = [pair for pair in model["merges"] if _merged(pair, model) in model["vocab"]]
+
+
+def _check_same_pieces(full: Tokenizer, trimmed: Tokenizer, texts: Sequence[str]) -> None:
+    for text, before, after in zip(texts, _tokens(full, texts), _tokens(trimmed, texts), strict=True):
+        if before != after:
+            raise UserError(
+                f"student.trim_vocabulary=true: {text!r} would become {after}, expected {before}. "
+                f"Set student.trim_vocabulary=false, and please report this tokenizer."
+            )
 
 
 def kept_rows(trimmed: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase) -> list[int]:
