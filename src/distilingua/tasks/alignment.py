@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from distilingua.columns import Ragged
+from distilingua.distillation.spans import merged
 
 Span = tuple[list[int], list[int]]
 """Steps of one and of the other that write the same characters."""
@@ -138,8 +139,6 @@ def carried(teacher: Tensor, alignment: Mapping[str, Tensor], width: int) -> tup
         Log-probabilities, (positions, classes + 1 + the teacher's other pieces), NaN where no span begins; and which of
         these columns both models have, (classes + 1,). See `Signals.shared`.
     """
-    from distilingua.distillation.spans import merged
-
     classes, begins = alignment["classes"], alignment["begins"]
     classes = torch.cat([classes, classes.new_full((width - len(classes),), -1)])
     whole = merged(teacher, alignment["teacher_pieces"], alignment["teacher_span"])[begins.clamp(min=0)]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.corpora.words import parsed
+from distilingua.distillation.losses.bce import BinaryCrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.statistics.bootstrap import Tally, macro_f1
@@ -71,8 +72,6 @@ class MultiLabel(TextClassification):
 
     @staticmethod
     def hard() -> Term:
-        from distilingua.distillation.losses.bce import BinaryCrossEntropy
-
         return BinaryCrossEntropy()
 
     def agree(self, answer: Tensor, other: Tensor) -> Tensor:

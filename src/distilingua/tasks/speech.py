@@ -15,6 +15,7 @@ from torch import Tensor
 from distilingua.artifacts import fingerprint
 from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.sound import RATE, BadSound, waveform
+from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, refuse, truth, whole
@@ -217,8 +218,6 @@ class SpeechRecognition(WithoutClasses):
 
     @staticmethod
     def hard() -> Term:
-        from distilingua.distillation.losses.ctc import CTC
-
         return CTC()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:

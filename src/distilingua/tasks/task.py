@@ -15,6 +15,7 @@ from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
 from distilingua.corpora.schema import each_row
+from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import refuse, whole
@@ -181,8 +182,6 @@ class Task(Delivery, ABC):
     @staticmethod
     def hard() -> Term:
         """The hard loss, for teachers, and for students without one."""
-        from distilingua.distillation.losses.ce import CrossEntropy
-
         return CrossEntropy()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:
