@@ -26,7 +26,7 @@ Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
 
 def check(cfg: DictConfig) -> None:
-    """Raises UserError for everything that cannot work, a line each; takes a second or two and writes nothing."""
+    """Raises UserError for everything that cannot work, a line each; takes two or three seconds and writes nothing."""
     if cfg.get("multitask"):
         _check_multitask(cfg)
         return
