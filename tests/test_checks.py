@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.models.student import Scratch
+from distilingua.models.scratch import Scratch
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification

@@ -27,7 +27,7 @@ def as_it_is(teacher: Path) -> list[str]:
     return ["teacher=local", f"teacher.path={teacher}", "teacher.languages=[en]", "teacher.fine_tune=null"]
 
 
-SLOW = ("torch", "transformers", "lightning", "torchmetrics")  # to import, each a second or more
+SLOW = ("transformers", "lightning", "torchmetrics")  # to import, each a second or more
 SEVERAL = """
 import contextlib, io, json, os, sys, traceback
 from pathlib import Path
@@ -147,7 +147,7 @@ OF_ONE_PART = [  # of every group one or two; more of them in tests/test_checks.
     (["corpus=files"], "data/en/train.csv does not exist"),
     (["corpus=sib200", "pair.targets=[xx]"], "mteb/sib200 has no language 'xx'"),
 ]
-OF_SEVERAL_PARTS = [  # the objective among them, which takes torch
+OF_SEVERAL_PARTS = [  # the objective among them
     (["objective.terms.kl.weight=-1"], "KL has weight -1"),
     (["objective=custom", "objective/terms=[hidden,ce]", "teacher.store=true"], "teacher.store=false, so that it"),
     (["augmentation=[word_dropout]"], "augmentation=word_dropout may change what a sentence means"),
@@ -159,7 +159,7 @@ OF_A_MODEL = [  # whose configuration is read
 
 def test_bad_input_ends_at_once_in_one_message_and_leaves_nothing(tmp_path: Path) -> None:
     """At once is: before a library is imported that no refusal up to here needs."""
-    kinds = [(OF_ONE_PART, []), (OF_SEVERAL_PARTS, ["torch"]), (OF_A_MODEL, ["torch", "transformers"])]
+    kinds = [(OF_ONE_PART, []), (OF_SEVERAL_PARTS, []), (OF_A_MODEL, ["transformers"])]
     end_in_a_line([(["train", *typed], told, needed) for some, needed in kinds for typed, told in some], tmp_path)
 
 

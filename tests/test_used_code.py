@@ -66,7 +66,7 @@ def test_a_line_that_is_run_counts(edit: Edit, name: str, before: str, after: st
             "def watch(self, batch: dict, language: int)",
         ),
         ("tasks/translation.py", "class Translation(", "class Other:\n    pass\n\n\nclass Translation("),
-        ("models/student.py", "class Pretrained(", "class Fork:\n    size = 3\n\n\nclass Pretrained("),
+        ("models/pretrained.py", "class Pretrained(", "class Fork:\n    size = 3\n\n\nclass Pretrained("),
         ("console.py", "class Printer(Console):", "class Printer(Console):\n    wide = True\n"),
         ("distillation/losses/kl.py", "def __call__(", "def unused(self) -> None: ...\n\n    def __call__("),
     ],

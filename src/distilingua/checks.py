@@ -1,7 +1,7 @@
 """Rules between the parts of a configuration: whatever can be known to be wrong before a model loads.
 
 What a part can say of its own values it says itself, see `parts.assemble`. A rule here looks at two parts or more; all
-that are broken are told at once.
+that are broken are listed at once.
 """
 
 from __future__ import annotations
@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
+from distilingua.distillation.losses.bce import BinaryCrossEntropy
+from distilingua.distillation.losses.ce import CrossEntropy
+from distilingua.distillation.losses.ctc import CTC
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.parts import Parts, assemble, no_head, objectives, tasks_of
@@ -22,7 +26,7 @@ Rule = Callable[[DictConfig, Parts], Iterator[str]]
 
 
 def check(cfg: DictConfig) -> dict[str, Parts]:
-    """The parts of a configuration by task, made once: the run goes on with them. Takes a second or two and writes
+    """The parts of a configuration by task, made once: the run goes on with them. Takes two or three seconds and writes
     nothing.
 
     Raises:
@@ -49,16 +53,16 @@ def _check_multitask(cfg: DictConfig) -> dict[str, Parts]:
         else None,
         "several tasks share an encoder in one process. Set trainer.devices=1." if cfg.trainer.devices != 1 else None,
         *(
-            f"multitask.tasks.{name}: several tasks share an encoder of text, and task={alone.task.name} has "
+            f"multitask.tasks.{name}: several tasks share an encoder of text, and task={single.task.name} has "
             f"another model. Train it alone."
-            for name, alone in several.items()
-            if get_class(alone.task._target_).backbone != "encoder"  # type: ignore[attr-defined]
+            for name, single in several.items()
+            if not get_class(single.task._target_).encodes_text()  # type: ignore[attr-defined]
         ),
     )
     problems, parts = Problems(), {}
-    for name, alone in several.items():
+    for name, single in several.items():
         with problems:
-            (parts[name],) = check(alone).values()
+            (parts[name],) = check(single).values()
     problems.tell()
     return parts
 
@@ -120,8 +124,8 @@ def _ensembles(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"teacher.seeds={parts.source.seeds}: several teachers answer from stores. Set teacher.store=true and "
             f"leave out terms that compare layers, or set teacher.seeds=1."
         )
-    if several and (parts.task.backbone == "encoder-decoder" or parts.task.pseudo_labels):
-        other = "" if parts.task.backbone == "encoder-decoder" else ", or set task.pseudo_labels=false"
+    if several and (parts.task.writes() or parts.task.pseudo_labels):
+        other = "" if parts.task.writes() else ", or set task.pseudo_labels=false"
         yield (f"teacher: this task's answers are texts, which cannot be averaged. Choose a single teacher{other}.")
 
 
@@ -136,10 +140,6 @@ def _top_k(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    from distilingua.distillation.losses.bce import BinaryCrossEntropy
-    from distilingua.distillation.losses.ce import CrossEntropy
-    from distilingua.distillation.losses.ctc import CTC
-
     hard = type(parts.task.hard())
     others = {CrossEntropy, BinaryCrossEntropy, CTC} - {hard}  # whom one of somebody's own serves is for them to know
     for name, term in parts.objective.terms.items():
@@ -155,14 +155,14 @@ def _hard_losses(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     needs, task = parts.objective.needs, parts.task
     names = ", ".join(sorted({name for terms in needs.values() for name in terms}))
-    if needs and task.backbone != "encoder":
+    if needs and not task.encodes_text():
         yield (
             f"objective: {names} compare layers of encoders of text, and task={task.name} has other models. Choose "
-            f"objective={'kd_ctc' if task.backbone == 'speech encoder' else 'kd'}."
+            f"objective={'kd_ctc' if task.hears() else 'kd'}."
         )
     live = {kind: terms for kind, terms in needs.items() if kind != "vector"}
     names = ", ".join(sorted({name for terms in live.values() for name in terms}))
-    if live and not getattr(parts.student, "layered", True):
+    if live and not parts.student.layered:
         yield (
             f"objective: {names} compare layers, and this student has none. Choose what compares sentences "
             f"(objective=kd_embedding), or a student with layers (student=nano)."
@@ -172,13 +172,10 @@ def _layers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"objective: {names} compare layers of the teacher ({', '.join(sorted(live))}), and a store holds logits "
             f"and sentence vectors alone. Choose one teacher with teacher.store=false, so that it reads along."
         )
-    if "vector" in needs and isinstance(parts.source, Ensemble):
-        names = ", ".join(sorted(needs["vector"]))
-        yield f"objective: {names} compare sentence vectors, and teachers have each their own. Type objective=kd."
 
 
 def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    names = [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]
+    names = parts.objective.aligning
     if names and parts.objective.schedules.adaptive is not None:
         yield (
             f"schedule: {', '.join(names)} compares two vocabularies, and a temperature for every row looks at classes "
@@ -187,36 +184,41 @@ def _aligned(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _on_policy(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    told, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
+    key, without = f"training.on_policy={cfg.training.on_policy}", "set training.on_policy=0"
     if not cfg.training.on_policy:
         return
-    if parts.task.backbone != "encoder-decoder":
+    if not parts.task.writes():
         yield (
-            f"{told}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
+            f"{key}: a student of task={parts.task.name} writes no text to learn from. Choose task=translation, or "
             f"{without}."
         )
         return
     if not parts.objective.compares:
-        yield f"{told}: no term asks the teacher about what the student has written. Choose objective=kd, or {without}."
+        yield f"{key}: no term asks the teacher about what the student has written. Choose objective=kd, or {without}."
     elif parts.source.store:
         yield (
-            f"{told}: a store has no answers to what the student will write. Choose one teacher with "
+            f"{key}: a store has no answers to what the student will write. Choose one teacher with "
             f"teacher.store=false, so that it reads along."
         )
-    if aligned := [name for name, term in parts.objective.terms.items() if getattr(term, "aligns", False)]:
+    if aligning := parts.objective.aligning:
         yield (
-            f"{told}: the teacher reads the student's own pieces, and {', '.join(aligned)} is for other ones. Choose a "
+            f"{key}: the teacher reads the student's own pieces, and {', '.join(aligning)} is for other ones. Choose a "
             f"teacher of the same vocabulary with objective=kd, or {without}."
         )
     if "fsdp" in str(cfg.trainer.get("strategy", "auto")):
         yield (
-            f"{told}: with device=fsdp processes take every step of a decoder together, and their texts end at "
+            f"{key}: with device=fsdp processes take every step of a decoder together, and their texts end at "
             f"different ones. Choose device=ddp, or {without}."
         )
 
 
 def _sentence_vectors(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     names = sorted(parts.objective.needs.get("vector", ()))
+    if names and isinstance(parts.source, Ensemble):
+        yield (
+            f"objective: {', '.join(names)} compare sentence vectors, and teachers have each their own. Type "
+            f"objective=kd."
+        )
     for name, member in parts.source.members.items() if names else ():
         if member.pooling not in ("mean", "cls"):
             yield (
@@ -252,7 +254,7 @@ def _augmentation(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"augmentation={','.join(chosen)}: labels of this task point into the text, which must stay. Leave it out: "
             f"augmentation=[]."
         )
-    if chosen and parts.task.backbone == "speech encoder":
+    if chosen and parts.task.hears():
         yield (
             f"augmentation={','.join(chosen)} changes text, and this task hears sound. Leave it out: augmentation=[]; "
             f"for sound, name more corpus.voices, corpus.speeds and corpus.pitches."
@@ -274,7 +276,7 @@ def _augmentation(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     """What speech asks of the other groups."""
-    if parts.task.backbone != "speech encoder":
+    if not parts.task.hears():
         return
     if "audio" not in cfg.corpus.get("columns", {"audio": True}):
         yield "corpus.columns names no audio. Name the column with sound: +corpus.columns.audio=audio."
@@ -288,9 +290,9 @@ def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
                 f"{name}: {member.path} has no feature extractor, so it cannot hear. Choose teacher=speech_scratch, or "
                 f"a CTC model with the same alphabet and frame rate: teacher=local teacher.path=FOLDER."
             )
-        for value in ("frame_ms", "alphabet"):
-            own, theirs = getattr(parts.student, value, None), getattr(member.scratch, value, None)
-            if member.scratch is not None and own != theirs:
+        for value in ("frame_ms", "alphabet") if member.scratch is not None else ():
+            own, theirs = getattr(parts.student, value), getattr(member.scratch, value)
+            if own != theirs:
                 yield (
                     f"student.{value}={own} and teacher.scratch.{value}={theirs}: teacher and student meet at frames "
                     f"and characters, so both need the same."
@@ -298,8 +300,6 @@ def _hearing(cfg: DictConfig, parts: Parts) -> Iterator[str]:
 
 
 def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
-    import torch
-
     accelerator, devices = cfg.trainer.accelerator, cfg.trainer.devices
     if str(cfg.trainer.get("strategy", "auto")).startswith("fsdp") and accelerator not in ("gpu", "cuda"):
         yield (

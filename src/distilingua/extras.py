@@ -1,4 +1,4 @@
-"""Packages that are not there for everybody (optional extras), or not at once (torch)."""
+"""Packages that are not there for everybody: optional extras."""
 
 from __future__ import annotations
 
@@ -6,26 +6,11 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Any
 
 from distilingua.errors import UserError
 
 SPEECH = ("espeakng_loader", "jiwer", "soundfile", "soxr")  # what the extra `speech` brings
 ONNX = ("onnx", "onnxruntime", "onnxscript")  # what the extra `onnx` brings
-
-
-class Later:
-    """A package that is imported when something of it is first used.
-
-    Torch takes longer to import than a wrong setting should take to be refused, so what is built before the last check
-    says `torch = Later("torch")`.
-    """
-
-    def __init__(self, package: str) -> None:
-        self._package = package
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(import_module(self._package), name)
 
 
 def check_installed(what: str, packages: Sequence[str], extra: str) -> None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,14 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.corpora.schema import Corpus
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
+from distilingua.data.rows import Rows, load_rows
+from distilingua.distillation.objective import Objective
 from distilingua.errors import Problems, lengths, one_of, positive, refuse, share, whole
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from distilingua.data.rows import Rows
-    from distilingua.distillation.objective import Objective
 
 LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
     "linear",
@@ -71,37 +69,30 @@ def assemble(cfg: DictConfig) -> Parts:
     """The parts, each with values that it accepts itself; loads no model and reads no row.
 
     Raises:
-        UserError: all that single parts refuse, a line each. The objective comes last, as it takes torch, which takes
-            longer to import than the refusal of another part should.
+        UserError: all that single parts refuse, a line each.
     """
     problems = Problems()
     made = _judged(cfg, problems)
-
-    def make(name: str, config: Any, **given: Any) -> None:
-        with problems:
-            made[name] = instantiate(config, **given)
-
-    make("source", cfg.teacher, _convert_="all")
-    make("student", cfg.student)
-    make("schedules", cfg.schedule)
-    measured = "task" in made and made["task"].backbone != "speech encoder"  # which counts seconds, not pieces
+    measured = "task" in made and not made["task"].hears()  # which counts seconds, not pieces
     max_length = made["task"].max_length if measured else None
-    if "source" in made:
-        with problems:
-            made["source"].check(max_length)
-    if "student" in made:
-        with problems:
-            made["student"].check(max_length)
-            refuse(no_head("student", made["student"], cfg.task))
+    with problems:
+        made["source"] = instantiate(cfg.teacher, _convert_="all")
+        made["source"].check(max_length)
+    with problems:
+        made["student"] = instantiate(cfg.student)
+        made["student"].check(max_length)
+        refuse(no_head("student", made["student"], cfg.task))
+    with problems:
+        schedules = instantiate(cfg.schedule)
     if "corpus" in made and "pair" in made:
         with problems:
             made["augmentations"] = make_augmentations(cfg.augmentation, made["corpus"], made["pair"].languages)
     with problems:
         check_training(cfg)
-    problems.tell()
+    problems.tell()  # the objective takes numbers for granted that were checked up to here
     with problems:
         _check_terms(cfg.objective.terms)
-        make("objective", cfg.objective, schedules=made.pop("schedules"))
+        made["objective"] = instantiate(cfg.objective, schedules=schedules)
     problems.tell()
     parts = Parts(**made)
     live = needs_live_teacher(parts.objective, parts.augmentations)
@@ -141,7 +132,7 @@ def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:
             made.pop("pair").check()
     if "pair" in made:
         with problems:
-            made["pair"].check(alone="task" in made and made["task"].backbone == "encoder-decoder")
+            made["pair"].check(alone="task" in made and made["task"].writes())
     if "corpus" in made and "pair" in made:
         with problems:
             made["corpus"].check(made["pair"].languages)
@@ -150,23 +141,21 @@ def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:
 
 def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
     """Loads, cleans and pairs."""
-    from distilingua.data.rows import load_rows
-
     taught = parts.objective.needs_teacher
     languages, members = (parts.source.languages, parts.source.panel) if taught else (None, [])
     cleaning, cache = instantiate(cfg.cleaning), Path(cfg.paths.cache)
     return load_rows(parts.corpus, cleaning, parts.pair, languages, members, parts.task, cache)
 
 
-def no_head(role: str, model: Any, task: DictConfig) -> str | None:
+def no_head(role: str, model: Student | TeacherSource, task: DictConfig) -> str | None:
     """What to say of a model that cannot have the head of the task; None of one that can.
 
     Args:
-        model: with `backbones`, and `autos` where it can have some heads alone.
+        model: a teacher or a student, see `Student.can_serve`.
         task: of the configuration, whose options may still be wrong.
     """
     kind: Any = get_class(task._target_)
-    if kind.backbone in model.backbones and kind.auto in getattr(model, "autos", (kind.auto,)):
+    if model.can_serve(kind):
         return None
     return (
         f"{role}: task={task.name} needs an {kind.auto}, and this one cannot be any. Choose another task, or what "
@@ -180,16 +169,16 @@ def needs_live_teacher(objective: Objective, augmentations: Mapping[str, Augment
 
 
 def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
-    """The configuration of every task as if it were alone: its own `task` and `corpus`, in a folder of its own."""
-    alone = {}
+    """The configuration of every single task: its own `task` and `corpus`, in a folder of its own."""
+    single = {}
     for name, own in cfg.multitask.tasks.items():
         part = OmegaConf.merge(cfg, {"multitask": None})
         assert isinstance(part, DictConfig)
         OmegaConf.set_struct(part, False)
         part.task, part.corpus = own.task, own.corpus
         part.paths.run = str(Path(cfg.paths.run) / str(name))
-        alone[str(name)] = part
-    return alone
+        single[str(name)] = part
+    return single
 
 
 def check_training(cfg: DictConfig) -> None:

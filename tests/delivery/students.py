@@ -14,9 +14,9 @@ from transformers import BertForQuestionAnswering, BertForTokenClassification
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
+from distilingua.models.pretrained import Pretrained
 from distilingua.models.seq2seq import Seq2Seq
 from distilingua.models.static import Static
-from distilingua.models.student import Pretrained
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.task import Task

@@ -18,7 +18,8 @@ from transformers import (
 
 from distilingua.errors import UserError
 from distilingua.models.factorise import FactorisedEmbedding, factorise, unfactorise
-from distilingua.models.student import Pretrained, load_student
+from distilingua.models.loading import load_student
+from distilingua.models.pretrained import Pretrained
 from distilingua.tasks.text_classification import TextClassification
 from tests.models.conftest import MAKES, PAIR, Encoder
 from tests.models.test_trimming import hidden
@@ -83,7 +84,6 @@ def test_a_student_with_every_cut_is_saved_and_loaded(
     loaded = load_student(tmp_path / "student", task)
     assert not caplog.records
     torch.testing.assert_close(hidden(loaded, tokenizer, PAIR), hidden(model, tokenizer, PAIR), rtol=0, atol=0)
-    assert loaded.config.first_weights == model.config.first_weights
 
     plain = unfactorise(loaded)
     torch.testing.assert_close(hidden(plain, tokenizer, PAIR), hidden(model, tokenizer, PAIR), rtol=1e-5, atol=1e-5)

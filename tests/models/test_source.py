@@ -18,8 +18,8 @@ from distilingua.data.protocol import Pair
 from distilingua.delivery.model import find
 from distilingua.delivery.runtime import predictor_of
 from distilingua.errors import UserError
+from distilingua.models.pretrained import Pretrained
 from distilingua.models.source import TeacherSource
-from distilingua.models.student import Pretrained
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
@@ -56,14 +56,14 @@ def test_an_encoder_without_a_head_does_not_know_the_task(tiny_run: Compose, tea
 def test_so_does_a_head_of_another_task_or_size(teacher_folder: Path) -> None:
     tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
     with pytest.raises(UserError, match=r"it has no qa_outputs\.bias.*task=answers"):
-        load_model(teacher_folder, QuestionAnswering(max_length=64, stride=16), tokenizer, whole=True)
+        load_model(teacher_folder, QuestionAnswering(max_length=64, stride=16), tokenizer, complete=True)
     with pytest.raises(UserError, match=r"it has no classifier\.bias"):
-        load_model(teacher_folder, TextClassification().fit_labels([*LABELS, "x"]), tokenizer, whole=True)
+        load_model(teacher_folder, TextClassification().fit_labels([*LABELS, "x"]), tokenizer, complete=True)
 
 
 def test_a_whole_teacher_is_loaded(teacher_folder: Path) -> None:
     tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
-    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer, whole=True)
+    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer, complete=True)
 
 
 def test_a_tokenizer_of_another_model_is_refused(teacher_folder: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_foreign_folder_is_told_by_file(
         if role == "teacher":
             source = TeacherSource(str(teacher_folder))
             source.check(64)
-            load_model(source.location, task, load_tokenizer(source), whole=True)
+            load_model(source.location, task, load_tokenizer(source), complete=True)
         else:
             student = Pretrained(str(teacher_folder))
             student.check(64)

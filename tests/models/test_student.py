@@ -1,4 +1,4 @@
-"""Where students come from: layers of another model, their length limits, their origin, their weight_origins."""
+"""Where students come from: layers of another model, their length limits, their origin."""
 
 from __future__ import annotations
 
@@ -9,23 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from rich.console import Console
-from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import AlbertConfig, AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.errors import UserError
 from distilingua.models.depth import chosen_layers, layer_list
-from distilingua.models.student import Pretrained, Scratch, load_student
-from distilingua.models.weight_origins import weight_origins
+from distilingua.models.loading import load_student
+from distilingua.models.pretrained import Pretrained
+from distilingua.models.scratch import Scratch
 from distilingua.tasks.text_classification import TextClassification
 from tests.models.conftest import MAKES, PAIR, Encoder
 from tests.models.test_trimming import hidden
-
-
-def shown(model: PreTrainedModel) -> str:
-    console = Console(width=80, no_color=True)
-    with console.capture() as capture:
-        console.print(weight_origins(model))
-    return capture.get()
 
 
 @pytest.mark.parametrize(
@@ -219,47 +212,3 @@ def test_second_texts_count_too(encoder: Encoder, tmp_path: Path) -> None:
     whole = Pretrained(folder).tokenizer(rows, tmp_path)
     cut = Pretrained(folder, trim_vocabulary=True).tokenizer(rows, tmp_path)
     assert cut.tokenize("allume musique") == whole.tokenize("allume musique")
-
-
-def test_anatomy_of_a_student_with_every_cut(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
-    folder = encoder("bert", "unigram")
-    student = Pretrained(str(folder), layers=[0, 3], trim_vocabulary=True, embedding_rank=4)
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
-    model = student.model(task, tokenizer)
-    pieces, total = len(tokenizer), len(Pretrained(str(folder)).tokenizer(pair_rows, tmp_path)) + 3
-    model.save_pretrained(tmp_path / "student")
-    for text in (shown(model), shown(load_student(tmp_path / "student", task))):  # a saved one still knows
-        rows = {line.split("  ")[0].strip(): " ".join(line.split()) for line in text.splitlines() if line.strip()}
-        assert rows["pieces"].startswith(f"pieces SVD of {pieces} of {total} rows, rank 4 {(pieces + 16) * 4:,}")
-        assert rows["layer 0"].startswith("layer 0 copied from layer 0 2,224")
-        assert rows["layer 1"].startswith("layer 1 copied from layer 3 2,224")
-        assert rows["head"].startswith("head random 51")
-        assert f"2 of 4 layers {2 * 2224:,}" in " ".join(text.split())
-        assert f"{pieces} of {total} pieces {(total - pieces) * 16:,}" in " ".join(text.split())
-        assert f"embedding of rank 4 {pieces * 16 - (pieces + 16) * 4:,}" in " ".join(text.split())
-        assert str(folder) in text.replace("\n", "").replace(" ", "")
-    weights = sum(p.numel() for p in model.parameters())
-    assert f"Student: {weights:,} weights" in shown(model)
-
-
-@pytest.mark.parametrize("make", MAKES)
-def test_anatomy_counts_every_weight(
-    make: str, encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
-    student = Pretrained(str(encoder(make, "byte_bpe")))
-    model = student.model(task, student.tokenizer(pair_rows, tmp_path))
-    table = weight_origins(model)
-    counts = [int(str(cell).replace(",", "")) for cell in table.columns[2].cells]
-    assert sum(counts) == sum(p.numel() for p in model.parameters())
-    origins = dict(zip(table.columns[0].cells, table.columns[1].cells, strict=True))
-    assert origins["head"] == "random"
-    assert [origins[f"layer {i}"] for i in range(4)] == [f"copied from layer {i}" for i in range(4)]
-
-
-def test_anatomy_of_a_random_student(pair_rows: Dataset, task: TextClassification, tmp_path: Path) -> None:
-    student = Scratch(2, 16, 2, 32)
-    table = weight_origins(student.model(task, student.tokenizer(pair_rows, tmp_path)))
-    assert set(table.columns[1].cells) == {"random"}
-    assert "all random" in str(table.title)

@@ -23,7 +23,8 @@ from transformers import (
 
 from distilingua.columns import Ragged
 from distilingua.errors import UserError
-from distilingua.models.student import Pretrained, load_student
+from distilingua.models.loading import load_student
+from distilingua.models.pretrained import Pretrained
 from distilingua.models.trimming import kept_rows, trim_embeddings, trim_tokenizer
 from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification

@@ -17,7 +17,8 @@ from distilingua.corpora.sound import of_file, spoken
 from distilingua.data.encoder import Encoder
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
-from distilingua.models.speech import Listener, SpeechScratch
+from distilingua.models.processors import SpeechProcessor
+from distilingua.models.speech import SpeechScratch
 from distilingua.tasks.speech import Recent, SpeechRecognition, closest
 from distilingua.training.inference import Predictor
 
@@ -80,7 +81,7 @@ def test_a_row_is_heard_alike_alone_and_in_a_batch(
 def test_a_saved_listener_hears_and_spells_alike(student: SpeechScratch, tmp_path: Path) -> None:
     listener = student.tokenizer(rows_of(TEXTS), tmp_path / "cache")
     listener.save_pretrained(tmp_path / "saved")
-    again = Listener.load(tmp_path / "saved")
+    again = SpeechProcessor.load(tmp_path / "saved")
     sound = np.random.default_rng(0).normal(size=16_000).astype(np.float32)
     assert np.array_equal(listener.features(sound), again.features(sound))
     assert again.labels == listener.labels == ["<pad>", *ALPHABET]
@@ -241,6 +242,6 @@ def test_another_kind_of_model_or_rate_is_refused(tmp_path: Path) -> None:
             self.feature_extractor = extractor
 
     with pytest.raises(UserError, match="WhisperFeatureExtractor"):
-        Listener(Processor(WhisperFeatureExtractor()))
+        SpeechProcessor(Processor(WhisperFeatureExtractor()))
     with pytest.raises(UserError, match="8000 Hz"):
-        Listener(Processor(WhisperFeatureExtractor(sampling_rate=8000)))
+        SpeechProcessor(Processor(WhisperFeatureExtractor(sampling_rate=8000)))

@@ -26,8 +26,9 @@ from distilingua.columns import Encoded
 from distilingua.data.encoder import Encoder
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
+from distilingua.models.loading import load_student
+from distilingua.models.pretrained import Pretrained
 from distilingua.models.seq2seq import Seq2Seq
-from distilingua.models.student import Pretrained, load_student
 from distilingua.models.teacher import load_model
 from distilingua.tasks.task import PADDING
 from distilingua.tasks.translation import Translation

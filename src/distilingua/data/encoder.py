@@ -28,7 +28,7 @@ class Encoder:
     """A task, a tokenizer, and what goes in front of every text: together they say what a model reads of a row.
 
     Args:
-        tokenizer: or a `Listener`, for models that hear.
+        tokenizer: or a `SpeechProcessor`, for models that hear.
         prefix: some models want one (E5: "query: ").
     """
 

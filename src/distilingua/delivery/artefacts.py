@@ -77,8 +77,6 @@ def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) 
         own["temperature"] = student.temperature
     typed = [item for item in overrides_of(model.given) if HARMLESS.fullmatch(item)]
     setattr(config, OWN, {**own, "overrides": own.get("overrides", typed)})
-    if hasattr(config, "first_weights"):  # where its training began; a path of this machine
-        del config.first_weights
     config.save_pretrained(folder)
     if "audio" not in task.reads:  # or a pipeline with truncation=True would not know where to cut
         tokenizer.model_max_length = task.max_length

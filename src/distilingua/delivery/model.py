@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,7 @@ from omegaconf import DictConfig
 
 from distilingua.errors import UserError, refuse
 from distilingua.locations import SEARCHPATH, overrides_file, typed_for
-from distilingua.models.source import WEIGHTS, damaged, readable
+from distilingua.models.folder import WEIGHTS, damaged, read_json, readable
 from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task
 
@@ -50,7 +49,7 @@ class Delivered:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return _json(self.folder / "config.json", self.given)
+        return read_json(self.given, self.folder / "config.json")
 
     @property
     def labels(self) -> list[str]:
@@ -201,19 +200,8 @@ def _folder_of(path: Path) -> Path:
 
 
 def _exported_settings(folder: Path, given: str) -> dict[str, Any]:
-    settings = _json(folder / "config.json", given).get(OWN, {})
+    settings = read_json(given, folder / "config.json").get(OWN, {})
     return settings if isinstance(settings, dict) else {}
-
-
-def _json(file: Path, given: str) -> dict[str, Any]:
-    try:
-        content = json.loads(file.read_text("utf-8"))
-        if isinstance(content, dict):
-            return content
-        problem = "it is no object"
-    except (OSError, ValueError, RecursionError) as error:
-        problem = str(error)
-    raise UserError(f"{given}: {file.name} is damaged ({problem}). Save or download the model again.")
 
 
 def _downloaded(name: str) -> Path:

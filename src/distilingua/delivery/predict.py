@@ -21,7 +21,7 @@ from distilingua.corpora.sound import of_cell
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, sink
 from distilingua.errors import NumberError, UserError, refuse
-from distilingua.models.source import FROM_PADDING
+from distilingua.models.folder import reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
 from distilingua.tasks.task import Task
 
@@ -298,8 +298,7 @@ def task_of_head(model: Delivered) -> Task:
     if "audio" in kind.reads:  # whose length is in seconds
         return kind()
     positions = config.get("max_position_embeddings") or LONGEST
-    reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
-    return kind(max_length=min(positions - reserved, LONGEST))
+    return kind(max_length=min(positions - reserved_positions(config), LONGEST))
 
 
 def report(rows: int, bad: Sequence[tuple[int, str]]) -> None:

@@ -17,8 +17,9 @@ from distilingua.data.encoder import Encoder
 from distilingua.delivery.model import Delivered
 from distilingua.errors import UserError, listed
 from distilingua.extras import onnx_package
-from distilingua.models.source import check_positions, read_tokenizer, readable
-from distilingua.models.student import load_student
+from distilingua.models.folder import check_positions, readable
+from distilingua.models.loading import load_student
+from distilingua.models.processors import read_tokenizer
 from distilingua.tasks.task import Task, model_class
 from distilingua.training.inference import CPU, Predictor
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.schedules import Constant, Progress, Schedules
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 @dataclass
@@ -61,6 +58,7 @@ class Objective(nn.Module):
         self.terms = nn.ModuleDict(terms)
         self.temperature, self.schedules, self.alpha = temperature, schedules, alpha
         self.compares = any(term.soft for term in terms.values())
+        self.aligning = [name for name, term in terms.items() if term.aligns]
         self.same_classes = any(term.soft and not term.aligns for term in terms.values())
         self.needs_teacher = teacher or self.compares
 
@@ -84,7 +82,7 @@ class Objective(nn.Module):
         weights = [repr(self.schedules.weight(name, term.soft)) for name, term in self.terms.items()]  # type: ignore[arg-type]
         return {"terms": terms, "weights": weights}
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         """Lets every term see which models it will compare, see `Term.connect`."""
         for term in self.terms.values():
             assert isinstance(term, Term)

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
+
+import torch
+from torch import Tensor
 
 from distilingua.errors import UserError
-from distilingua.extras import Later
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = Later("torch")
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from distilingua.extras import Later
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = Later("torch")
+import torch
+from torch import Tensor
 
 IGNORE_INDEX = -100
 """Torch's own mark for "no label here"."""
 BLANK = 0
 """The class of CTC that writes nothing."""
+
+
+class ModelShape(Protocol):
+    """What a term may ask of a model before training: its configuration in transformers has it."""
+
+    num_hidden_layers: int
+    hidden_size: int
 
 
 @dataclass

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from torch import nn
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PreTrainedConfig, PreTrainedModel
 
 RULE = re.compile(r"(first|last|even):([1-9]\d*)")
 
@@ -51,8 +50,6 @@ def chosen_layers(layers: str | Sequence[int] | None, total: int) -> list[int]:
 
 def layer_list(model: PreTrainedModel) -> str | None:
     """Name of the model's list of layers; None when it has none of that length (ALBERT repeats one layer)."""
-    from torch import nn  # `chosen_layers` is asked before anything may load
-
     lists = {
         name: module
         for name, module in model.named_modules()
@@ -63,8 +60,8 @@ def layer_list(model: PreTrainedModel) -> str | None:
     return max(lists, key=lambda name: sum(p.numel() for p in lists[name].parameters()))
 
 
-def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[PreTrainedModel, list[str]]:
-    """A new model with these layers of `model`, and the names of weights that `model` had nothing for.
+def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedModel:
+    """A new model with these layers of `model`; what `model` has nothing for is random.
 
     It is built from a shorter configuration, not by taking modules out, because some models make their first layer in
     another way (ModernBERT's has no norm): so what is saved is what loads.
@@ -78,14 +75,15 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> tuple[PreTrain
             f"student.layers: {type(model).__name__} has no list of {model.config.num_hidden_layers} layers to choose "
             f"from. Set student.layers=null, or choose a BERT-like encoder."
         )
-    small = type(model)(shorter(model.config, layers))
+    small = type(model)(_shorter(model.config, layers))
     weights = {}
     for name, weight in model.state_dict().items():
-        weights.update(dict.fromkeys(places(name, place, layers), weight))
-    return small, small.load_state_dict(weights, strict=False).missing_keys
+        weights.update(dict.fromkeys(_places(name, place, layers), weight))
+    small.load_state_dict(weights, strict=False)
+    return small
 
 
-def places(name: str, place: str, layers: Sequence[int]) -> list[str]:
+def _places(name: str, place: str, layers: Sequence[int]) -> list[str]:
     """Where a weight of the whole model stands in the one with fewer layers: nowhere, once, or once per copy."""
     if not name.startswith(f"{place}."):
         return [name]
@@ -93,7 +91,7 @@ def places(name: str, place: str, layers: Sequence[int]) -> list[str]:
     return [f"{place}.{new}.{rest}" for new, old in enumerate(layers) if old == int(number)]
 
 
-def shorter(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
+def _shorter(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
     """The configuration of a model with these layers; lists with an entry per layer are cut along."""
     config, total = copy.deepcopy(config), config.num_hidden_layers
     per_layer = {

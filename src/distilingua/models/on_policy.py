@@ -65,7 +65,7 @@ class OnPolicy:
         1 and without dropout, (rows, pieces)."""
         training = student.training
         student.eval()
-        found = student.generate(
+        generated = student.generate(
             **text,
             do_sample=True,
             num_beams=1,
@@ -83,8 +83,8 @@ class OnPolicy:
         # a torch of before December 2025 would go on with weights that autocast has cast here, without gradients
         # (pytorch/pytorch#158232)
         torch.clear_autocast_cache()
-        assert isinstance(found, Tensor)
-        return found[:, :1], found[:, 1:]
+        assert isinstance(generated, Tensor)
+        return generated[:, :1], generated[:, 1:]
 
 
 def ended(written: Tensor, eos: int | list[int] | None) -> Tensor:

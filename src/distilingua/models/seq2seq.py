@@ -6,13 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from distilingua.errors import refuse, whole
-from distilingua.models.student import Scratch, random_model
+from distilingua.models.scratch import Scratch, random_model
+from distilingua.tasks.task import Task
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from distilingua.tasks.task import Task
 
 
 @dataclass
@@ -36,10 +34,6 @@ class Seq2Seq(Scratch):
 
     backbones: ClassVar[Sequence[str]] = ("encoder-decoder",)
     spells: ClassVar[tuple[str, ...]] = ("text", "label")
-
-    def check(self, max_length: int | None = None, role: str = "student") -> None:
-        super().check(max_length, role)
-        refuse(whole(f"{role}.decoder_layers", self.decoder_layers, 1))
 
     def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         from distilingua.models.vocabulary import train_writing_tokenizer

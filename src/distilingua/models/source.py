@@ -2,98 +2,29 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, full_disk, lengths, one_of, refuse, text, whole
+from distilingua.errors import UserError, lengths, one_of, refuse, text, whole
 from distilingua.locations import location
+from distilingua.models.folder import (
+    WEIGHTS,
+    check_positions,
+    damaged,
+    pooling,
+    read_json,
+    readable,
+    reserved_positions,
+)
+from distilingua.models.student import Student
+from distilingua.tasks.task import Task
 
 PRECISIONS = ("32", "bf16", "16", "int8")
-FROM_PADDING = (  # they count positions from the padding piece's id on
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "longformer",
-    "mpnet",
-    "esm",
-    "luke",
-)
-DESCRIBING = (  # what transformers and sentence-transformers read; whatever else is there is not ours to judge
-    *("config.json", "generation_config.json", "modules.json", "preprocessor_config.json", "processor_config.json"),
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
-)
-WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
-
-
-@contextmanager
-def readable(name: str, folder: Path | None) -> Iterator[None]:
-    """Whatever a library raises for files of a model becomes one sentence that says which file it is.
-
-    Args:
-        name: what the user set: `teacher.path=FOLDER`.
-        folder: where the files are; None on the hub.
-    """
-    try:
-        yield
-    except (UserError, MemoryError):
-        raise
-    except Exception as error:  # there is no end to what they raise: transformers 20 kinds, safetensors its own
-        if full_disk(error) or type(error).__name__ == "OutOfMemoryError":
-            raise
-        refuse(damaged(name, folder) if folder is not None else None)
-        told = " ".join(str(error).split())
-        if "trust_remote_code" in told:
-            told = "it has code of its own, which is not run here"
-        elif "weights_only" in told:
-            told = "its .bin file holds more than weights, or none; what it would run is not run here"
-        raise UserError(
-            f"{name}: transformers cannot load this model ({type(error).__name__}: {told[:200]}). Save or download it "
-            f"again, or choose another one."
-        ) from error
-
-
-def damaged(name: str, folder: Path) -> str | None:
-    """The first file of a model's folder that cannot be whole, in a sentence; reads no weights.
-
-    Args:
-        name: what the user set, for the message.
-    """
-    for file in sorted(folder.iterdir()):
-        problem = None
-        try:
-            if file.name in DESCRIBING or file.name.endswith(".index.json"):
-                json.loads(file.read_text("utf-8"))
-            elif file.suffix == ".safetensors":
-                problem = _cut(file)
-        except (ValueError, RecursionError) as error:
-            problem = str(error)
-        except OSError as error:
-            problem = error.strerror
-        if problem:
-            return f"{name}: {file.name} is damaged ({problem}). Save or download the model again."
-    return None
-
-
-def _cut(file: Path) -> str | None:
-    """What is wrong with the length of a file of weights, which begins with a list of what follows."""
-    size = file.stat().st_size
-    with file.open("rb") as content:
-        start = content.read(8)
-        header = int.from_bytes(start, "little")
-        if len(start) < 8 or header > size - 8:
-            lfs = (start + content.read(60)).startswith(b"version https://git-lfs")
-            return "it is a pointer of git-lfs: run `git lfs pull`" if lfs else "it has no whole header"
-        tensors = json.loads(content.read(header))
-    ends = [8 + header + one["data_offsets"][1] for key, one in tensors.items() if key != "__metadata__"]
-    return f"it has {size} bytes of {max(ends)}" if ends and max(ends) != size else None
 
 
 @dataclass
@@ -132,7 +63,7 @@ class TeacherSource:
     store_top_k: int | None = None
     precision: str = "32"
     folder: bool = False
-    scratch: Any = None
+    scratch: Student | None = None
     labels: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -179,12 +110,13 @@ class TeacherSource:
 
     @property
     def backbones(self) -> Sequence[str]:
-        """What it can be, as far as is known before weights load; see `Task.backbone`."""
-        if self.scratch is not None:
-            kinds: Sequence[str] = self.scratch.backbones
-            return kinds
+        """What a model of `path` can be, as far as is known before weights load; see `Task.backbone`."""
         writes = self.local is None or self.config.get("is_encoder_decoder", False)
         return ["encoder", "speech encoder", *(["encoder-decoder"] if writes else [])]
+
+    def can_serve(self, task: type[Task]) -> bool:
+        """See `Student.can_serve`."""
+        return self.scratch.can_serve(task) if self.scratch is not None else task.backbone in self.backbones
 
     def check(self, max_length: int | None = None, role: str = "teacher") -> None:
         """Loads nothing.
@@ -196,6 +128,13 @@ class TeacherSource:
         Raises:
             UserError: an unknown option, random weights of no use, a folder without weights, a wrong checksum.
         """
+        self._check_options(role)
+        if self.scratch is not None:
+            self.scratch.check(max_length, f"{role}.scratch")
+        if self.local is not None:
+            self._check_folder(self.local, max_length, role)
+
+    def _check_options(self, role: str) -> None:
         keep = self.store_top_k
         refuse(
             one_of(f"{role}.precision", str(self.precision), PRECISIONS),
@@ -207,7 +146,7 @@ class TeacherSource:
             else None,
             *(lengths(f"{role}.fine_tune", self.fine_tune) if self.fine_tune is not None else ()),
             f"{role}.store_top_k={keep}: keep at least 1 class, or null for all."
-            if keep is not None and (type(keep) is not int or keep < 1)
+            if keep is not None and whole("", keep, 1)
             else None,
             f"{role}: give either {role}.path (a model) or {role}.scratch (one to be trained here)."
             if (self.path is None) == (self.scratch is None)
@@ -216,38 +155,33 @@ class TeacherSource:
             if self.scratch is not None and self.fine_tune is None
             else None,
         )
-        if self.scratch is not None:
-            self.scratch.check(max_length, f"{role}.scratch")
-        folder = self.local
-        if folder is None:
-            return
+
+    def _check_folder(self, folder: Path, max_length: int | None, role: str) -> None:
+        name = f"{role}.path={self.path}"
         if not folder.is_dir():
-            raise UserError(f"{role}.path={self.path}: no such folder. Give a folder with a transformers model.")
-        if not any((folder / name).is_file() for name in WEIGHTS):
+            raise UserError(f"{name}: no such folder. Give a folder with a transformers model.")
+        if not any((folder / file).is_file() for file in WEIGHTS):
             raise UserError(
-                f"{role}.path={self.path}: the folder has no weights ({' or '.join(WEIGHTS)}). "
+                f"{name}: the folder has no weights ({' or '.join(WEIGHTS)}). "
                 f"Save the model there with `model.save_pretrained(...)`."
             )
         if not (folder / "config.json").is_file():
-            raise UserError(f"{role}.path={self.path}: the folder has no config.json, so its shape is unknown.")
-        if "embedding_rank" in self.config:
+            raise UserError(f"{name}: the folder has no config.json, so its shape is unknown.")
+        config = self.config
+        if "embedding_rank" in config:
             raise UserError(
-                f"{role}.path={self.path}: its embedding is factorised, which transformers would replace by a random "
-                f"one. Multiply it back first: distilingua.models.factorise.unfactorise."
+                f"{name}: its embedding is factorised, which transformers would replace by a random one. Multiply it "
+                f"back first: distilingua.models.factorise.unfactorise."
             )
-        refuse(damaged(f"{role}.path={self.path}", folder))
+        refuse(damaged(name, folder))
         self._check_classes(role)
-        with readable(f"{role}.path={self.path}", folder):
-            config = self.config
-            reserved = config.get("pad_token_id", 1) + 1 if config.get("model_type") in FROM_PADDING else 0
-            check_positions(max_length, config.get("max_position_embeddings"), reserved, role)
-        if self.sha256:
-            found = file_sha256(folder / "model.safetensors")
-            if found != self.sha256:
-                raise UserError(
-                    f"{role}.path={self.path}: model.safetensors hashes to {found}, expected {self.sha256}. The file "
-                    f"is damaged or another version: install it again, or set {role}.sha256 if you mean this one."
-                )
+        with readable(name, folder):
+            check_positions(max_length, config.get("max_position_embeddings"), reserved_positions(config), role)
+        if self.sha256 and (actual := file_sha256(folder / "model.safetensors")) != self.sha256:
+            raise UserError(
+                f"{name}: model.safetensors hashes to {actual}, expected {self.sha256}. The file is damaged or another "
+                f"version: install it again, or set {role}.sha256 if you mean this one."
+            )
 
     @property
     def config(self) -> dict[str, Any]:
@@ -257,15 +191,7 @@ class TeacherSource:
             UserError: a file that is not JSON.
         """
         assert self.local is not None
-        try:
-            found: dict[str, Any] = json.loads((self.local / "config.json").read_text("utf-8"))
-            if not isinstance(found, dict):
-                raise ValueError("it is no object")
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"teacher.path={self.path}: config.json is damaged ({error}). Save the model there again."
-            ) from None
-        return found
+        return read_json(f"teacher.path={self.path}", self.local / "config.json")
 
     def label_order(self, spelt: bool = True) -> list[str] | None:
         """Names of the classes in the order of its logits; None where it does not say.
@@ -279,14 +205,14 @@ class TeacherSource:
             from transformers import AutoConfig
 
             with readable(f"teacher.path={self.path}", None):
-                found = AutoConfig.from_pretrained(self.location, revision=self.revision, trust_remote_code=False)
-            names = found.id2label or {}
+                config = AutoConfig.from_pretrained(self.location, revision=self.revision, trust_remote_code=False)
+            names = config.id2label or {}
         try:
             own = [str(names[key]) for key in sorted(names, key=int)]
         except (ValueError, TypeError):
-            told = ", ".join(map(str, names)) if isinstance(names, dict | list) else names
+            keys = ", ".join(map(str, names)) if isinstance(names, dict | list) else names
             raise UserError(
-                f"teacher.path={self.path}: id2label of its config.json numbers classes {told}; expected 0, 1, …"
+                f"teacher.path={self.path}: id2label of its config.json numbers classes {keys}; expected 0, 1, …"
             ) from None
         return [str((self.labels or {}).get(name, name) if spelt else name) for name in own] or None
 
@@ -305,81 +231,8 @@ class TeacherSource:
 
     @property
     def pooling(self) -> str:
-        """How it makes a sentence's vector of its last layer: mean or cls, else another mode of sentence-transformers,
-        or the name of a module that comes after. A folder that does not say is averaged."""
-        modules = self.local / "modules.json" if self.local else None
-        if modules is None or not modules.is_file():
-            return "mean"
-        with readable(f"teacher.path={self.path}", self.local):
-            return _pooling(modules)
-
-
-def _pooling(modules: Path) -> str:
-    found = "mean"
-    for module in json.loads(modules.read_text("utf-8")):
-        kind, folder = module["type"].rpartition(".")[2], modules.parent / module["path"]
-        if kind not in ("Transformer", "Pooling", "Normalize"):
-            return str(kind)
-        if kind == "Pooling":
-            settings = json.loads((folder / "config.json").read_text("utf-8"))
-            modes = [name for name, on in settings.items() if name.startswith("pooling_mode") and on]
-            named = {"pooling_mode_mean_tokens": "mean", "pooling_mode_cls_token": "cls"}
-            found = named.get(modes[0], modes[0]) if len(modes) == 1 else " and ".join(modes)
-            # newer files name the mode itself
-            found = settings["pooling_mode"] if isinstance(settings.get("pooling_mode"), str) else found
-            if found not in ("mean", "cls"):
-                return found
-    return found
-
-
-def read_tokenizer(
-    name: str, location: str | Path, folder: Path | None, revision: str | None = None, hears: bool = False
-) -> Any:
-    """A model's own tokenizer, with a padding piece; of one that hears, its `Listener`.
-
-    Args:
-        name, folder: see `readable`.
-        location: of the model, a folder or a name of the hub.
-
-    Raises:
-        UserError: files that cannot be read, or a folder that has none: transformers then makes up a tokenizer to which
-            every word is unknown.
-    """
-    with readable(name, folder):
-        if hears:
-            from distilingua.models.speech import Listener
-
-            return Listener.load(location, revision)
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=False)
-    if len(tokenizer) <= len(tokenizer.all_special_ids):
-        raise UserError(
-            f"{name}: there is no tokenizer beside the model. Save the model's own there: "
-            f"AutoTokenizer.from_pretrained(ORIGINAL).save_pretrained(FOLDER)."
-        )
-    if tokenizer.pad_token is None:  # decoders are trained without one
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
-def check_pieces(model: Any, tokenizer: Any, name: str) -> None:
-    """Raises UserError for a tokenizer that has more pieces than its model: it belongs to another one."""
-    known, spelt = model.get_input_embeddings().weight.shape[0], len(tokenizer)
-    if spelt > known:
-        raise UserError(
-            f"{name}: its tokenizer has {spelt} pieces and the model knows {known}, so they do not belong together. "
-            f"Save the model's own tokenizer in that folder."
-        )
-
-
-def check_positions(max_length: int | None, positions: int | None, reserved: int, role: str) -> None:
-    """Raises UserError for texts beyond a model's positions, of which some are reserved; None is not known."""
-    if positions and max_length is not None and max_length > positions - reserved:
-        raise UserError(
-            f"task.max_length={max_length} is more than the {role}'s {positions - reserved} positions. "
-            f"Set task.max_length={positions - reserved}, or choose another {role}.path."
-        )
+        """See `folder.pooling`; a model of the hub is averaged."""
+        return pooling(f"teacher.path={self.path}", self.local) if self.local else "mean"
 
 
 @dataclass
@@ -411,8 +264,8 @@ class Ensemble:
     @property
     def languages(self) -> list[str] | None:
         """What at least one of them reads; None for all languages."""
-        found = [teacher.languages for teacher in self.teachers.values()]
-        return None if None in found else sorted({lang for langs in found for lang in langs or ()})
+        each = [teacher.languages for teacher in self.teachers.values()]
+        return None if None in each else sorted({lang for languages in each for lang in languages or ()})
 
     def resolve_store(self, live: bool) -> None:
         """Several teachers answer from stores."""

@@ -1,115 +1,33 @@
-"""What hears: feature extractors with their alphabet, and CTC encoders with random weights."""
+"""Students that hear: CTC encoders with random weights."""
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
+from datasets import Dataset
 
 from distilingua.artifacts import cached
 from distilingua.corpora.sound import RATE
-from distilingua.errors import UserError, refuse
+from distilingua.errors import refuse
 from distilingua.extras import check_speech
-from distilingua.models.student import check_sizes
+from distilingua.models.processors import HOP_MS, KERNELS, STRIDES, SpeechProcessor
+from distilingua.models.scratch import check_values
+from distilingua.models.student import Student
+from distilingua.tasks.speech import BLANK_NAME
 from distilingua.tasks.task import Task, model_class
+from distilingua.tasks.transcripts import characters
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from datasets import Dataset
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel
 
 
-HOP_MS = 10  # between two columns of a log-mel spectrogram
-# wav2vec 2.0's convolutions (Baevski et al. 2020, section 4.2), which all published models of its family share: a frame
-# of 25 ms every 20 ms
-KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)
-
-
-class Listener:
-    """A processor of transformers as this package uses tokenizers: features of sound, and the alphabet of the answer.
-
-    Two kinds of feature extractor are known: log-mel spectrograms with several columns to a frame (Wav2Vec2-BERT,
-    SeamlessM4T), and plain waveforms for a model with wav2vec 2.0's convolutions (also HuBERT, WavLM, XLS-R, MMS).
-
-    Args:
-        processor: with `feature_extractor` and `tokenizer`.
-
-    Raises:
-        UserError: another kind of feature extractor, or another rate than `RATE`.
-    """
-
-    pad_token_id = 0
-    """Not used: sound is padded with zeros."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor, self.extractor = processor, processor.feature_extractor
-        if self.extractor.sampling_rate != RATE:
-            raise UserError(f"speech: the model hears {self.extractor.sampling_rate} Hz, and sound comes in {RATE} Hz.")
-        self.mel = hasattr(self.extractor, "stride") and hasattr(self.extractor, "num_mel_bins")
-        if not self.mel and self.extractor.model_input_names[0] != "input_values":
-            raise UserError(
-                f"speech: {type(self.extractor).__name__} is not known here. Choose a model of the Wav2Vec2, HuBERT, "
-                f"WavLM or Wav2Vec2-BERT family."
-            )
-        self.kernels = tuple(getattr(self.extractor, "conv_kernel", KERNELS))
-        self.strides = tuple(getattr(self.extractor, "conv_stride", STRIDES))
-
-    @classmethod
-    def load(cls, folder: str | Path, revision: str | None = None) -> Listener:
-        check_speech()
-        from transformers import AutoProcessor
-
-        return cls(AutoProcessor.from_pretrained(folder, revision=revision, trust_remote_code=False))
-
-    def save_pretrained(self, folder: str | Path) -> None:
-        self.processor.save_pretrained(folder)
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """What shapes features and classes, for addresses."""
-        return {"sound": self.extractor.to_dict(), "labels": self.labels}
-
-    @property
-    def labels(self) -> list[str]:
-        """Classes in the order of the logits, lower case, the word delimiter as a space."""
-        tokenizer = self.processor.tokenizer
-        order = sorted(tokenizer.encoder, key=tokenizer.encoder.get)
-        return [" " if c == tokenizer.word_delimiter_token else c.lower() for c in order]
-
-    @property
-    def masked(self) -> bool:
-        """Whether the model is told which input is padding; wav2vec 2.0's base models were trained without."""
-        return bool(self.mel or self.extractor.return_attention_mask)
-
-    @property
-    def frame_ms(self) -> float:
-        return HOP_MS * self.extractor.stride if self.mel else 1000 * math.prod(self.strides) / RATE
-
-    def features(self, sound: np.ndarray) -> np.ndarray:
-        """(frames, width) of a log-mel spectrogram, or (samples,) of a waveform; float32, mean 0 and variance 1.
-
-        Args:
-            sound: (samples,) at `RATE`.
-        """
-        heard = self.extractor(sound, sampling_rate=RATE, return_tensors="np", padding=False)
-        features: np.ndarray = heard[self.extractor.model_input_names[0]][0]
-        return features
-
-    def frames(self, length: int) -> int:
-        """How many frames the model answers with, from the length of its features."""
-        if not self.mel:
-            for kernel, stride in zip(self.kernels, self.strides, strict=True):
-                length = (length - kernel) // stride + 1
-        return length
-
-
 @dataclass
-class SpeechScratch:
+class SpeechScratch(Student):
     """A small CTC encoder with random weights.
 
     From a log-mel spectrogram it is a Conformer (Gulati et al. 2020) as in Wav2Vec2-BERT: convolutions for the
@@ -141,7 +59,7 @@ class SpeechScratch:
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
         check_speech()
-        check_sizes(self, role, layers=1, feed_forward=1, mels=1, kernel=1)
+        check_values(self, role)
         refuse(
             f"{role}.sound={self.sound} is not known. Choose mel or waveform."
             if self.sound not in ("mel", "waveform")
@@ -154,20 +72,15 @@ class SpeechScratch:
             else None,
         )
 
-    def origin(self) -> Any:
-        return None
-
-    def tokenizer(self, rows: Dataset, cache: Path) -> Listener:
+    def tokenizer(self, rows: Dataset, cache: Path) -> SpeechProcessor:
         """The alphabet given, or that of the visible labels of `rows`."""
-        from distilingua.tasks.transcripts import characters
-
         alphabet = list(self.alphabet or characters(label for label in rows["label"][:] if label))
         recipe = {"alphabet": alphabet, "sound": self.sound, "mels": self.mels, "frame_ms": self.frame_ms}
 
         def build(folder: Path) -> None:
             self._processor(alphabet).save_pretrained(folder)
 
-        return Listener.load(cached(cache, "tokenizers", recipe, build))
+        return SpeechProcessor.load(cached(cache, "tokenizers", recipe, build))
 
     def _processor(self, alphabet: list[str]) -> Any:
         from transformers import (
@@ -177,8 +90,6 @@ class SpeechScratch:
             Wav2Vec2FeatureExtractor,
             Wav2Vec2Processor,
         )
-
-        from distilingua.tasks.speech import BLANK_NAME
 
         with TemporaryDirectory() as folder:
             file = Path(folder) / "vocab.json"
@@ -203,7 +114,7 @@ class SpeechScratch:
         more = [2] if self.frame_ms == 40 else []
         return {"conv_kernel": [*KERNELS, *more], "conv_stride": [*STRIDES, *more]}
 
-    def model(self, task: Task, tokenizer: Listener) -> PreTrainedModel:
+    def model(self, task: Task, tokenizer: SpeechProcessor) -> PreTrainedModel:
         from transformers import Wav2Vec2BertConfig, Wav2Vec2Config
 
         self.check(task.max_length)

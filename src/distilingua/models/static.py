@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from distilingua.errors import UserError, positive, refuse, share, text, truth, whole
-from distilingua.models.source import TeacherSource, read_tokenizer, readable
-from distilingua.models.student import OwnVocabulary, checked_folder
+import torch
+from datasets import Dataset
+from torch import Tensor
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from datasets import Dataset
-    from torch import Tensor
+from distilingua.errors import UserError, positive, refuse
+from distilingua.models.folder import readable
+from distilingua.models.pretrained import checked_folder
+from distilingua.models.processors import read_tokenizer
+from distilingua.models.scratch import OwnVocabulary, check_values
+from distilingua.models.source import TeacherSource
+from distilingua.tasks.task import Task
+
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from distilingua.tasks.task import Task
 
 
 @dataclass
@@ -58,15 +62,8 @@ class Static(OwnVocabulary):
     layered: ClassVar[bool] = False
 
     def check(self, max_length: int | None = None, role: str = "student") -> None:
-        refuse(
-            whole(f"{role}.hidden_size", self.hidden_size, 1),
-            whole(f"{role}.feed_forward", self.feed_forward, 1),
-            whole(f"{role}.vocabulary", self.vocabulary, 32),  # letters alone are as many
-            share(f"{role}.dropout", self.dropout),
-            truth(f"{role}.lowercase", self.lowercase),
-            text(f"{role}.prefix", self.prefix),
-            positive(f"{role}.lr", self.lr, "1e-2"),
-        )
+        check_values(self, role)
+        refuse(positive(f"{role}.lr", self.lr, "1e-2"))
         if self._source is not None:
             checked_folder(self._source, None, role)
 
@@ -94,17 +91,12 @@ class Static(OwnVocabulary):
         )
         model = BagForSequenceClassification(config)
         if self._source is not None:
-            pieces = model.get_input_embeddings().weight
-            found, vectors = piece_vectors(tokenizer, self._source)
-            if len(found) > 1:
+            weight = model.get_input_embeddings().weight
+            numbers, vectors = piece_vectors(tokenizer, self._source)
+            if len(numbers) > 1:
                 start = principal(vectors, self.hidden_size)
                 # as large as random ones, for the learning rate
-                pieces.data[found, : start.shape[1]] = start * (SCALE / start.std())
-            model.config.first_weights = {
-                "path": self.path,
-                "pieces": f"PCA, {len(found):,} of {len(pieces):,} rows; others random",
-                "new": [name for name, weight in model.named_parameters() if weight is not pieces],
-            }
+                weight.data[numbers, : start.shape[1]] = start * (SCALE / start.std())
         return model
 
     @property
@@ -124,7 +116,6 @@ def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> 
         Numbers of the pieces that the model can spell, and their vectors, (pieces, width of the model). Left out are
         special pieces, those of white space alone, and those that the model spells with its unknown piece.
     """
-    import torch
     from transformers import AutoModel
 
     name = f"student.path={source.path}"
@@ -137,9 +128,9 @@ def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> 
     surfaces = {n: tokenizer.decode([n]).strip() for n in set(range(len(tokenizer))) - set(tokenizer.all_special_ids)}
     surfaces = {n: surface for n, surface in surfaces.items() if surface}
     spelt = theirs(list(surfaces.values()), add_special_tokens=False)["input_ids"]
-    found = {n: ids for n, ids in zip(surfaces, spelt, strict=True) if ids and theirs.unk_token_id not in ids}
-    vectors = [known[ids].mean(0) for ids in found.values()]
-    return list(found), torch.stack(vectors) if vectors else known[:0]
+    known_as = {n: ids for n, ids in zip(surfaces, spelt, strict=True) if ids and theirs.unk_token_id not in ids}
+    vectors = [known[ids].mean(0) for ids in known_as.values()]
+    return list(known_as), torch.stack(vectors) if vectors else known[:0]
 
 
 def principal(vectors: Tensor, width: int) -> Tensor:
@@ -152,8 +143,6 @@ def principal(vectors: Tensor, width: int) -> Tensor:
     Returns:
         (vectors, width), centred; as many dimensions as they have where that is fewer.
     """
-    import torch
-
     centred = vectors.double() - vectors.double().mean(0)
     *_, directions = torch.linalg.svd(centred, full_matrices=False)
     return (centred @ directions[:width].mT).to(vectors.dtype)

@@ -13,9 +13,10 @@ from transformers.utils import ModelOutput
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
-from distilingua.models.source import TeacherSource, check_pieces, check_positions, read_tokenizer, readable
-from distilingua.models.trimming import reserved_positions
-from distilingua.tasks.task import Task, model_class
+from distilingua.models.loading import load_with_head
+from distilingua.models.processors import read_tokenizer
+from distilingua.models.source import TeacherSource
+from distilingua.tasks.task import Task
 
 
 class FrozenTeacher:
@@ -49,40 +50,23 @@ def load_model(
     task: Task,
     tokenizer: PreTrainedTokenizerBase,
     revision: str | None = None,
-    whole: bool = False,
+    complete: bool = False,
 ) -> PreTrainedModel:
-    """A teacher with the task's head, which is new where the folder has none of that shape. Encoder or decoder.
+    """A teacher with the task's head, see `load_with_head`.
 
     Args:
-        whole: whether every weight has to be in the folder, head included: whoever is not taught must know already.
+        complete: whether every weight has to be in the folder, head included: whoever is not taught must know already.
 
     Raises:
-        UserError: weights are missing; texts may be longer than the model's positions.
+        UserError: weights are missing; what `load_with_head` refuses.
     """
-    with readable(f"teacher.path={folder}", Path(folder) if Path(folder).is_dir() else None):
-        model, report = model_class(task).from_pretrained(
-            folder,
-            revision=revision,
-            dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **task.model_options,
-        )
-    new = sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
-    if whole and new:
+    model, new = load_with_head("teacher", folder, task, tokenizer, tokenizer, revision)
+    if complete and new:
         raise UserError(
             f"teacher.path={folder}: it has no {', '.join(new[:3])}{' …' if len(new) > 3 else ''} of the shape that "
             f"task={task.name} needs, so its answers would be random. Give a teacher that was trained for this task, "
             f"or let it learn: teacher/fine_tune=default."
         )
-    if task.backbone != "speech encoder":
-        check_pieces(model, tokenizer, f"teacher.path={folder}")
-        positions = getattr(model.config, "max_position_embeddings", None)
-        check_positions(task.max_length, positions, reserved_positions(model), "teacher")
-    if model.config.pad_token_id is None:  # a decoder looks for the last piece that is not padding
-        model.config.pad_token_id = tokenizer.pad_token_id
-    task.prepare_model(model, tokenizer)
     return model
 
 

@@ -11,16 +11,14 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 KINDS = ("Unigram", "WordPiece", "BPE")
 BYTE = re.compile(r"<0x[0-9A-F]{2}>")  # a byte of a character that has no piece
@@ -40,53 +38,65 @@ def trim_tokenizer(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], fol
     Raises:
         UserError: a tokenizer of another kind than Unigram, WordPiece or BPE of the `tokenizers` library.
     """
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    recipe: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
-    model = recipe.get("model", {"type": type(tokenizer).__name__})
-    if model["type"] not in KINDS:
-        raise UserError(
-            f"student.trim_vocabulary=true: the tokenizer is a {model['type']}; only {', '.join(KINDS)} of the "
-            f"tokenizers library can be trimmed. Set student.trim_vocabulary=false."
-        )
-    recipe["truncation"] = recipe["padding"] = None  # left over from the last call
-    whole = Tokenizer.from_str(json.dumps(recipe))
+    recipe = _recipe(tokenizer)
+    model, full = recipe["model"], Tokenizer.from_str(json.dumps(recipe))
     added = {token["content"] for token in recipe["added_tokens"]}
     scripts = {"", *(_script(c) for text in texts for c in text)}
-    keep = added | set(tokenizer.all_special_tokens)
+    keep = added | set(tokenizer.all_special_tokens) | _needed(full, model, texts)
     keep |= {piece for piece in _pieces(model) if _is_character(piece, model, scripts)}
-    keep |= _needed(whole, model, texts)
-
-    old = whole.get_vocab(with_added_tokens=True)
+    old = full.get_vocab(with_added_tokens=True)
     inside = sorted((p for p in _pieces(model) if p in keep), key=lambda piece: old[piece])
     outside = sorted(added - set(inside), key=lambda piece: old[piece])  # these get the ids after the model's own
     ids = {piece: i for i, piece in enumerate([*inside, *outside])}
-    if model["type"] == "Unigram":
-        scores = dict(model["vocab"])
-        unknown = model["vocab"][model["unk_id"]][0] if model["unk_id"] is not None else None
-        model["vocab"] = [[piece, scores[piece]] for piece in inside]
-        model["unk_id"] = ids[unknown] if unknown is not None else None
-    else:
-        model["vocab"] = {piece: ids[piece] for piece in inside}
-    if model["type"] == "BPE":
-        model["merges"] = [pair for pair in model["merges"] if _merged(pair, model) in keep]
+    _cut(model, inside, ids)
     for token in recipe["added_tokens"]:
         token["id"] = ids[token["content"]]
     recipe["added_tokens"].sort(key=lambda token: token["id"])
     _renumber(recipe["post_processor"], ids)
-
     trimmed = Tokenizer.from_str(json.dumps(recipe))
-    for text, before, after in zip(texts, _tokens(whole, texts), _tokens(trimmed, texts), strict=True):
-        if before != after:
-            raise UserError(
-                f"student.trim_vocabulary=true: {text!r} would become {after}, expected {before}. "
-                f"Set student.trim_vocabulary=false, and please report this tokenizer."
-            )
+    _check_same_pieces(full, trimmed, texts)
     tokenizer.save_pretrained(folder)
     trimmed.save(str(folder / "tokenizer.json"))
     settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     settings.pop("added_tokens_decoder", None)  # has the old ids
     settings["tokenizer_class"] = "TokenizersBackend"  # classes named after a model rebuild what tokenizer.json says
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2, ensure_ascii=False), "utf-8")
+
+
+def _recipe(tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """A tokenizer's tokenizer.json."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    recipe: dict[str, Any] = json.loads(backend.to_str()) if backend is not None else {}
+    kind = recipe["model"]["type"] if recipe else type(tokenizer).__name__
+    if kind not in KINDS:
+        raise UserError(
+            f"student.trim_vocabulary=true: the tokenizer is a {kind}; only {', '.join(KINDS)} of the tokenizers "
+            f"library can be trimmed. Set student.trim_vocabulary=false."
+        )
+    recipe["truncation"] = recipe["padding"] = None  # left over from the last call
+    return recipe
+
+
+def _cut(model: dict[str, Any], inside: Sequence[str], ids: dict[str, int]) -> None:
+    """Leaves these pieces of a tokenizer's model, under their new ids."""
+    if model["type"] == "Unigram":
+        scores = dict(model["vocab"])
+        unknown = model["vocab"][model["unk_id"]][0] if model["unk_id"] is not None else None
+        model["vocab"] = [[piece, scores[piece]] for piece in inside]
+        model["unk_id"] = ids[unknown] if unknown is not None else None
+        return
+    model["vocab"] = {piece: ids[piece] for piece in inside}
+    if model["type"] == "BPE":
+        model["merges"] = [pair for pair in model["merges"] if _merged(pair, model) in model["vocab"]]
+
+
+def _check_same_pieces(full: Tokenizer, trimmed: Tokenizer, texts: Sequence[str]) -> None:
+    for text, before, after in zip(texts, _tokens(full, texts), _tokens(trimmed, texts), strict=True):
+        if before != after:
+            raise UserError(
+                f"student.trim_vocabulary=true: {text!r} would become {after}, expected {before}. "
+                f"Set student.trim_vocabulary=false, and please report this tokenizer."
+            )
 
 
 def kept_rows(trimmed: PreTrainedTokenizerBase, original: PreTrainedTokenizerBase) -> list[int]:
@@ -105,7 +115,7 @@ def trim_embeddings(model: PreTrainedModel, rows: Sequence[int], tokenizer: PreT
     Raises:
         UserError: the padding piece gets another number, and the model counts positions from it.
     """
-    pad_id, reserved = tokenizer.pad_token_id, reserved_positions(model)
+    pad_id, reserved = tokenizer.pad_token_id, reserved_rows(model)
     if reserved and pad_id != reserved - 1:
         raise UserError(
             f"student.trim_vocabulary=true: the padding piece would move from {reserved - 1} to {pad_id}, and "
@@ -130,7 +140,7 @@ def trim_embeddings(model: PreTrainedModel, rows: Sequence[int], tokenizer: PreT
                 setattr(config, name, getattr(tokenizer, name))
 
 
-def reserved_positions(model: PreTrainedModel) -> int:
+def reserved_rows(model: PreTrainedModel) -> int:
     """Rows of the position table that no piece ever has: RoBERTa and its kin count from the padding piece's id on."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
@@ -163,9 +173,9 @@ def _script(character: str) -> str:
     return unicodedata.name(character, "?").split()[0]
 
 
-def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
+def _needed(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
     """The pieces of these texts, and those without which the algorithm would come to other pieces."""
-    used = {piece for tokens in _tokens(whole, texts) for piece in tokens}
+    used = {piece for tokens in _tokens(full, texts) for piece in tokens}
     if model["type"] == "Unigram":
         if model["unk_id"] is not None:
             used.add(model["vocab"][model["unk_id"]][0])
@@ -173,7 +183,7 @@ def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> se
         return used | {min(model["vocab"], key=lambda entry: entry[1])[0]}
     used |= {model["unk_token"]} - {None}
     if model["type"] == "WordPiece":
-        return used | _tried(whole, model, texts)
+        return used | _tried(full, model, texts)
     makers: dict[str, list[Sequence[str]]] = {}
     for pair in model["merges"]:
         makers.setdefault(_merged(pair, model), []).append(pair)
@@ -185,21 +195,21 @@ def _needed(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> se
     return used
 
 
-def _tried(whole: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
+def _tried(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
     """Pieces inside words that WordPiece gives up on: without them it might find another way through the word."""
     words = set()
-    for text, encoding in zip(texts, _encodings(whole, texts), strict=True):
+    for text, encoding in zip(texts, _encodings(full, texts), strict=True):
         for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
             if token == model["unk_token"]:
                 words.add(text[start:end])
-    found = set()
+    inside = set()
     for word in words:
-        letters = whole.normalizer.normalize_str(word) if whole.normalizer is not None else word
+        letters = full.normalizer.normalize_str(word) if full.normalizer is not None else word
         if len(letters) <= model["max_input_chars_per_word"]:  # it does not even try longer ones
             for start in range(len(letters)):
                 begin = model["continuing_subword_prefix"] if start else ""
-                found |= {begin + letters[start:end] for end in range(start + 1, len(letters) + 1)}
-    return found & set(model["vocab"])
+                inside |= {begin + letters[start:end] for end in range(start + 1, len(letters) + 1)}
+    return inside & set(model["vocab"])
 
 
 def _merged(pair: Sequence[str], model: dict[str, Any]) -> str:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from distilingua.columns import Ragged
-from distilingua.extras import Later
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from torch import Tensor
-else:
-    torch = Later("torch")
+from distilingua.distillation.spans import merged
 
 Span = tuple[list[int], list[int]]
 """Steps of one and of the other that write the same characters."""
@@ -142,8 +139,6 @@ def carried(teacher: Tensor, alignment: Mapping[str, Tensor], width: int) -> tup
         Log-probabilities, (positions, classes + 1 + the teacher's other pieces), NaN where no span begins; and which of
         these columns both models have, (classes + 1,). See `Signals.shared`.
     """
-    from distilingua.distillation.spans import merged
-
     classes, begins = alignment["classes"], alignment["begins"]
     classes = torch.cat([classes, classes.new_full((width - len(classes),), -1)])
     whole = merged(teacher, alignment["teacher_pieces"], alignment["teacher_span"])[begins.clamp(min=0)]

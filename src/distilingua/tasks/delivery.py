@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from datasets import Dataset
 from hydra.utils import get_class
 
 from distilingua.statistics.bootstrap import Tally
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from datasets import Dataset
-
 
 PIPELINES = {  # of transformers, as the hub spells them, by the head that each asks
     "AutoModelForTokenClassification": "token-classification",
@@ -25,6 +22,7 @@ class Delivery:
     """Half of a `Task`: what its models are judged, exported and asked by, all of which may stay as it is."""
 
     auto: ClassVar[str]
+    backbone: ClassVar[str]
     distributed: ClassVar[int | None]
     names_classes: ClassVar[bool] = True
     """Whether an answer is a choice among classes with names, of which each has a probability."""
@@ -32,6 +30,21 @@ class Delivery:
     """Whether an answer is written piece by piece, in a search, which takes several graphs and far more time."""
     mean_probability: ClassVar[bool] = False
     """Whether the probability of an answer is a mean over its pieces, which does not say how often it is right."""
+
+    @classmethod
+    def encodes_text(cls) -> bool:
+        """Whether its model is an encoder of text, whose layers and classes can be compared piece by piece."""
+        return cls.backbone == "encoder"
+
+    @classmethod
+    def writes(cls) -> bool:
+        """Whether its model is an encoder-decoder, whose answers are texts."""
+        return cls.backbone == "encoder-decoder"
+
+    @classmethod
+    def hears(cls) -> bool:
+        """Whether its model is an encoder of speech."""
+        return cls.backbone == "speech encoder"
 
     @property
     def hub_pipeline(self) -> str:

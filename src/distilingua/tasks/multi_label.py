@@ -8,24 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.corpora.words import parsed
+from distilingua.distillation.losses.bce import BinaryCrossEntropy
+from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX
-from distilingua.extras import Later
 from distilingua.statistics.bootstrap import Tally, macro_f1
 from distilingua.tasks.task import EncodedRow, bare
 from distilingua.tasks.text_classification import TextClassification
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
-
-    from distilingua.distillation.losses.term import Term
-else:
-    torch = Later("torch")
 
 
 class MultiLabel(TextClassification):
@@ -75,8 +72,6 @@ class MultiLabel(TextClassification):
 
     @staticmethod
     def hard() -> Term:
-        from distilingua.distillation.losses.bce import BinaryCrossEntropy
-
         return BinaryCrossEntropy()
 
     def agree(self, answer: Tensor, other: Tensor) -> Tensor:

@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from distilingua.columns import Ragged
 from distilingua.errors import UserError
-from distilingua.extras import Later
 
-if TYPE_CHECKING:  # slow to import
-    import torch
-    from torch import Tensor
+if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedTokenizerBase
-else:
-    torch = Later("torch")
 
 OWN_WAYS = ("__call__", "_encode_plus")  # of a tokenizer that does more than its backend, as a few of transformers do
 

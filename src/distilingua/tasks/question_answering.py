@@ -7,25 +7,22 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.words import aligned, parsed
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
-from distilingua.extras import Later
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedTokenizerBase
-else:
-    torch = Later("torch")
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite

@@ -8,27 +8,25 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.artifacts import fingerprint
 from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.sound import RATE, BadSound, waveform
+from distilingua.distillation.losses.ctc import CTC
+from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, refuse, truth, whole
-from distilingua.extras import Later, speech_package
+from distilingua.extras import speech_package
 from distilingua.statistics.bootstrap import Tally, word_accuracy
 from distilingua.tasks.pieces import as_tensor
 from distilingua.tasks.task import ABSENT, PADDING, EncodedRow, Example, WithoutClasses
 from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
-
-    from distilingua.distillation.losses.term import Term
-else:
-    torch = Later("torch")
 
 BLANK_NAME = "<pad>"  # what transformers' CTC tokenizers call the blank
 EDGE = 2  # frames by which two models of one rate may differ: they treat the ends of a sound in their own way
@@ -150,7 +148,7 @@ class SpeechRecognition(WithoutClasses):
         Float16 keeps three digits of features that are normalised to a variance of 1, in half the space.
 
         Args:
-            tokenizer: a `Listener`.
+            tokenizer: a `SpeechProcessor`.
 
         Raises:
             UserError: sound that cannot be learnt from.
@@ -220,8 +218,6 @@ class SpeechRecognition(WithoutClasses):
 
     @staticmethod
     def hard() -> Term:
-        from distilingua.distillation.losses.ctc import CTC
-
         return CTC()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:

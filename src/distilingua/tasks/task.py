@@ -10,25 +10,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
 from distilingua.corpora.schema import each_row
+from distilingua.distillation.losses.ce import CrossEntropy
+from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import refuse, whole
-from distilingua.extras import Later
 from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.pieces import as_tensor, pad
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from distilingua.distillation.losses.term import Term
-else:
-    torch = Later("torch")
 
 EncodedRow = Mapping[str, Any]
 """One row of `Encoded`: `input_ids`, and `at` where its answers are not one for the whole text."""
@@ -186,8 +183,6 @@ class Task(Delivery, ABC):
     @staticmethod
     def hard() -> Term:
         """The hard loss, for teachers, and for students without one."""
-        from distilingua.distillation.losses.ce import CrossEntropy
-
         return CrossEntropy()
 
     def pseudo_label(self, answer: Tensor, row: Example, encoded: EncodedRow, tokenizer: Any) -> str:

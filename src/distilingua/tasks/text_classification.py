@@ -8,23 +8,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
-from distilingua.extras import Later
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import piece_ids
 from distilingua.tasks.task import EncodedRow, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import Metric, MetricCollection
     from transformers import PreTrainedTokenizerBase
-else:
-    torch = Later("torch")
 
 Fitted = TypeVar("Fitted", bound="TextClassification")
 CLASS_WEIGHTS = (None, "balanced")

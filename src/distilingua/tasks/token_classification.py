@@ -6,23 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, entities, overlap, words_of
 from distilingua.distillation.signals import IGNORE_INDEX
-from distilingua.extras import Later
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import needs_offsets
 from distilingua.tasks.task import ABSENT, EncodedRow, Example, Task, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedTokenizerBase
-else:
-    torch = Later("torch")
 
 Fitted = TypeVar("Fitted", bound="TokenClassification")
 LEAST = 1e-8  # probability: its logarithm must stay finite

@@ -7,16 +7,12 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
 
 from distilingua.distillation.signals import BLANK
-from distilingua.extras import Later, speech_package
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-else:
-    torch = Later("torch")
+from distilingua.extras import speech_package
 
 
 def normal(text: str) -> str:

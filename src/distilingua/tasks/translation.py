@@ -8,24 +8,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
-from distilingua.extras import Later
 from distilingua.statistics.bootstrap import Tally, bleu
 from distilingua.tasks.alignment import carried
 from distilingua.tasks.pieces import as_tensor, pad
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    import torch
-    from datasets import Dataset
-    from torch import Tensor
     from torchmetrics import MetricCollection
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-else:
-    torch = Later("torch")
 
 REPEATED = re.compile(r"(?:^|\s)(\S+(?:\s+\S+){0,3})(?:\s+\1){2}(?:\s|$)")  # up to four words, three times in a row
 

@@ -23,9 +23,8 @@ from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, 
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.models.loading import load_student
 from distilingua.models.on_policy import OnPolicy
-from distilingua.models.student import load_student
-from distilingua.models.weight_origins import weight_origins
 from distilingua.tasks.task import Task
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
@@ -76,7 +75,7 @@ def train_direct(job: Job) -> Predictor:
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
     module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, process_count(job.cfg))
-    console.print_whole(weight_origins(module.student))
+    console.print(f"Student: {module.student.num_parameters():,} weights")
     recipe = student_recipe(job, rows.train, outputs)
     trainer = fit(job.cfg, "student", module, data, plan, recipe)
     if job.pair.unpaired == "self_train" and len(rows.unpaired):
@@ -144,7 +143,7 @@ def student_fit(
         augmentations=job.augmentations,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
-    usual = getattr(job.student, "lr", None) or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
+    usual = job.student.lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
     lr = cfg.optimizer.lr or usual
     optimizer = instantiate(cfg.optimizer, lr=lr)
     width = outputs.stored.vector_width if outputs.stored is not None else None
@@ -171,7 +170,7 @@ def soft_label_accuracy(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     It looks at labels that training may not see, and is reported only.
     """
     stored, task = outputs.stored, job.task
-    if stored is None or task.backbone != "encoder":  # where a label is a text, no position has a true class
+    if stored is None or not task.encodes_text():  # where a label is a text, no position has a true class
         return {}
     truth = column(job.rows.table, "label").take(pa.array(column(job.rows.train, "number")))
     read = Ragged.of_column(column(job.rows.train, "teacher_texts")).lengths > 0

@@ -51,7 +51,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
     tokenizer, settings = encoder.tokenizer, source.fine_tune
     ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
     if settings is None:
-        knows = partial(load_model, source.location, task, tokenizer, source.revision, whole=True)
+        knows = partial(load_model, source.location, task, tokenizer, source.revision, complete=True)
         return ready(knows, folder=source.local)
     train_rows = teacher_train_rows(job, source)
     recipe = {
@@ -256,7 +256,7 @@ def _by_member(rows: Rows, members: int) -> list[np.ndarray]:
 def alignment(job: Job, writer: LiveTeacher) -> tuple[Alignment, LiveTeacher] | None:
     """Of a teacher that writes texts in other pieces than the student; None where nothing is to be aligned."""
     own, other = job.encoder.tokenizer, writer.encoder.tokenizer
-    if job.task.backbone != "encoder-decoder" or own.get_vocab() == other.get_vocab():
+    if not job.task.writes() or own.get_vocab() == other.get_vocab():
         return None
     return Alignment(own, other), writer
 

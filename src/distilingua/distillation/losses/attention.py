@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from distilingua.distillation.losses.layers import (
     SAME_PIECES,
-    LayerMap,
+    MappedLayers,
     both_layers,
-    check_layer_map,
-    layer_pairs,
     masked_mean,
     precise,
     same_pieces,
 )
-from distilingua.distillation.losses.term import Temperature, Term
+from distilingua.distillation.losses.term import Temperature
 from distilingua.distillation.signals import Signals
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -40,7 +35,7 @@ def attention_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return (student.mean(1) - teacher.mean(1)).square().sum(-1)
 
 
-class AttentionTransfer(Term):
+class AttentionTransfer(MappedLayers):
     """`mean over mapped layers and pieces of attention_distance`, over the rows that the teacher read.
 
     The numbers of heads may differ: heads are averaged first, which also frees the student from their order. The
@@ -62,14 +57,7 @@ class AttentionTransfer(Term):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"attentions"})
-
-    def __init__(self, weight: float = 1.0, layers: LayerMap = None) -> None:
-        super().__init__(weight)
-        self.layers = check_layer_map(layers, "objective.terms.attention.layers")
-        self.pairs: list[tuple[int, int]] = []
-
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-        self.pairs = layer_pairs(self.layers, student, teacher, 1, "objective.terms.attention.layers")
+    option: ClassVar[str] = "objective.terms.attention.layers"
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         ours, theirs = both_layers(signals)

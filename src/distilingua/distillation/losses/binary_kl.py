@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def binary_kl(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
@@ -34,9 +33,7 @@ def binary_kl(student: Tensor, teacher: Tensor, temperature: Temperature) -> Ten
     return (temperature**2 * divergence).sum(-1)
 
 
-class BinaryKL(Term):
+class BinaryKL(SoftTerm):
     """`binary_kl` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(binary_kl(signals.student, signals.teacher, temperature), signals.has_teacher)
+    compare = staticmethod(binary_kl)

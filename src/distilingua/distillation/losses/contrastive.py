@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from distilingua.distillation.losses.layers import projection, sentence_vectors
-from distilingua.distillation.losses.term import Temperature, Term
+from distilingua.distillation.losses.layers import SentenceVectors, sentence_vectors
+from distilingua.distillation.losses.term import Temperature
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float) -> Tensor:
@@ -36,7 +31,7 @@ def info_nce(student: Tensor, teacher: Tensor, negatives: Tensor, tau: float) ->
     return -scores.log_softmax(-1).diagonal()
 
 
-class Contrastive(Term):
+class Contrastive(SentenceVectors):
     """`info_nce` over the rows that the teacher read.
 
     A vector is the mean of the last hidden states over a row's pieces, the student's after a learned linear
@@ -59,17 +54,11 @@ class Contrastive(Term):
         batches, or processes, are not one large batch here, and rows of one class push each other away too.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
-
     def __init__(self, weight: float = 1.0, tau: float = 0.05, project: bool = False) -> None:
-        super().__init__(weight)
+        super().__init__(weight, project)
         if not tau > 0:
             raise UserError(f"objective.terms.contrastive.tau={tau}: it is above 0. Try 0.05.")
-        self.tau, self.project = tau, project
-        self.projection: nn.Module = nn.Identity()
-
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-        self.projection = projection(student, teacher, self.project)
+        self.tau = tau
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         assert signals.read is not None

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
@@ -36,9 +35,8 @@ def cosine_distance(student: Tensor, teacher: Tensor) -> Tensor:
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
-class Cosine(Term):
+class Cosine(SoftTerm):
     """`cosine_distance` over the positions that the teacher read; the objective's temperature does not touch it."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(cosine_distance(signals.student, signals.teacher), signals.has_teacher)
+    def compare(self, student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
+        return cosine_distance(student, teacher)

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from distilingua.distillation.losses.hidden import vector_distance
-from distilingua.distillation.losses.layers import projection, sentence_vectors
-from distilingua.distillation.losses.term import Temperature, Term
+from distilingua.distillation.losses.layers import SentenceVectors, sentence_vectors
+from distilingua.distillation.losses.term import Temperature
 from distilingua.distillation.signals import Signals
 
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
-
-class SentenceEmbedding(Term):
+class SentenceEmbedding(SentenceVectors):
     """`mean over the width of (W · student's vector - teacher's vector)²`, over the rows that the teacher read.
 
     A vector is the mean of the last hidden states over a row's pieces, or for a teacher what its `1_Pooling` says; the
@@ -35,16 +30,6 @@ class SentenceEmbedding(Term):
         and distances. `contrastive` teaches which texts belong together rather than where they lie, at the price of
         depending on the batch.
     """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
-
-    def __init__(self, weight: float = 1.0, project: bool = False) -> None:
-        super().__init__(weight)
-        self.project = project
-        self.projection: nn.Module = nn.Identity()
-
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-        self.projection = projection(student, teacher, self.project)
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         student, teacher = sentence_vectors(signals, self.projection)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,21 +11,17 @@ from torch import Tensor, nn
 from distilingua.distillation.losses.layers import (
     SAME_PIECES,
     LayerMap,
+    MappedLayers,
     both_layers,
-    check_layer_map,
-    layer_pairs,
     masked_mean,
     pooled,
     precise,
     projection,
     same_pieces,
 )
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import Temperature
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def vector_distance(student: Tensor, teacher: Tensor, distance: Literal["mse", "cosine"]) -> Tensor:
@@ -44,7 +40,7 @@ def vector_distance(student: Tensor, teacher: Tensor, distance: Literal["mse", "
     return 1 - F.cosine_similarity(student, teacher, dim=-1)
 
 
-class HiddenStates(Term):
+class HiddenStates(MappedLayers):
     r"""`mean over mapped layers of distance(W · student's layer, teacher's layer)` over rows that the teacher read.
 
     W is a learned linear projection, one for each mapped layer, trained with the student and needed no more afterwards.
@@ -67,6 +63,8 @@ class HiddenStates(Term):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"hidden"})
+    option: ClassVar[str] = "objective.terms.hidden.layers"
+    first: ClassVar[int] = 0
 
     def __init__(
         self,
@@ -76,18 +74,16 @@ class HiddenStates(Term):
         pool: Literal["mean", "pieces"] = "mean",
         project: bool = False,
     ) -> None:
-        super().__init__(weight)
+        super().__init__(weight, layers)
         if distance not in ("mse", "cosine"):
             raise UserError(f"objective.terms.hidden.distance={distance}: choose mse or cosine.")
         if pool not in ("mean", "pieces"):
             raise UserError(f"objective.terms.hidden.pool={pool}: choose mean or pieces.")
-        self.layers = check_layer_map(layers, "objective.terms.hidden.layers")
         self.distance, self.pool, self.project = distance, pool, project
-        self.pairs: list[tuple[int, int]] = []
         self.projections = nn.ModuleList()
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-        self.pairs = layer_pairs(self.layers, student, teacher, 0, "objective.terms.hidden.layers")
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        super().connect(student, teacher)
         self.projections = nn.ModuleList(projection(student, teacher, self.project) for _ in self.pairs)
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:

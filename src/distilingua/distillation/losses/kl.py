@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def kl_divergence(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
@@ -36,9 +35,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: Temperature) ->
     return (temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none")).sum(-1)
 
 
-class KL(Term):
+class KL(SoftTerm):
     """`kl_divergence` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(kl_divergence(signals.student, signals.teacher, temperature), signals.has_teacher)
+    compare = staticmethod(kl_divergence)

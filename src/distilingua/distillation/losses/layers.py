@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from distilingua.distillation.signals import Layers, Signals
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Layers, ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 LayerMap = Mapping[int, int] | Literal["even"] | None
 """Student layer -> teacher layer, counted from 1, or from the end with -1 for the last; 0 is the embeddings' output.
@@ -63,7 +61,7 @@ def check_layer_map(layers: LayerMap, option: str) -> LayerMap:
 
 
 def layer_pairs(
-    layers: LayerMap, student: PretrainedConfig, teacher: PretrainedConfig, first: int, option: str
+    layers: LayerMap, student: ModelShape, teacher: ModelShape, first: int, option: str
 ) -> list[tuple[int, int]]:
     """Numbers of the student's and the teacher's layer, none negative.
 
@@ -95,7 +93,48 @@ def _number(layer: int, count: int, first: int, model: str, option: str) -> int:
     return number
 
 
-def projection(student: PretrainedConfig, teacher: PretrainedConfig, always: bool) -> nn.Module:
+class MappedLayers(Term):
+    """A term that compares layers of the student with layers of the teacher.
+
+    Args:
+        weight: see `Term`.
+        layers: see `LayerMap`.
+    """
+
+    option: ClassVar[str]
+    """How a user sets the map, for messages."""
+    first: ClassVar[int] = 1
+    """The lowest layer that it can compare; 0 is the embeddings' output."""
+
+    def __init__(self, weight: float = 1.0, layers: LayerMap = None) -> None:
+        super().__init__(weight)
+        self.layers = check_layer_map(layers, self.option)
+        self.pairs: list[tuple[int, int]] = []
+
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        self.pairs = layer_pairs(self.layers, student, teacher, self.first, self.option)
+
+
+class SentenceVectors(Term):
+    """A term that compares one vector a row, the student's after a learned linear projection where widths differ.
+
+    Args:
+        weight: see `Term`.
+        project: whether there is a projection even when both models are equally wide.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"vector"})
+
+    def __init__(self, weight: float = 1.0, project: bool = False) -> None:
+        super().__init__(weight)
+        self.project = project
+        self.projection: nn.Module = nn.Identity()
+
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        self.projection = projection(student, teacher, self.project)
+
+
+def projection(student: ModelShape, teacher: ModelShape, always: bool) -> nn.Module:
     """Student width -> teacher width, learned with the student; nothing at all where the widths agree already."""
     if student.hidden_size == teacher.hidden_size and not always:
         return nn.Identity()

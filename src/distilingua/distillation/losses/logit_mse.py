@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
@@ -31,9 +30,8 @@ def logit_mse(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().mean(-1)
 
 
-class LogitMSE(Term):
+class LogitMSE(SoftTerm):
     """`logit_mse` over the positions that the teacher read; the objective's temperature does not touch it."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(logit_mse(signals.student, signals.teacher), signals.has_teacher)
+    def compare(self, student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
+        return logit_mse(student, teacher)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -11,18 +11,15 @@ from torch import Tensor
 from distilingua.distillation.losses.kl import kl_divergence
 from distilingua.distillation.losses.layers import (
     SAME_PIECES,
+    MappedLayers,
     both_layers,
-    layer_pairs,
     masked_mean,
     precise,
     same_pieces,
 )
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import Temperature
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 
 def relation(vectors: Tensor, heads: int, mask: Tensor) -> Tensor:
@@ -60,7 +57,7 @@ def relation_kl(student: Tensor, teacher: Tensor, heads: int, mask: Tensor) -> T
     return masked_mean(divergence.mean(1), mask)
 
 
-class MiniLM(Term):
+class MiniLM(MappedLayers):
     """`(Q-Q + K-K + V-V) / 3`, each a `relation_kl` between one layer of each model, over rows the teacher read.
 
     Args:
@@ -80,18 +77,18 @@ class MiniLM(Term):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"qkv"})
+    option: ClassVar[str] = "objective.terms.minilm"
 
     def __init__(
         self, weight: float = 1.0, relation_heads: int = 16, student_layer: int = -1, teacher_layer: int = -1
     ) -> None:
-        super().__init__(weight)
+        super().__init__(weight, {student_layer: teacher_layer})
         if relation_heads < 1:
             raise UserError(f"objective.terms.minilm.relation_heads={relation_heads}: at least 1 is needed; try 16.")
-        self.relation_heads, self.layers = relation_heads, {student_layer: teacher_layer}
-        self.pairs: list[tuple[int, int]] = []
+        self.relation_heads = relation_heads
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
-        self.pairs = layer_pairs(self.layers, student, teacher, 1, "objective.terms.minilm")
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
+        super().connect(student, teacher)
         for name, config in (("student", student), ("teacher", teacher)):
             if config.hidden_size % self.relation_heads:
                 common = math.gcd(student.hidden_size, teacher.hidden_size)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def probability_mse(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
@@ -34,9 +33,7 @@ def probability_mse(student: Tensor, teacher: Tensor, temperature: Temperature) 
     return (student.softmax(-1) - (teacher / temperature).softmax(-1)).square().mean(-1)
 
 
-class ProbabilityMSE(Term):
+class ProbabilityMSE(SoftTerm):
     """`probability_mse` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(probability_mse(signals.student, signals.teacher, temperature), signals.has_teacher)
+    compare = staticmethod(probability_mse)

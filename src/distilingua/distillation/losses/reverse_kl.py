@@ -5,8 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from distilingua.distillation.losses.kl import kl_divergence
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def reverse_kl(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
@@ -33,9 +32,7 @@ def reverse_kl(student: Tensor, teacher: Tensor, temperature: Temperature) -> Te
     return kl_divergence(teacher, student, temperature)
 
 
-class ReverseKL(Term):
+class ReverseKL(SoftTerm):
     """`reverse_kl` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(reverse_kl(signals.student, signals.teacher, temperature), signals.has_teacher)
+    compare = staticmethod(reverse_kl)

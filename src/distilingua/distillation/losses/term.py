@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.signals import ModelShape, Signals
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and `checks.check` must answer within a second or two
-    from transformers import PretrainedConfig
 
 Temperature = float | Tensor
 """T > 0: one number, or one per position as (positions, 1)."""
@@ -39,7 +36,7 @@ class Term(nn.Module, ABC):
             raise UserError(f"objective: {type(self).__name__} has weight {weight}. A weight is at least 0.")
         self.weight = weight
 
-    def connect(self, student: PretrainedConfig, teacher: PretrainedConfig) -> None:
+    def connect(self, student: ModelShape, teacher: ModelShape) -> None:
         """Called once before training, when both models are known: the place to make learned projections.
 
         Raises:
@@ -49,3 +46,15 @@ class Term(nn.Module, ABC):
     @abstractmethod
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         """The unweighted loss, a scalar: the mean over rows as `Signals.mean` defines it."""
+
+
+class SoftTerm(Term):
+    """A term that compares with the teacher position by position: the mean over the positions that the teacher read."""
+
+    @abstractmethod
+    def compare(self, student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
+        """The loss of every position, (positions,), from logits, (positions, classes)."""
+
+    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
+        assert signals.teacher is not None
+        return signals.mean(self.compare(signals.student, signals.teacher, temperature), signals.has_teacher)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from distilingua.distillation.losses.term import Temperature, Term
-from distilingua.distillation.signals import Signals
+from distilingua.distillation.losses.term import SoftTerm, Temperature
 
 
 def universal_logit(student: Tensor, teacher: Tensor, temperature: Temperature) -> Tensor:
@@ -50,9 +49,7 @@ def sorted_gaps(student: Tensor, teacher: Tensor) -> Tensor:
     return (F.pad(student, (0, max(missing, 0))) - F.pad(teacher, (0, max(-missing, 0)))).abs()
 
 
-class UniversalLogit(Term):
+class UniversalLogit(SoftTerm):
     """`universal_logit` over the positions that the teacher read."""
 
-    def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
-        assert signals.teacher is not None
-        return signals.mean(universal_logit(signals.student, signals.teacher, temperature), signals.has_teacher)
+    compare = staticmethod(universal_logit)

@@ -1,0 +1,71 @@
+"""Weights of others with the head of a task, and a student's own as a run has saved them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
+from distilingua.models.factorise import FactorisedEmbedding
+from distilingua.models.folder import check_positions, readable
+from distilingua.models.processors import check_tokens
+from distilingua.models.trimming import reserved_rows
+from distilingua.tasks.task import Task, model_class
+
+
+def load_with_head(
+    role: str,
+    path: str | Path,
+    task: Task,
+    own: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase,
+    revision: str | None = None,
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the task's head, which is new where the folder has none of that shape. Encoder or decoder.
+
+    Args:
+        role: what the user calls it: teacher or student.
+        path: a folder, or a name of the hub.
+        own: the tokenizer that belongs to the model.
+        tokenizer: the one that it will be called with: its own, or what is left of it.
+
+    Returns:
+        The model in 32 bits, and the names of weights that were not there.
+
+    Raises:
+        UserError: files that cannot be read; the tokenizer is another model's; texts may be longer than its positions.
+    """
+    with readable(f"{role}.path={path}", Path(path) if Path(path).is_dir() else None):
+        model, report = model_class(task).from_pretrained(
+            path,
+            revision=revision,
+            dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **task.model_options,
+        )
+    if not task.hears():
+        check_tokens(model, own, f"{role}.path={path}")
+        positions = getattr(model.config, "max_position_embeddings", None)
+        check_positions(task.max_length, positions, reserved_rows(model), role)
+    if model.config.pad_token_id is None:  # a decoder looks for the last token that is not padding
+        model.config.pad_token_id = tokenizer.pad_token_id
+    task.prepare_model(model, tokenizer)
+    return model, sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+
+
+def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
+    """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
+    config = AutoConfig.from_pretrained(folder)
+    if getattr(config, "embedding_rank", None) is None:
+        return model_class(task).from_pretrained(folder)
+    model = model_class(task).from_config(config)
+    full: torch.nn.Embedding = model.get_input_embeddings()
+    thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, full.embedding_dim, full.padding_idx)
+    model.set_input_embeddings(thin.to(full.weight))
+    model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
+    return model.eval()
