@@ -161,6 +161,10 @@ class _Reading:
         self.suffix = self.file.suffix.lower()
         if self.suffix in DELIMITED:
             self.separator, self.quoted = self.dialect.between(self.suffix), self.dialect.quoted(self.suffix)
+        # where all is in order 1.10 stays 1.10 (whole numbers are exact as they are); else it is a number as any reader
+        # of JSON has it, to be written again
+        own: dict[str, Any] = {} if self.name_bad_rows else {"parse_float": str, "parse_constant": _constant}
+        self.decoder = json.JSONDecoder(object_pairs_hook=_once, **own)
 
     def blocks(self) -> Iterator[pa.Table]:
         with closing(text_lines(self.file, self.dialect.encoding, self.name_bad_rows, self.opened)) as lines:
@@ -354,11 +358,8 @@ class _Reading:
 
     def _parsed(self, text: str) -> Any:
         """Raises ValueError for what is no JSON."""
-        # where all is in order 1.10 stays 1.10 (whole numbers are exact as they are); else it is a number as any reader
-        # of JSON has it, to be written again
-        own: dict[str, Any] = {} if self.name_bad_rows else {"parse_float": str, "parse_constant": _constant}
         try:
-            value = json.loads(text, object_pairs_hook=_once, **own)
+            value = self.decoder.decode(text)
         except RecursionError as error:
             raise ValueError(error) from None
         if "\\u" in text:

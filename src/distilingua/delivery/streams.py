@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -170,7 +170,8 @@ def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterato
         raise UserError(f"--from has a column {taken[0]!r} already. Name the new one: --name answer2.")
     if file is None:
         # as files are: what encoding a system takes for the output of a program may lack the letters of an answer
-        sys.stdout.reconfigure(**ENCODING)  # type: ignore[union-attr]
+        with suppress(AttributeError, OSError):  # in a notebook it is no stream that can
+            sys.stdout.reconfigure(**ENCODING)  # type: ignore[union-attr]
         as_lines = set(added) == {"answer", "probability"}
         yield _terminal_writer(source) if as_lines else _json_writer(sys.stdout, source)
         return
