@@ -11,10 +11,16 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from distilingua.corpora.files import Files
+from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 
 SPLITS = ("train", "dev", "test")
+
+
+def full_row(**cells: str) -> dict[str, str]:
+    """With empty text in all other columns."""
+    return {**dict.fromkeys(COLUMNS, ""), **cells}
 
 
 def files(path: Path | str, *overrides: dict[str, Any]) -> Files:

@@ -15,7 +15,7 @@ from datasets import Dataset
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
-from tests.corpora.own_files import SPLITS, files, refusal, rows_of_split
+from tests.corpora.own_files import SPLITS, files, full_row, refusal, rows_of_split
 
 Record = dict[str, Any]
 
@@ -91,19 +91,7 @@ def test_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
     rows = corpus(lay_out(tmp_path, RECORDS, suffix)).load(["en", "de"]).to_list()
     assert len(rows) == 2 * 3 * 2
     assert list(rows[0]) == list(COLUMNS)
-    assert rows[0] == {
-        "id": "en-train-0",
-        "lang": "en",
-        "split": "train",
-        "text": 'turn on "the", lamp',
-        "text_pair": "",
-        "label": "light",
-        "group": "",
-        "block": "",
-        "cluster": "",
-        "audio": "",
-        "spans": "",
-    }
+    assert rows[0] == full_row(id="en-train-0", lang="en", split="train", text='turn on "the", lamp', label="light")
     assert [(row["lang"], row["split"], row["text"], row["label"]) for row in rows if row["lang"] == "de"] == [
         ("de", split, record["text"], record["label"]) for split in SPLITS for record in RECORDS["de"]
     ]

@@ -11,7 +11,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -190,7 +190,7 @@ class _Reading:
     # --- CSV and TSV --------------------------------------------------------------------------------------------------
 
     def _block_of_records(self, rows: list[list[str]]) -> pa.Table:
-        return _as_table(self.table.names, [list(cells) for cells in zip(*rows, strict=True)])
+        return text_table(self.table.names, list(zip(*rows, strict=True)))
 
     def _records(self, lines: Iterator[str]) -> Iterator[list[str]]:
         """The cells of every row; the header and blank lines go to `table`."""
@@ -319,7 +319,7 @@ class _Reading:
         self.table.names = list(dict.fromkeys([*self.table.names, *columns, *inside]))
         if not columns:  # a row without any cell is one, too
             return pa.table({"": pa.nulls(len(rows))})
-        return _as_table(list(columns), [[row.get(name, MISSING) for row in rows] for name in columns])
+        return text_table(list(columns), [[row.get(name, MISSING) for row in rows] for name in columns])
 
     def _objects(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
         """Every row; numbers of blank lines go to `table`."""
@@ -418,12 +418,8 @@ MISSING = object()
 """In place of a cell that a row does not have; null is one."""
 
 
-def text_table(columns: Mapping[str, Sequence[Any]]) -> pa.Table:
+def text_table(names: Sequence[str], columns: Iterable[Sequence[Any]]) -> pa.Table:
     """Columns as text; as JSON (`schema.AS_JSON`) where a cell is no text, or none that Arrow can hold."""
-    return _as_table(list(columns), list(columns.values()))
-
-
-def _as_table(names: Sequence[str], columns: Sequence[Sequence[Any]]) -> pa.Table:
     made = [_column(name, cells) for name, cells in zip(names, columns, strict=True)]
     return pa.table([cells for _, cells in made], pa.schema([kind for kind, _ in made]))
 

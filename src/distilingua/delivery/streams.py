@@ -129,9 +129,8 @@ def _of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int
     def chunks(bar: Progress) -> Iterator[Chunk]:
         rest = (line.rstrip("\r\n") for line in lines(bar))
         while some := list(islice(rest, size)):
-            rows = [[*line.split("\t", len(names) - 1), MISSING] if pairs else [line] for line in some]
-            cells = {name: [row[n] for row in rows] for n, name in enumerate(names)}
-            yield Chunk(text_table(cells), [None] * len(some))
+            rows = [[*line.split("\t", 1), MISSING][:2] if pairs else [line] for line in some]
+            yield Chunk(text_table(names, list(zip(*rows, strict=True))), [None] * len(some))
 
     return Source(chunks, names)
 
