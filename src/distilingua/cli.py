@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from contextlib import suppress
 
 from distilingua.usage import COMMANDS, USAGE, help_of
 
@@ -12,6 +13,8 @@ ASKING = {*HELPS, "--hydra-help", "--cfg", "-c", "--info", "-i"}  # options that
 
 
 def main() -> None:
+    with suppress(AttributeError, OSError):  # a letter that its encoding lacks costs the letter, not the run
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     command, *rest = sys.argv[1:] or ["--help"]
     if "=" in command or (command.startswith("-") and command not in HELPS):
         # Lightning starts the other processes of a job by repeating the command line without its first word

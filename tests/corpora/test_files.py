@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 from datasets import Dataset
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
-from distilingua.locations import conf_folder
+from tests.corpora.own_files import SPLITS, files, full_row, refusal, rows_of_split
 
 Record = dict[str, Any]
-SPLITS = ("train", "dev", "test")
 
 
 @pytest.fixture(autouse=True)
@@ -75,14 +72,15 @@ def lay_out(folder: Path, records: dict[str, list[Record]], suffix: str = ".csv"
 
 
 def corpus(path: str, **overrides: Any) -> Files:
-    """As the command line makes it: `conf/corpus/files.yaml`, with some keys overridden."""
-    yaml = OmegaConf.load(conf_folder() / "corpus" / "files.yaml")
-    return instantiate(OmegaConf.merge(yaml, {"path": path, **overrides}))
+    return files(path, overrides)
 
 
 def load(path: str, lang: str = "en", split: str = "train", **overrides: Any) -> list[dict[str, str]]:
-    rows = corpus(path, **overrides).load([lang])
-    return [row for row in rows.to_list() if row["split"] == split]
+    return rows_of_split(corpus(path, **overrides), lang, split)
+
+
+def refused(path: str, *told: str, languages: Sequence[str] = ("en",), **overrides: Any) -> str:
+    return refusal(lambda: corpus(path, **overrides), languages, told)
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------
@@ -93,19 +91,7 @@ def test_every_kind_of_file(suffix: str, tmp_path: Path) -> None:
     rows = corpus(lay_out(tmp_path, RECORDS, suffix)).load(["en", "de"]).to_list()
     assert len(rows) == 2 * 3 * 2
     assert list(rows[0]) == list(COLUMNS)
-    assert rows[0] == {
-        "id": "en-train-0",
-        "lang": "en",
-        "split": "train",
-        "text": 'turn on "the", lamp',
-        "text_pair": "",
-        "label": "light",
-        "group": "",
-        "block": "",
-        "cluster": "",
-        "audio": "",
-        "spans": "",
-    }
+    assert rows[0] == full_row(id="en-train-0", lang="en", split="train", text='turn on "the", lamp', label="light")
     assert [(row["lang"], row["split"], row["text"], row["label"]) for row in rows if row["lang"] == "de"] == [
         ("de", split, record["text"], record["label"]) for split in SPLITS for record in RECORDS["de"]
     ]
@@ -172,7 +158,7 @@ def test_block_is_a_coarser_group(tmp_path: Path) -> None:
     records = [{"text": "a", "label": "x", "kind": 3}, {"text": "b", "label": "y", "kind": ""}]
     path = lay_out(tmp_path, {"en": records})
     assert [row["block"] for row in load(path, columns={"block": "kind"})] == ["3", ""]
-    assert "has no column 'sort'" in refused(path, columns={"block": "sort"})
+    refused(path, "has no column 'sort'", columns={"block": "sort"})
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -231,44 +217,30 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def refused(path: str, languages: list[str] | None = None, **overrides: Any) -> str:
-    """The message of `check`, which `load` must give as well."""
-    messages = []
-    for ask in (Files.check, Files.load):
-        with pytest.raises(UserError) as caught:
-            ask(corpus(path, **overrides), languages or ["en"])
-        messages.append(str(caught.value))
-    assert messages[0] == messages[1]
-    return messages[0]
-
-
 def test_missing_file(tmp_path: Path) -> None:
     path = lay_out(tmp_path, RECORDS)
     (tmp_path / "de" / "dev.csv").unlink()
-    message = refused(path, ["en", "de"])
-    assert f"{tmp_path}/de/dev.csv does not exist" in message
-    assert f"corpus.path={path}" in message
-    assert "'de'" in message
+    refused(path, f"{tmp_path}/de/dev.csv does not exist", f"corpus.path={path}", "'de'", languages=["en", "de"])
 
 
 def test_language_without_files(tmp_path: Path) -> None:
-    message = refused(lay_out(tmp_path, RECORDS), ["en", "fr"])
-    assert f"{tmp_path}/fr/train.csv does not exist" in message
-    assert "'fr'" in message
+    refused(lay_out(tmp_path, RECORDS), f"{tmp_path}/fr/train.csv does not exist", "'fr'", languages=["en", "fr"])
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
 def test_missing_column(suffix: str, tmp_path: Path) -> None:
     records = [{"utterance": "a", "label": "x"}]
-    message = refused(lay_out(tmp_path, {"en": records}, suffix))
-    assert f"{tmp_path}/en/train{suffix} has no column 'text'; it has utterance, label." in message
-    assert "corpus.columns.text=utterance" in message
+    refused(
+        lay_out(tmp_path, {"en": records}, suffix),
+        f"{tmp_path}/en/train{suffix} has no column 'text'; it has utterance, label.",
+        "corpus.columns.text=utterance",
+    )
 
 
 def test_missing_column_of_a_pair_or_group(tmp_path: Path) -> None:
     path = lay_out(tmp_path, RECORDS)
-    assert "has no column 'second'" in refused(path, columns={"text": ["text", "second"]})
-    assert "has no column 'key'" in refused(path, columns={"group": "key"})
+    refused(path, "has no column 'second'", columns={"text": ["text", "second"]})
+    refused(path, "has no column 'key'", columns={"group": "key"})
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
@@ -279,9 +251,7 @@ def test_empty_split(suffix: str, tmp_path: Path) -> None:
         Dataset.from_list(RECORDS["en"]).select([]).to_parquet(file)
     else:
         file.write_text({".csv": "text,label\n", ".tsv": "text\tlabel\n\n", ".jsonl": ""}[suffix], "utf-8")
-    message = refused(path)
-    assert f"{file} is empty" in message
-    assert "at least one row" in message
+    refused(path, f"{file} is empty", "at least one row")
 
 
 def test_file_without_a_byte(tmp_path: Path) -> None:
@@ -292,9 +262,7 @@ def test_file_without_a_byte(tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    message = refused(f"{tmp_path}/{{lang}}/{{split}}.xlsx")
-    assert "train.xlsx" in message
-    assert ".csv, .tsv, .jsonl, .json, .parquet" in message
+    refused(f"{tmp_path}/{{lang}}/{{split}}.xlsx", "train.xlsx", ".csv, .tsv, .jsonl, .json, .parquet")
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -305,24 +273,18 @@ def test_a_folder_is_enough_where_files_have_the_usual_names(tmp_path: Path, suf
 
 @pytest.mark.parametrize("path", ["data/{split}.csv", "data/{lang}.csv"])
 def test_path_without_a_field(path: str) -> None:
-    message = refused(path)
-    assert f"corpus.path={path} must contain {{lang}} and {{split}}" in message
-    assert "e.g. data/{lang}/{split}.csv" in message
+    refused(path, f"corpus.path={path} must contain {{lang}} and {{split}}", "e.g. data/{lang}/{split}.csv")
 
 
 def test_path_with_other_braces(tmp_path: Path) -> None:
-    assert f"{tmp_path}/en-train-{{version}}.csv does not exist" in refused(
-        f"{tmp_path}/{{lang}}-{{split}}-{{version}}.csv"
-    )
+    refused(f"{tmp_path}/{{lang}}-{{split}}-{{version}}.csv", f"{tmp_path}/en-train-{{version}}.csv does not exist")
 
 
 @pytest.mark.parametrize("content", ['{"text": "a",\n"label": "x"}\n', "text,label\na,x\n", '"text"\n'])
 def test_not_json(content: str, tmp_path: Path) -> None:
     path = lay_out(tmp_path, RECORDS, ".jsonl")
     (tmp_path / "en" / "train.jsonl").write_text(content, "utf-8")
-    message = refused(path)
-    assert f"{tmp_path}/en/train.jsonl is not JSON as expected" in message
-    assert '{"text": "...", "label": "..."}' in message
+    refused(path, f"{tmp_path}/en/train.jsonl is not JSON as expected", '{"text": "...", "label": "..."}')
 
 
 def test_label_number_without_a_name(tmp_path: Path) -> None:

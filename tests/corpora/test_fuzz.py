@@ -111,73 +111,18 @@ def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 TEXTS = st.sampled_from(
     [
-        *(
-            "",
-            " ",
-            "\t",
-            "\r",
-            "a\nb",
-            "\u2028",
-            "\x85",
-            "\x1c",
-            "\0",
-            "\ufeff",
-            "\u200b",
-            "\u202e",
-            "\ufffd",
-            "\U0010ffff",
-        ),
+        *("", " ", "\t", "\r", "a\nb", "\u2028", "\x85", "\x1c", "\0", "\ufeff", "\u200b", "\u202e", "\ufffd"),
+        "\U0010ffff",
         *("1", "1.0", "-1", "10" * 15, "1e999", "nan", "NaN", "Infinity", "true", "null", "٣", "²", "1_000", "0x10"),
-        *(
-            "[",
-            "]",
-            "[]",
-            "[[]]",
-            "{}",
-            '["a"',
-            '["a", 1]',
-            '["a", ["b"]]',
-            '{"a": 1}',
-            '"',
-            "'",
-            '""',
-            '"a',
-            "a,b",
-            ";",
-        ),
+        *("[", "]", "[]", "[[]]", "{}", '["a"', '["a", 1]', '["a", ["b"]]', '{"a": 1}', '"', "'", '""', '"a', "a,b"),
+        ";",
         *("[" * 3000, '{"text": []}', '{"text": ["x"], "answer_start": [0]}', '[{"text": "x", "start": 1e400}]'),
-        *(
-            '[{"text": "x", "start": null}]',
-            '[{"text": null, "start": 0}]',
-            '[{"start": 0}]',
-            "[null]",
-            "[1]",
-            "3",
-            '"x"',
-        ),
-        *(
-            '[["a", 0, 1]]',
-            '[["a", 0, 1e999]]',
-            '[["a", null, 2]]',
-            '[["a"]]',
-            "[[{}, 0, 1]]",
-            '[["a", 0.5, 1]]',
-            "[0]",
-        ),
-        *(
-            "O",
-            "B-x I-x",
-            "I-x",
-            "B-",
-            "-",
-            "B-x " * 3,
-            "$\\foo$",
-            "<b>",
-            "|",
-            "a" * 3000,
-            "espeak:en:1:1:x",
-            "espeak:x",
-        ),
+        *('[{"text": "x", "start": null}]', '[{"text": null, "start": 0}]', '[{"start": 0}]', "[null]", "[1]", "3"),
+        '"x"',
+        *('[["a", 0, 1]]', '[["a", 0, 1e999]]', '[["a", null, 2]]', '[["a"]]', "[[{}, 0, 1]]", '[["a", 0.5, 1]]'),
+        "[0]",
+        *("O", "B-x I-x", "I-x", "B-", "-", "B-x " * 3, "$\\foo$", "<b>", "|", "a" * 3000, "espeak:en:1:1:x"),
+        "espeak:x",
         *(
             "espeak::::",
             "x#y",
@@ -190,8 +135,8 @@ TEXTS = st.sampled_from(
             "e\u0301",
             "的",
             "\u0e01\u0e31",
-            "🙂",
         ),
+        "🙂",
     ]
 )
 LONE = ["\ud800", "a\udfffb"]
@@ -211,16 +156,7 @@ VALUES = st.recursive(
 )
 JSON_LITERALS = st.sampled_from(
     [
-        "1e400",
-        "-1e400",
-        "NaN",
-        "-Infinity",
-        '"\\ud800"',
-        '"\\udc00x"',
-        "1.10",
-        "-0",
-        "1" * 5000,
-        "1" * 400 + ".5",
+        *("1e400", "-1e400", "NaN", "-Infinity", '"\\ud800"', '"\\udc00x"', "1.10", "-0", "1" * 5000, "1" * 400 + ".5"),
         "[" * 2000,
     ]
     + [
@@ -274,12 +210,7 @@ TYPES: list[tuple[pa.DataType, list[Any]]] = [
 ]  # fmt: skip
 STORED = st.sampled_from(
     [
-        b"{",
-        b"[]",
-        b"null",
-        b"\xff",
-        b'{"info": 3}',
-        b'{"info": {"features": []}}',
+        *(b"{", b"[]", b"null", b"\xff", b'{"info": 3}', b'{"info": {"features": []}}'),
         b'{"info": {"features": {"label": 3}}}',
     ]
     + [b'{"info": {"features": {"label": {"names": 5}}}}', b'{"info": {"features": {"label": {"names": [1, null]}}}}']

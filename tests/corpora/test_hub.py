@@ -29,6 +29,7 @@ from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
 from distilingua.tasks.token_classification import TokenClassification
 from tests.conftest import cleaned
+from tests.corpora.own_files import full_row
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
 HUB = {name: cfg for name, cfg in CONFIGS.items() if cfg._target_ == "distilingua.corpora.hub.Hub"}
@@ -309,19 +310,15 @@ def test_all_rows_of_all_splits_arrive_in_the_schema(name: str, tmp_path: Path) 
 
 def test_xnli_is_a_pair_of_sentences_with_the_names_of_its_classes(tmp_path: Path) -> None:
     rows = load("xnli", tmp_path)
-    assert rows[1] == {
-        "id": "en-train-1",
-        "lang": "en",
-        "split": "train",
-        "text": "en premise train 1",
-        "text_pair": "en hypothesis train 1",
-        "label": "neutral",
-        "group": "train-1",
-        "block": "",
-        "cluster": "",
-        "audio": "",
-        "spans": "",
-    }
+    assert rows[1] == full_row(
+        id="en-train-1",
+        lang="en",
+        split="train",
+        text="en premise train 1",
+        text_pair="en hypothesis train 1",
+        label="neutral",
+        group="train-1",
+    )
     english = [row["label"] for row in rows if (row["lang"], row["split"]) == ("en", "train")]
     assert english == ["entailment", "neutral", "contradiction", "entailment", "neutral"]
 
@@ -375,19 +372,15 @@ def test_tweet_sentiment_keeps_numbers_that_are_text_and_names_those_that_are_no
 def test_pawsx_is_a_pair_of_sentences_aligned_by_id(tmp_path: Path) -> None:
     rows = load("pawsx", tmp_path)
     german = sum(ROWS.values())
-    assert rows[1] == {
-        "id": "en-train-2",
-        "lang": "en",
-        "split": "train",
-        "text": "en first train 1",
-        "text_pair": "en second train 1",
-        "label": "1",
-        "group": "train-2",
-        "block": "",
-        "cluster": "",
-        "audio": "",
-        "spans": "",
-    }
+    assert rows[1] == full_row(
+        id="en-train-2",
+        lang="en",
+        split="train",
+        text="en first train 1",
+        text_pair="en second train 1",
+        label="1",
+        group="train-2",
+    )
     assert [row["group"] for row in rows[:german]] == [row["group"] for row in rows[german:]]
     assert len({row["group"] for row in rows}) == german  # the same id in another split is another pair
 

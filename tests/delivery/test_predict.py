@@ -299,6 +299,161 @@ def test_bad_rows_are_named_by_number_and_kept(
     assert b"\xff\xfe,4,," in (tmp_path / "out.csv").read_bytes()
 
 
+# --- files of other programs ------------------------------------------------------------------------------------------
+
+LINES = ["id,text", "1,the light in room 4", "2,rain tomorrow"]
+BOTH = ["the light in room 4", "rain tomorrow"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "typed"),
+    [
+        ("marked.csv", b'\xef\xbb\xbf"id","text"\r\n"1","the light in room 4"\r\n"2","rain tomorrow"\r\n', ""),
+        ("mac.csv", "\r".join(LINES).encode(), ""),
+        ("marked.txt", b"\xef\xbb\xbf" + "\r\n".join(BOTH).encode(), ""),
+        ("half.csv", "\n".join(LINES).replace(",", ";").encode(), "--separator ;"),
+        ("wide.csv", "\n".join(LINES).replace(",", "\t").encode("utf-16"), "--encoding utf-16 --separator tab"),
+        ("wide.txt", "\n".join(BOTH).encode("utf-16"), "--encoding utf-16"),
+        ("spreadsheet.tsv", b'id\ttext\n1\t"the light in room 4"\n2\t"rain tomorrow"\n', "--quoting true"),
+        ("array.json", json.dumps([{"text": text} for text in BOTH], indent=1).encode(), ""),
+        ("unnamed.csv", b",text,\n0,the light in room 4,\n1,rain tomorrow,\n", ""),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "." in value else "",
+)
+def test_what_can_be_trained_on_can_be_answered(
+    name: str, content: bytes, typed: str, finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    wanted = [".jsonl"] if name.endswith(".json") else [".csv", ".jsonl", ".parquet"]
+    for out in (tmp_path / f"out{kind}" for kind in wanted):
+        predict([str(finished_run), "--from", str(tmp_path / name), *typed.split(), "--to", str(out)])
+        found = read(out)
+        assert [row["text"] for row in found] == BOTH
+        assert all(row["answer"] for row in found)
+    if name == "unnamed.csv":  # columns without a name stay where they are, or get one
+        assert (tmp_path / "out.csv").read_text().splitlines()[0] == ",text,,answer,probability"
+        assert list(found[0]) == ["column 1", "text", "column 3", "answer", "probability"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("inches.csv", b'id,text\n1,lamp\n2,"12 inch\n3,song\n4,a 10" bag\n', "line 3: its quotes do not pair"),
+        ("open.csv", b'text\nlamp\n"so it goes\nrain\n', "line 3: its quotes do not pair.*--quoting false"),
+        ("sql.csv", b'text\n"he said \\"no, thanks\\" twice"\nlamp\n', "line 2: its quotes do not pair"),
+        ("half.csv", b"id;text\n1;lamp\n", r"Set --separator ';'\."),
+        ("tabs.csv", b"id\ttext\n1\tlamp\n", r"Set --separator tab\."),
+        ("latin.csv", "text\nétage\nçà\nplain\n".encode("latin-1"), "line 2: .*it looks like --encoding latin-1"),
+        ("latin.txt", "étage\nçà\n".encode("latin-1"), "line 1: .*it looks like --encoding latin-1"),
+        ("wide.csv", "text\nlamp\n".encode("utf-16"), "it looks like --encoding utf-16"),
+        ("packed.csv", b"\x1f\x8b\x08\x00 and more", "is a gzip file by its content. Unpack it"),
+        ("nothing.csv", b"text\nla\0mp\n", "line 2: there is a null character"),
+        ("twice.csv", b"text,text\na,b\n", "--from .*two columns named 'text'"),
+        ("none.parquet", b"PAR1", "--from .*is not Parquet"),
+        ("cut.json", b'[{"text": "lamp"}, {"te', "--from .*is not JSON"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and "line" not in value else "",
+)
+def test_what_is_not_as_stated_is_refused_by_file_and_line(
+    name: str, content: bytes, told: str, finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=told) as refused:
+        predict([str(finished_run), "--from", str(tmp_path / name), "--to", str(tmp_path / "out.jsonl")])
+    assert str(tmp_path / name) in str(refused.value)
+    assert "corpus" not in str(refused.value)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_options_of_a_file_that_cannot_be_meant(finished_run: Path, tmp_path: Path) -> None:
+    for typed, told in (
+        (["--encoding", "utf-7.5"], "--encoding utf-7.5 is no encoding of text. Try --encoding utf-8"),
+        (["--separator", ";;"], "--separator ';;' is not one character. Type --separator ';', --separator tab"),
+    ):
+        with pytest.raises(UserError, match=told):
+            predict([str(finished_run), "--from", str(write(tmp_path / "in.csv")), *typed])
+
+
+def test_quotes_of_a_program_in_a_tsv_are_none_of_its_texts(finished_run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in.tsv").write_text('text\n"a ""big"" lamp"\nrain\n')
+    predict([str(finished_run), "--from", str(tmp_path / "in.tsv"), "--to", str(tmp_path / "out.csv")])
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ['a "big" lamp', "rain"]
+    (tmp_path / "in.tsv").write_text('text\n"a ""big"" lamp"\n"rain\n')  # then they are
+    predict([str(finished_run), "--from", str(tmp_path / "in.tsv"), "--to", str(tmp_path / "out.csv")])
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == ['"a ""big"" lamp"', '"rain']
+
+
+def test_a_text_of_several_lines_is_one_row_of_every_kind(
+    finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["lamp\r\non", "rain\tnow", 'a 12" song', "light\rthere", "lamp"]
+    given = write(tmp_path / "in.jsonl", [{"text": text} for text in texts])
+    table = tmp_path / "in.parquet"
+    pq.write_table(pa.table({"text": texts, "more": [{"a\tb": [1]}] * 5}), table)
+    predict([str(finished_run), "--from", str(table), "--to", str(tmp_path / "out.csv")])
+    assert [row["text"] for row in read(tmp_path / "out.csv")] == texts
+    assert capsys.readouterr().err == ""
+    predict([str(finished_run), "--from", str(table), "--to", str(tmp_path / "out.tsv")])
+    lines_of_file = (tmp_path / "out.tsv").read_text().splitlines()
+    assert [line.count("\t") for line in lines_of_file] == [3] * 6
+    first = [line.split("\t")[0] for line in lines_of_file[1:]]
+    assert first == ["lamp on", "rain now", 'a 12" song', "light there", "lamp"]
+    told = f"{tmp_path}/out.tsv: tabs and line breaks in cells are written as spaces; .csv keeps them.\n"
+    assert capsys.readouterr().err == told
+    predict([str(finished_run), "--from", str(given)])
+    assert [line.count("\t") for line in capsys.readouterr().out.splitlines()] == [2] * 5
+
+
+def test_rows_of_json_come_out_as_they_went_in(finished_run: Path, tmp_path: Path) -> None:
+    given = [
+        {"text": "lamp", "n": 10**30, "share": 0.5, "more": {"a": [None, True]}},
+        {"none": None, "text": "half \ud83d", "né": "é"},
+        {"text": 12, "n": "12"},
+    ]
+    (tmp_path / "in.jsonl").write_text("\n\n".join(map(json.dumps, given)) + "\n")
+    predict([str(finished_run), "--from", str(tmp_path / "in.jsonl"), "--to", str(tmp_path / "out.jsonl")])
+    found = read(tmp_path / "out.jsonl")
+    assert [bool(row.pop("answer")) for row in found] == [True, False, True]
+    assert [bool(row.pop("probability")) for row in found] == [True, False, True]
+    assert found == given
+
+
+def test_bytes_that_are_no_utf_8_in_one_row_are_its_own_matter(finished_run: Path, tmp_path: Path) -> None:
+    """And of a file where many other rows are UTF-8; what cannot be written in Parquet is replaced there."""
+    rows = [f"Tür {n},{n}".encode() for n in range(40)]
+    (tmp_path / "in.csv").write_bytes(b"\n".join([b"text,n", *rows[:20], b"T\xfcr,x", *rows[20:]]))
+    for kind in (".csv", ".parquet"):
+        predict([str(finished_run), "--from", str(tmp_path / "in.csv"), "--to", str(tmp_path / f"out{kind}")])
+    lines_of_file = (tmp_path / "out.csv").read_bytes().splitlines()
+    assert lines_of_file[21] == b"T\xfcr,x,,"
+    assert len(lines_of_file) == 42
+    assert pq.read_table(tmp_path / "out.parquet")["text"][20].as_py() == "T?r"
+
+
+def test_fields_of_columns_and_texts_of_an_own_type(finished_run: Path, tmp_path: Path) -> None:
+    table = pa.table({"both": [{"en": "lamp", "de": "Lampe"}, {"en": "rain", "de": None}]})
+    table = table.append_column("kind", pa.array(["song", "light"]).dictionary_encode())
+    pq.write_table(table, tmp_path / "in.parquet")
+    for column, answered in (("both.en", 2), ("both.de", 1), ("kind", 2)):
+        out = tmp_path / "out.parquet"
+        predict([str(finished_run), "--from", f"{tmp_path}/in.parquet", "--column", f"text={column}", "--to", str(out)])
+        found = pq.read_table(out)
+        assert found.select(table.column_names).equals(table)
+        assert sum(map(bool, found["answer"].to_pylist())) == answered
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
+def test_an_output_of_another_encoding_loses_no_row(encoding: str, finished_run: Path, tmp_path: Path) -> None:
+    """As Windows gives it to a program whose output goes into a file; and UTF-8 that is not lenient."""
+    given = "lamp\nдождь 👍\nétage\n".encode() + b"qu\xe9\n"
+    command = [SCRIPT, "predict", str(finished_run)]
+    ended = subprocess.run(
+        command, cwd=tmp_path, env={**ENVIRONMENT, "PYTHONIOENCODING": encoding}, input=given, capture_output=True
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert [line.split(b"\t")[2] for line in ended.stdout.splitlines()] == given.splitlines()
+
+
 @pytest.mark.long
 def test_the_first_answers_come_before_the_last_texts_are_there(finished_run: Path, tmp_path: Path) -> None:
     command = [SCRIPT, "predict", str(finished_run)]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import BertConfig, BertModel
@@ -14,7 +15,7 @@ from transformers import BertConfig, BertModel
 from distilingua.checks import check
 from distilingua.errors import UserError
 from distilingua.training.fitting import delete_checkpoints
-from distilingua.training.plan import learning_rate, make_plan
+from distilingua.training.plan import learning_rate, make_plan, process_count
 from distilingua.training.train import train
 
 TRAINER = {"accumulate_grad_batches": 1}
@@ -129,3 +130,14 @@ def test_no_label_of_a_target_chooses_weights(tiny_run) -> None:  # type: ignore
     assert baseline.Scalars("dev/select")[-1].value == pytest.approx(
         baseline.Scalars("dev/en/accuracy")[-1].value, abs=2e-5
     )
+
+
+def test_processes_are_counted_however_devices_are_spelt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    expected = {"auto": 4, -1: 4, "-1": 4, "2": 2, 2: 2, "0,3": 2}
+    for devices, processes in expected.items():
+        trainer = {"devices": devices, "num_nodes": 3, "accelerator": "gpu"}
+        assert process_count(OmegaConf.create({"trainer": trainer})) == 3 * processes, devices
+    assert process_count(OmegaConf.create({"trainer": {"devices": "auto", "accelerator": "cpu"}})) == 1
+    assert process_count(OmegaConf.create({"trainer": {"devices": [0, 2], "accelerator": "gpu"}})) == 2

@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 
@@ -82,7 +83,5 @@ def speak(text: str, voice: str, speed: int = 175, pitch: int = 50) -> np.ndarra
 
 def variants() -> list[str]:
     """Names of the voice variants, such as m3, f2 or klatt."""
-    from pathlib import Path
-
     folder = Path(speech_package("espeakng_loader").get_data_path()) / "voices" / "!v"
     return sorted(file.name for file in folder.iterdir())

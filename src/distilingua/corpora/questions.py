@@ -7,17 +7,15 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 @functools.cache

@@ -175,7 +175,7 @@ def _field(part: pa.Table, name: str) -> tuple[pa.ChunkedArray, Callable[[Any], 
         name, _, inner = name.partition(".")
     if name not in part.column_names:
         return None
-    values, as_json = part.column(name), AS_JSON.items() <= (part.schema.field(name).metadata or {}).items()
+    values, as_json = part.column(name), is_json(part.schema.field(name))
     if pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
         values = values.cast(pa.string() if pa.types.is_large_string(values.type) else values.type.value_type)
 
@@ -186,12 +186,23 @@ def _field(part: pa.Table, name: str) -> tuple[pa.ChunkedArray, Callable[[Any], 
     return values, value_of if as_json or inner else None
 
 
+def is_json(column: pa.Field) -> bool:
+    """Whether the text of a column is JSON."""
+    return AS_JSON.items() <= (column.metadata or {}).items()
+
+
+def cells_of(part: pa.Table, name: str) -> list[Any]:
+    """A column, or a field of one, `translation.de`; None for every row of a table that has no such column."""
+    values, value_of = _field(part, name) or (pa.nulls(len(part)), None)
+    return values.to_pylist() if value_of is None else list(map(value_of, values.to_pylist()))
+
+
 def _lists(part: pa.Table, name: str) -> list[Any] | None:
     """The cells of a column of tokens; None for one of text."""
     found = _field(part, name)
     if found is None or (found[1] is None and not pa.types.is_list(found[0].type)):
         return None
-    cells = found[0].to_pylist() if found[1] is None else [found[1](cell) for cell in found[0].to_pylist()]
+    cells = cells_of(part, name)
     return cells if any(isinstance(cell, list) for cell in cells) else None
 
 
@@ -199,10 +210,8 @@ def _tagged(
     part: pa.Table, wanted: Mapping[str, Sequence[str]], tokens: list[Any], classes: list[str] | None, as_text: bool
 ) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:
     """Texts and labels of rows of tokens and tags."""
-    found = _field(part, wanted["label"][0]) if "label" in wanted else None
-    values, value_of = found or (pa.chunked_array([pa.nulls(len(part))]), None)
     pairs = []
-    for words, said in zip(tokens, map(value_of or (lambda cell: cell), values.to_pylist()), strict=True):
+    for words, said in zip(tokens, cells_of(part, wanted.get("label", [""])[0]), strict=True):
         if not isinstance(words, list):
             pairs.append((as_cell(words), class_name(said, classes, as_text)))
             continue

@@ -13,9 +13,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
+from datasets import Dataset
 from hassil.expression import Alternative, Expression, Group, ListReference, Permutation, RuleReference, TextChunk
 from hassil.intents import IntentData, Intents, RangeSlotList, TextSlotList
 from home_assistant_intents import get_intents, get_languages
@@ -24,9 +25,6 @@ from distilingua.artifacts import stable_hash
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.words import tags_of
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 ALL_INTENTS = 42  # what the richest languages cover; the yardstick of `min_intents`
 LABELS = ("intent", "slots")

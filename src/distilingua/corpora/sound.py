@@ -15,6 +15,7 @@ import wave
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 
 from distilingua.corpora import espeak
@@ -62,8 +63,6 @@ def of_cell(cell: Any) -> str:
             return of_file(path) if path.is_file() else f"{path}#missing"
         except (OSError, ValueError):  # not to be read, or no name of a file
             return f"{path}#missing"
-    import datasets
-
     digest = hashlib.sha256(content).hexdigest()
     name = digest + (path.suffix if path.suffix.isascii() and path.suffix[1:].isalnum() else "")
     file = Path(datasets.config.HF_DATASETS_CACHE) / "distilingua_sound" / digest[:2] / name

@@ -6,7 +6,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
 from distilingua.corpora import espeak
@@ -14,9 +16,6 @@ from distilingua.corpora.schema import COLUMNS, SPLITS, Corpus, dataset_from_row
 from distilingua.corpora.sound import spoken
 from distilingua.errors import UserError
 from distilingua.extras import check_speech
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 SAYABLE = re.compile(r"[^\W\d_]+(?:[ '’-]+[^\W\d_]+)*")  # words and nothing else: "20 %" is said in a way nobody wrote
 

@@ -10,16 +10,15 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+import re
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from distilingua.columns import BLOCK, strings
@@ -40,6 +39,7 @@ OTHERS = {
 OTHERS[b"PAR1"] = "Parquet"
 MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before utf-16, which begins alike
 MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+NO_UTF8 = re.compile("[\udc80-\udcff]")  # what stands for bytes that are no UTF-8 where these are let through
 LONGEST_CELL = 2**31 - 1  # of Python's csv, which stops at 131 072 characters unless told
 
 
@@ -100,6 +100,7 @@ class Table:
         whole: whether that is all of the file.
         notes: what was read in a way that somebody may not expect, in sentences.
         classes: names of the classes that a column of Parquet numbers, as `datasets` stores them.
+        problems: number of a row, from 0 -> why it cannot be read, of those that are named and not refused.
     """
 
     blocks: Iterator[pa.Table] = field(default_factory=lambda: iter(()))
@@ -109,43 +110,352 @@ class Table:
     whole: bool = True
     notes: list[str] = field(default_factory=list)
     classes: dict[str, list[str]] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
 
 
-def read_table(file: Path, dialect: Dialect, require: Callable[[list[str]], None], most: int | None = None) -> Table:
+def read_table(
+    file: Path,
+    dialect: Dialect,
+    require: Callable[[list[str]], None],
+    most: int | None = None,
+    name_bad_rows: bool = False,
+    size: int = BLOCK,
+    opened: Callable[..., Any] = Path.open,
+) -> Table:
     """A CSV, TSV, JSON or Parquet file, to be read by its `blocks`.
 
     Args:
         require: raises UserError where column names are not the wanted ones.
         most: rows to read at most, of Parquet none; null for all.
+        name_bad_rows: go on after a row that has too many or too few cells, or is no JSON: it stays in its place, with
+            what it has of cells, and `problems` says why. Bytes that are no UTF-8 and halves of characters stand in
+            their cells then; rows of JSON may have columns of their own each.
+        size: rows of a block.
+        opened: what opens a text file instead of `Path.open`.
 
     Raises:
         UserError: what is not in this dialect; `blocks` do, too.
     """
     table = Table()
     if file.suffix.lower() == ".parquet":
-        _parquet(file, table, require, most)
+        _parquet(file, table, require, most, size)
     else:
-        table.blocks = _text_blocks(file, table, dialect, require, most)
+        table.blocks = _Reading(file, table, dialect, require, most, name_bad_rows, size, opened).blocks()
     return table
 
 
-def _text_blocks(
-    file: Path, table: Table, dialect: Dialect, require: Callable[[list[str]], None], most: int | None
-) -> Iterator[pa.Table]:
-    with closing(_lines(file, dialect.encoding)) as lines:
-        if file.suffix.lower() in DELIMITED:
-            yield from _delimited(file, lines, table, dialect, require, most)
+@dataclass
+class _Reading:
+    """A text file that is being read; see `read_table`."""
+
+    file: Path
+    table: Table
+    dialect: Dialect
+    require: Callable[[list[str]], None]
+    most: int | None
+    name_bad_rows: bool
+    size: int
+    opened: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        self.suffix = self.file.suffix.lower()
+        if self.suffix in DELIMITED:
+            self.separator, self.quoted = self.dialect.between(self.suffix), self.dialect.quoted(self.suffix)
+        # where all is in order 1.10 stays 1.10 (whole numbers are exact as they are); else it is a number as any reader
+        # of JSON has it, to be written again
+        own: dict[str, Any] = {} if self.name_bad_rows else {"parse_float": str, "parse_constant": _constant}
+        self.decoder = json.JSONDecoder(object_pairs_hook=_once, **own)
+
+    def blocks(self) -> Iterator[pa.Table]:
+        with closing(text_lines(self.file, self.dialect.encoding, self.name_bad_rows, self.opened)) as lines:
+            if self.suffix in DELIMITED:
+                if self.dialect.quoting is None and not self.quoted:
+                    self._take_quotes_of_a_program()
+                rows: Iterator[Any] = self._records(lines)
+                block_of: Callable[[list[Any]], pa.Table] = self._block_of_records
+            else:
+                rows, block_of = self._objects(lines), self._block_of_objects
+            some = islice(rows, self.most)
+            while block := list(islice(some, self.size)):
+                yield block_of(block)
+            table = self.table
+            table.whole = next(rows, None) is None
+            # a column of JSON may begin further down
+            if self.suffix not in DELIMITED and table.whole and table.length and not self.name_bad_rows:
+                self.require(table.names)
+        if table.blank:
+            count, first = len(table.blank), table.blank[0]
+            table.notes.append(f"{self.file}: {count} blank lines are no rows, the first is line {first}.")
+
+    # --- CSV and TSV --------------------------------------------------------------------------------------------------
+
+    def _block_of_records(self, rows: list[list[str]]) -> pa.Table:
+        return text_table(self.table.names, list(zip(*rows, strict=True)))
+
+    def _records(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        """The cells of every row; the header and blank lines go to `table`."""
+        table, reader = self.table, _reader(lines, self.separator, self.quoted)
+        pending: list[int] = []  # lines that may turn out to be between rows
+        broken, end = [], 0  # rows of several lines; the last line that was read
+        header: list[str] = []
+        while True:
+            first = end + 1
+            try:
+                cells = next(reader)
+            except StopIteration:
+                break
+            except csv.Error as error:
+                raise UserError(
+                    f"corpus: {self.file}, line {first}: its quotes do not pair ({error}). A cell that begins with a "
+                    f'quote ends with one, and has "" for every other. If quotes are characters like any other, set '
+                    f"corpus.quoting=false."
+                ) from None
+            end = reader.line_num
+            if not table.names:
+                if len(cells) > 1 or any(cell.strip() for cell in cells):
+                    table.names, header = _names(cells), cells
+                    self._check_header()
+                continue
+            if not cells or (len(cells) == 1 < len(table.names) and not cells[0].strip()):
+                pending.append(first)
+                continue
+            if pending:
+                if len(table.names) == 1:  # an empty line is an empty cell, but at the end
+                    table.length += len(pending)
+                    yield from ([""] for _ in pending)
+                else:
+                    table.blank += pending
+                pending = []
+            if len(cells) != len(table.names):
+                cells = self._of_another_length(first, cells)
+            elif cells == header and len(cells) > 1:
+                self._header_again(first)
+            if end > first:
+                broken.append(first)
+            table.length += 1
+            yield cells
+        if broken:
+            table.notes.append(f"{self.file}: {len(broken)} rows hold line breaks, the first in line {broken[0]}.")
+
+    def _header_again(self, line: int) -> None:
+        if not self.name_bad_rows:
+            raise UserError(
+                f"corpus: {self.file}, line {line} is the header once more, as where two files were joined. Take it "
+                f"out."
+            )
+        self.table.problems[self.table.length] = "it is the header once more."
+
+    def _of_another_length(self, line: int, cells: list[str]) -> list[str]:
+        """A row that has more or fewer cells than the header, as long as that; or refused."""
+        names = self.table.names
+        if self.name_bad_rows:
+            told = f"it has {len(cells)} cells, and the header names {len(names)} columns."
+            self.table.problems[self.table.length] = told
+            return [*cells, *[""] * len(names)][: len(names)]
+        name = _called(self.separator)
+        if len(cells) == len(names) + 1 and not cells[-1].strip():
+            advice = f"The line ends in {name}, which the header lacks: take it away, or name one more column."
+        elif self.quoted:
+            advice = (
+                f"A text that holds {name} or a line break stands in quotes, right after {name}: "
+                f'"like{self.separator} this".'
+            )
         else:
-            yield from _json(file, lines, table, require, most)
-    if table.blank:
-        table.notes.append(f"{file}: {len(table.blank)} blank lines are no rows, the first is line {table.blank[0]}.")
+            advice = f"A text holds neither {name} nor a line break, unless in quotes: then set corpus.quoting=true."
+        raise UserError(
+            f"corpus: {self.file}, line {line} has {len(cells)} cells, and the header names {len(names)} columns "
+            f"({', '.join(names)}). {advice}"
+        )
+
+    def _check_header(self) -> None:
+        """Raises UserError for names that stand twice or are not the wanted ones; says which dialect has them."""
+        file, names, separator, quoted = self.file, self.table.names, self.separator, self.quoted
+        _once_each(file, names)
+        try:
+            self.require(names)
+        except UserError:
+            header = next(line for line in text_lines(file, self.dialect.encoding, self.name_bad_rows) if line.strip())
+            for other in (separator, *(s for s in SEPARATORS if s != separator)):
+                for in_quotes in (quoted, not quoted):
+                    try:
+                        found = _names(next(_reader([header], other, in_quotes)))
+                        self.require(found)
+                    except (UserError, csv.Error):
+                        continue
+                    wanted = [SEPARATORS[other]] * (other != separator)
+                    wanted += [f"corpus.quoting={str(in_quotes).lower()}"] * (in_quotes != quoted)
+                    raise UserError(
+                        f"corpus: {file} has no columns such as are named under corpus.columns, unless it is read in "
+                        f"another way: {', '.join(found)}. Set {' '.join(wanted)}."
+                    ) from None
+            other = max(SEPARATORS, key=header.count)
+            if len(names) == 1 and other in header:  # whatever its columns are called
+                raise UserError(
+                    f"corpus: {file} has one column, {names[0]!r}, as {_called(separator)} does not stand in its first "
+                    f"line, and {_called(other)} does. Set {SEPARATORS[other]}."
+                ) from None
+            raise
+
+    def _take_quotes_of_a_program(self) -> None:
+        """Reads cells in quotes where a program has put these, which is seen by quotes that it has doubled.
+
+        No cell of such a table begins with a quote and is not written so; then columns and rows are the same either
+        way. Whether it is one only the whole table tells, so its lines are looked at once before they are read.
+        """
+        count, doubled = 0, False
+        with closing(text_lines(self.file, self.dialect.encoding, self.name_bad_rows)) as lines:
+            next((line for line in lines if line.strip()), None)  # the header
+            for line in islice(lines, self.most):
+                if '"' not in line:
+                    continue
+                for cell in line.rstrip("\r\n").split(self.separator):
+                    if not cell.startswith('"'):
+                        continue
+                    inner = cell[1:-1]
+                    if len(cell) < 2 or not cell.endswith('"') or '"' in inner.replace('""', ""):
+                        return
+                    count, doubled = count + 1, doubled or '""' in inner
+        if doubled:
+            self.quoted = True
+            self.table.notes.append(
+                f"{self.file}: {count} cells stand in quotes with quotes doubled inside, which were taken off; "
+                f"corpus.quoting=false keeps them."
+            )
+
+    # --- JSON ---------------------------------------------------------------------------------------------------------
+
+    def _block_of_objects(self, rows: list[dict[str, Any]]) -> pa.Table:
+        columns = dict.fromkeys(name for row in rows for name in row)
+        inside = [f"{name}.{field}" for row in rows for name, v in row.items() if isinstance(v, dict) for field in v]
+        self.table.names = list(dict.fromkeys([*self.table.names, *columns, *inside]))
+        if not columns:  # a row without any cell is one, too
+            return pa.table({"": pa.nulls(len(rows))})
+        return text_table(list(columns), [[row.get(name, MISSING) for row in rows] for name in columns])
+
+    def _objects(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+        """Every row; numbers of blank lines go to `table`."""
+        table, pending = self.table, list[int]()
+        for n, line in enumerate(lines, 1):
+            if not line.strip():
+                pending.append(n)
+                continue
+            if not table.length and line.lstrip().startswith("["):
+                try:
+                    values = self._parsed(line + "".join(lines))
+                except ValueError as error:
+                    raise _not_json(self.file, str(error)) from None
+                for number, value in enumerate(values, 1):
+                    yield self._object(value, f"row {number}")
+                return
+            table.blank += pending if table.length else []
+            pending = []
+            try:
+                value = self._parsed(line)
+            except ValueError as error:
+                value = self._no_row(f"line {n}: {error}", f"it is no JSON ({error}).")
+            yield self._object(value, f"line {n}")
+
+    def _object(self, value: Any, where: str) -> dict[str, Any]:
+        row = value if isinstance(value, dict) else self._no_row(f"{where} is no object", "it is no JSON object.")
+        self.table.length += 1
+        return row
+
+    def _no_row(self, told: str, problem: str) -> dict[str, Any]:
+        """A row of nothing instead of one that is none; or that is refused."""
+        if not self.name_bad_rows:
+            raise _not_json(self.file, told)
+        self.table.problems[self.table.length] = problem
+        return {}
+
+    def _parsed(self, text: str) -> Any:
+        """Raises ValueError for what is no JSON."""
+        try:
+            value = self.decoder.decode(text)
+        except RecursionError as error:
+            raise ValueError(error) from None
+        if "\\u" in text:
+            try:  # names of columns in any case
+                "".join(value if self.name_bad_rows else [json.dumps(value, ensure_ascii=False)]).encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(f"\\u{ord(error.object[error.start]):x} is half of a character") from None
+            except TypeError:  # no object
+                pass
+        return value
+
+
+def _reader(lines: Iterable[str], separator: str, quoted: bool) -> Any:
+    csv.field_size_limit(LONGEST_CELL)
+    if quoted:
+        return csv.reader(lines, delimiter=separator, quotechar='"', doublequote=True, strict=True)
+    return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
+
+
+def _names(cells: list[str]) -> list[str]:
+    return [cell.strip().strip("\ufeff").strip() for cell in cells]
+
+
+def _once_each(file: Path, names: list[str]) -> None:
+    """Raises UserError for a column whose name another one has too."""
+    twice = [name for n, name in enumerate(names) if name and name in names[:n]]
+    if twice:
+        raise UserError(
+            f"corpus: {file} has two columns named {twice[0]!r} ({', '.join(names)}). Give each a name of its own."
+        )
+
+
+def _called(separator: str) -> str:
+    return "a tab" if separator == "\t" else repr(separator)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
+
+
+def _constant(name: str) -> str | None:
+    return None if name == "NaN" else name
+
+
+def _not_json(file: Path, why: str) -> UserError:
+    return UserError(
+        f'corpus: {file} is not JSON as expected ({why}). Write one object a line: {{"text": "...", "label": "..."}}.'
+    )
+
+
+MISSING = object()
+"""In place of a cell that a row does not have; null is one."""
+
+
+def text_table(names: Sequence[str], columns: Iterable[Sequence[Any]]) -> pa.Table:
+    """Columns as text; as JSON (`schema.AS_JSON`) where a cell is no text, or none that Arrow can hold."""
+    made = [_column(name, cells) for name, cells in zip(names, columns, strict=True)]
+    return pa.table([cells for _, cells in made], pa.schema([kind for kind, _ in made]))
+
+
+def _column(name: str, cells: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
+    if all(cell is MISSING or isinstance(cell, str) for cell in cells):
+        with suppress(UnicodeEncodeError):  # of half a character
+            return pa.field(name, pa.string()), strings(None if cell is MISSING else cell for cell in cells)
+    as_json = strings(None if cell is MISSING else json.dumps(cell) for cell in cells)
+    return pa.field(name, pa.string(), metadata=AS_JSON), as_json
 
 
 # --- bytes to lines ---------------------------------------------------------------------------------------------------
 
 
-def _lines(file: Path, encoding: str) -> Generator[str, None, None]:
-    """Lines with their ends; a file that is no text in this encoding raises UserError."""
+def text_lines(
+    file: Path, encoding: str, keep_bad_bytes: bool = False, opened: Callable[..., Any] = Path.open
+) -> Generator[str, None, None]:
+    """Lines with their ends; a file that is no text in this encoding raises UserError.
+
+    Args:
+        keep_bad_bytes: let bytes that are no UTF-8 through, as `surrogateescape` spells them, unless nearly all lines
+            with other letters than ASCII's have some: then it is the file that is in another encoding.
+        opened: what opens the file.
+    """
     utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
     try:
         with file.open("rb") as head:
@@ -155,15 +465,28 @@ def _lines(file: Path, encoding: str) -> Generator[str, None, None]:
             raise UserError(f"corpus: {file} is a {kind} file by its content. Unpack it, or name it as what it is.")
         if (utf8 and _mark(begins)) or (not utf8 and _is_utf8(file.read_bytes(), encoding)):
             raise _undecodable(file, encoding)
-        with file.open(encoding="utf-8-sig" if utf8 else encoding, newline="") as lines:
+        errors = "surrogateescape" if utf8 and keep_bad_bytes else "strict"
+        known = errors == "strict"
+        with opened(file, encoding="utf-8-sig" if utf8 else encoding, errors=errors, newline="") as lines:
             for n, line in enumerate(lines, 1):
                 if "\0" in line:
                     raise _undecodable(file, encoding, n)
+                if not known and not line.isascii() and NO_UTF8.search(line):
+                    known = True
+                    if _in_another_encoding(file):
+                        raise _undecodable(file, encoding)
                 yield line
     except UnicodeError:
         raise _undecodable(file, encoding) from None
     except OSError as error:
         raise UserError(f"corpus: {file} cannot be opened ({error.strerror}). Make it readable.") from None
+
+
+def _in_another_encoding(file: Path) -> bool:
+    """Whether several lines are no UTF-8, and hardly any is that has a letter which is not one of ASCII's."""
+    with file.open("rb") as lines:
+        each = [_decodes(line, "utf-8") for line in lines if not line.isascii()]
+    return each.count(False) > 1 and each.count(True) * 9 < len(each)
 
 
 def _mark(begins: bytes) -> str | None:
@@ -228,287 +551,10 @@ def _decodes(data: bytes, encoding: str) -> bool:
         return False
 
 
-# --- CSV and TSV ------------------------------------------------------------------------------------------------------
-
-
-def _reader(lines: Iterable[str], separator: str, quoted: bool) -> Any:
-    csv.field_size_limit(LONGEST_CELL)
-    if quoted:
-        return csv.reader(lines, delimiter=separator, quotechar='"', doublequote=True, strict=True)
-    return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
-
-
-def _names(cells: list[str]) -> list[str]:
-    return [cell.strip().strip("\ufeff").strip() for cell in cells]
-
-
-def _delimited(
-    file: Path,
-    lines: Iterator[str],
-    table: Table,
-    dialect: Dialect,
-    require: Callable[[list[str]], None],
-    most: int | None,
-) -> Iterator[pa.Table]:
-    suffix = file.suffix.lower()
-    separator, quoted = dialect.between(suffix), dialect.quoted(suffix)
-    rows = _records(
-        file, lines, table, separator, quoted, partial(_check_header, file, dialect=dialect, require=require)
-    )
-    found: Iterator[pa.Table] = (
-        pa.table([strings(cells) for cells in zip(*block, strict=True)], table.names) for block in _batched(rows, most)
-    )
-    if dialect.quoting is None and not quoted:
-        # whether quotes are a program's or the text's own only the whole table tells
-        found = iter(_unquoted(file, table, list(found)))
-    yield from found
-    table.whole = next(rows, None) is None
-
-
-def _batched(rows: Iterator[Any], most: int | None) -> Iterator[list[Any]]:
-    """Rows by the block, so many in all."""
-    some = islice(rows, most)
-    while block := list(islice(some, BLOCK)):
-        yield block
-
-
-def _records(
-    file: Path,
-    lines: Iterator[str],
-    table: Table,
-    separator: str,
-    quoted: bool,
-    check_header: Callable[[list[str]], None],
-) -> Iterator[list[str]]:
-    """The cells of every row; the header and blank lines go to `table`."""
-    reader = _reader(lines, separator, quoted)
-    pending: list[int] = []  # lines that may turn out to be between rows
-    broken, end = [], 0  # rows of several lines; the last line that was read
-    while True:
-        first = end + 1
-        try:
-            cells = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            raise UserError(
-                f"corpus: {file}, line {first}: its quotes do not pair ({error}). A cell that begins with a quote ends "
-                f'with one, and has "" for every other. If quotes are characters like any other, set '
-                f"corpus.quoting=false."
-            ) from None
-        end = reader.line_num
-        if not table.names:
-            if len(cells) > 1 or any(cell.strip() for cell in cells):
-                table.names = _names(cells)
-                check_header(table.names)
-            continue
-        if not cells or (len(cells) == 1 < len(table.names) and not cells[0].strip()):
-            pending.append(first)
-            continue
-        if pending:
-            if len(table.names) == 1:  # an empty line is an empty cell, but at the end
-                table.length += len(pending)
-                yield from ([""] for _ in pending)
-            else:
-                table.blank += pending
-            pending = []
-        if len(cells) > 1 and _names(cells) == table.names:
-            raise UserError(
-                f"corpus: {file}, line {first} is the header once more, as where two files were joined. Take it out."
-            )
-        if len(cells) != len(table.names):
-            raise UserError(_miscounted(file, first, cells, table.names, separator, quoted))
-        if end > first:
-            broken.append(first)
-        table.length += 1
-        yield cells
-    if broken:
-        table.notes.append(f"{file}: {len(broken)} rows hold line breaks, the first in line {broken[0]}.")
-
-
-def _check_header(file: Path, names: list[str], *, dialect: Dialect, require: Callable[[list[str]], None]) -> None:
-    """Raises UserError for names that stand twice or are not the wanted ones; says which dialect has them."""
-    _once_each(file, names)
-    try:
-        require(names)
-    except UserError:
-        suffix = file.suffix.lower()
-        separator, quoted = dialect.between(suffix), dialect.quoted(suffix)
-        header = next(line for line in _lines(file, dialect.encoding) if line.strip())
-        for other in (separator, *(s for s in SEPARATORS if s != separator)):
-            for in_quotes in (quoted, not quoted):
-                try:
-                    found = _names(next(_reader([header], other, in_quotes)))
-                    require(found)
-                except (UserError, csv.Error):
-                    continue
-                wanted = [SEPARATORS[other]] * (other != separator)
-                wanted += [f"corpus.quoting={str(in_quotes).lower()}"] * (in_quotes != quoted)
-                raise UserError(
-                    f"corpus: {file} has no columns such as are named under corpus.columns, unless it is read in "
-                    f"another way: {', '.join(found)}. Set {' '.join(wanted)}."
-                ) from None
-        other = max(SEPARATORS, key=header.count)
-        if len(names) == 1 and other in header:  # whatever its columns are called
-            raise UserError(
-                f"corpus: {file} has one column, {names[0]!r}, as {_called(separator)} does not stand in its first "
-                f"line, and {_called(other)} does. Set {SEPARATORS[other]}."
-            ) from None
-        raise
-
-
-def _once_each(file: Path, names: list[str]) -> None:
-    """Raises UserError for a column whose name another one has too."""
-    twice = [name for n, name in enumerate(names) if name and name in names[:n]]
-    if twice:
-        raise UserError(
-            f"corpus: {file} has two columns named {twice[0]!r} ({', '.join(names)}). Give each a name of its own."
-        )
-
-
-def _called(separator: str) -> str:
-    return "a tab" if separator == "\t" else repr(separator)
-
-
-def _miscounted(file: Path, line: int, cells: list[str], names: list[str], separator: str, quoted: bool) -> str:
-    name = _called(separator)
-    if len(cells) == len(names) + 1 and not cells[-1].strip():
-        advice = f"The line ends in {name}, which the header lacks: take it away, or name one more column."
-    elif quoted:
-        advice = (
-            f'A text that holds {name} or a line break stands in quotes, right after {name}: "like{separator} this".'
-        )
-    else:
-        advice = f"A text holds neither {name} nor a line break, unless in quotes: then set corpus.quoting=true."
-    return (
-        f"corpus: {file}, line {line} has {len(cells)} cells, and the header names {len(names)} columns "
-        f"({', '.join(names)}). {advice}"
-    )
-
-
-def _unquoted(file: Path, table: Table, parts: list[pa.Table]) -> list[pa.Table]:
-    """Takes quotes off where a program has put them, which is seen by quotes that it has doubled.
-
-    No cell of such a table begins with a quote and is not written so; then columns and rows are the same either way.
-    """
-    quoted = [
-        cell
-        for part in parts
-        for cells in part.columns
-        for cell in cells.filter(pc.starts_with(cells, '"')).to_pylist()
-    ]
-    inner = [cell[1:-1] for cell in quoted]
-    written = all(len(cell) > 1 and cell.endswith('"') for cell in quoted)
-    if not written or not any('""' in cell for cell in inner) or any('"' in cell.replace('""', "") for cell in inner):
-        return parts
-    table.notes.append(
-        f"{file}: {len(quoted)} cells stand in quotes with quotes doubled inside, which were taken off; "
-        f"corpus.quoting=false keeps them."
-    )
-
-    def without(cells: pa.ChunkedArray) -> pa.ChunkedArray:
-        bare = pc.replace_substring(pc.utf8_slice_codeunits(cells, 1, -1), '""', '"')
-        return pc.if_else(pc.starts_with(cells, '"'), bare, cells)
-
-    return [pa.table([without(cells) for cells in part.columns], part.column_names) for part in parts]
-
-
-# --- JSON -------------------------------------------------------------------------------------------------------------
-
-
-def _json(
-    file: Path, lines: Iterator[str], table: Table, require: Callable[[list[str]], None], most: int | None
-) -> Iterator[pa.Table]:
-    rows = _objects(file, lines, table)
-    names: dict[str, None] = {}
-    for block in _batched(rows, most):
-        table.length += len(block)
-        for row in block:
-            for name, value in row.items():
-                names[name] = None
-                if isinstance(value, dict):
-                    names |= dict.fromkeys(f"{name}.{inner}" for inner in value)
-        table.names = list(names)
-        columns = dict.fromkeys(name for row in block for name in row)
-        cells = {name: [row.get(name) for row in block] for name in columns}
-        fields = [pa.field(name, pa.string(), metadata=None if _texts(cells[name]) else AS_JSON) for name in columns]
-        as_text = [cells[f.name] if f.metadata is None else map(_json_text, cells[f.name]) for f in fields]
-        # a row without any cell is one, too
-        yield pa.table([strings(values) for values in as_text], pa.schema(fields)) if fields else _nothing(len(block))
-    table.whole = next(rows, None) is None
-    if table.whole and table.length:  # a column may begin further down
-        require(table.names)
-
-
-def _texts(cells: list[Any]) -> bool:
-    return all(cell is None or isinstance(cell, str) for cell in cells)
-
-
-def _json_text(cell: Any) -> str | None:
-    return None if cell is None else json.dumps(cell, ensure_ascii=False)
-
-
-def _nothing(rows: int) -> pa.Table:
-    return pa.table({"": pa.nulls(rows)})
-
-
-def _objects(file: Path, lines: Iterator[str], table: Table) -> Iterator[dict[str, Any]]:
-    """Every row; numbers of blank lines go to `table`."""
-    pending: list[int] = []
-    began = False
-    for n, line in enumerate(lines, 1):
-        if not line.strip():
-            pending.append(n)
-            continue
-        if not began and line.lstrip().startswith("["):
-            for number, value in enumerate(_parse(file, line + "".join(lines), ""), 1):
-                if not isinstance(value, dict):
-                    raise _not_json(file, f"row {number} is no object")
-                yield value
-            return
-        row = _parse(file, line, f"line {n}: ")
-        if not isinstance(row, dict):
-            raise _not_json(file, f"line {n} is no object")
-        table.blank += pending if began else []
-        pending, began = [], True
-        yield row
-
-
-def _parse(file: Path, text: str, where: str) -> Any:
-    try:
-        # 1.10 stays 1.10; whole numbers are exact as they are
-        value = json.loads(text, parse_float=str, parse_constant=_constant, object_pairs_hook=_once)
-        if "\\u" in text:
-            json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise _not_json(file, f"{where}\\u{ord(error.object[error.start]):x} is half of a character") from None
-    except (ValueError, RecursionError) as error:
-        raise _not_json(file, f"{where}{error}") from None
-    return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
-    return found
-
-
-def _constant(name: str) -> str | None:
-    return None if name == "NaN" else name
-
-
-def _not_json(file: Path, why: str) -> UserError:
-    return UserError(
-        f'corpus: {file} is not JSON as expected ({why}). Write one object a line: {{"text": "...", "label": "..."}}.'
-    )
-
-
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], most: int | None) -> None:
+def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], most: int | None, size: int) -> None:
     try:
         with file.open("rb") as content:
             found = pq.ParquetFile(content)
@@ -523,7 +569,7 @@ def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], mos
         raise
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise _not_parquet(file, error) from None
-    table.blocks = _parquet_blocks(file) if most is None else iter(())
+    table.blocks = _parquet_blocks(file, size) if most is None else iter(())
     try:
         stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
         for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
@@ -537,10 +583,10 @@ def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], mos
         ) from None
 
 
-def _parquet_blocks(file: Path) -> Iterator[pa.Table]:
+def _parquet_blocks(file: Path, size: int) -> Iterator[pa.Table]:
     try:
         with file.open("rb") as content:
-            for batch in pq.ParquetFile(content).iter_batches(BLOCK):
+            for batch in pq.ParquetFile(content).iter_batches(size):
                 yield pa.Table.from_batches([batch])
     except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
         raise _not_parquet(file, error) from None

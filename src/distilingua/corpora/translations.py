@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.compute as pc
+from datasets import Dataset, concatenate_datasets
 
 from distilingua.artifacts import fingerprint
-from distilingua.corpora.schema import HELD_OUT, Corpus
+from distilingua.columns import by_value, codes, codes_of, column, filled, texts_of, where, with_columns
+from distilingua.corpora.schema import HELD_OUT, Corpus, each_row
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 
 @dataclass
@@ -55,31 +55,29 @@ class Translations:
         """
         self.check(languages)
         best: dict[str, tuple[tuple[str, str], str]] = {}
-        for row in self.answers.load([self.into]).to_list():
+        for row in each_row(self.answers.load([self.into]), ["id", "group", "block", "text"]):
             rank = fingerprint([row["block"], row["id"].rpartition("-")[0]]), row["id"]
             if row["group"] and row["text"] and (row["group"] not in best or rank < best[row["group"]][0]):
                 best[row["group"]] = rank, row["text"]
         rows = self.corpus.load(languages)
-        found = [best[group][1] if group in best else "" for group in rows["group"][:]]
-        langs, splits, blocks = rows["lang"][:], rows["split"][:], rows["block"][:]
+        found = by_value(column(rows, "group"), lambda group: best[group][1] if group in best else "")
+        keep = filled(found)
+        langs, known = codes_of(rows, "lang")
         for lang in languages:
-            if not any(text for text, here in zip(found, langs, strict=True) if here == lang):
+            if lang not in known or not keep[langs == known.index(lang)].any():
                 raise UserError(
                     f"corpus.into={self.into}: no {lang!r} row has the group of a {self.into!r} row, so nothing is a "
                     f"translation. Give rows that mean the same an equal group (corpus.corpus.columns.group=KEY)."
                 )
-        keep = {i for i, text in enumerate(found) if text}
         if self.unseen:
-            held_out = {found[i] for i in keep if splits[i] in HELD_OUT}
-            blocked: dict[tuple[str, ...], list[int]] = defaultdict(list)
-            for i in keep:
-                if splits[i] not in HELD_OUT:
-                    blocked[langs[i], blocks[i]].append(i)
-            for members in blocked.values():
-                seen = {i for i in members if found[i] in held_out}
-                keep -= seen if len(seen) < len(members) else set()
-        labelled = rows.remove_columns("label").add_column("label", found).select_columns(rows.column_names)
-        return labelled.select(sorted(keep))
+            texts, _ = codes(found)
+            held_out = np.isin(texts_of(rows, "split"), HELD_OUT)
+            seen = keep & ~held_out & np.isin(texts, texts[keep & held_out])
+            blocks, _ = codes(pc.binary_join_element_wise(column(rows, "lang"), column(rows, "block"), "\0"))
+            others = np.zeros(len(rows), dtype=bool)  # by block: whether rows of it are left
+            others[blocks[keep & ~held_out & ~seen]] = True
+            keep &= ~(seen & others[blocks])
+        return where(with_columns(rows, {"label": found}), keep)
 
 
 @dataclass
@@ -97,6 +95,4 @@ class Joined:
             corpus.check(languages)
 
     def load(self, languages: list[str]) -> Dataset:
-        from datasets import concatenate_datasets
-
         return concatenate_datasets([corpus.load(languages) for corpus in self.corpora.values()])

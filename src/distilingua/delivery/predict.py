@@ -16,10 +16,11 @@ from rich.progress import Progress
 
 from distilingua.columns import Encoded
 from distilingua.console import quieten
-from distilingua.corpora.schema import COLUMNS
+from distilingua.corpora.schema import COLUMNS, cells_of
 from distilingua.corpora.sound import of_cell
+from distilingua.corpora.tables import Dialect
 from distilingua.delivery.model import Delivered, find, known_task
-from distilingua.delivery.streams import Chunk, Source, of_file, of_pipe, of_texts, sink
+from distilingua.delivery.streams import ENCODING, Chunk, Source, of_file, of_pipe, of_texts, sink
 from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.folder import reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
@@ -39,14 +40,14 @@ def predict(arguments: Sequence[str]) -> None:
     options = parse(arguments)
     model = find(options.model)
     task = known_task(model.settings, model.given) or task_of_head(model)
-    source = source_of(options, task)
-    columns = columns_of(options, task, source)
+    columns = columns_of(options, task)
+    source = source_of(options, task, columns)
     if options.all and not task.names_classes:
         raise UserError(f"--all: answers of task={task.name} are texts, and not one of several classes. Leave it out.")
     quieten()
     answering = Answering.of(model, task, columns, options)
-    bad: list[tuple[int, str]] = []
-    rows = 0
+    named: list[str] = []
+    rows = bad = 0
     added = {options.name: "string", "probability": "double", **({"probabilities": "string"} if options.all else {})}
     shown = bool(options.to) and sys.stderr.isatty()  # out of the way of answers
     bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
@@ -55,9 +56,11 @@ def predict(arguments: Sequence[str]) -> None:
             answers = answering(chunk)
             values = zip(*((one.text, one.probability, one.all) for one in answers), strict=True)
             write(chunk, dict(zip(added, values, strict=False)))
-            bad += [(rows + n, answer.problem) for n, answer in enumerate(answers, 1) if answer.problem]
+            problems = [f"row {rows + n}: {one.problem}" for n, one in enumerate(answers, 1) if one.problem]
+            named += problems[: NAMED - len(named)]
+            bad += len(problems)
             rows += len(answers)
-    report(rows, bad)
+    report(rows, bad, named)
 
 
 @dataclass
@@ -106,11 +109,12 @@ class Answering:
 
     def __call__(self, chunk: Chunk) -> list[Answer]:
         answers = [Answer(problem=problem) for problem in chunk.problems]
+        cells = {name: cells_of(chunk.table, column) for name, column in self.columns.items()}
         rows: dict[int, dict[str, str]] = {}
         for n, answer in enumerate(answers):
             if answer.problem is None:
                 with noting(answer):
-                    rows[n] = self.row(chunk.cells[n])
+                    rows[n] = self.row({name: cells[name][n] for name in cells})
         encoded = self.encode(rows, answers)
         while encoded:
             numbers = list(encoded)
@@ -127,7 +131,7 @@ class Answering:
         return answers
 
     def row(self, cells: Mapping[str, Any]) -> dict[str, str]:
-        """The cells in the schema of a corpus.
+        """The cells, by columns of the schema of a corpus, as a row of one.
 
         Raises:
             UserError: what is wrong with them, in a sentence.
@@ -135,7 +139,7 @@ class Answering:
         task = self.predictor.encoder.task
         row = {**dict.fromkeys(COLUMNS, ""), "lang": self.lang}
         for name, column in self.columns.items():
-            value = cells.get(column)
+            value = cells[name]
             if value is None and name == "text_pair" and not task.points_into:
                 continue  # most texts stand alone
             if value is None or isinstance(value, dict | list | bytes):
@@ -214,8 +218,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("model", help="folder of a run, exported folder, ONNX file, or a model of the hub")
     parser.add_argument("texts", nargs="*", default=[], metavar="TEXT", help="a tab separates the texts of a pair")
-    parser.add_argument("--from", dest="file", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet .txt")
+    parser.add_argument("--from", dest="file", type=Path, metavar="FILE", help=".csv .tsv .jsonl .json .parquet .txt")
     parser.add_argument("--to", type=Path, metavar="FILE", help=".csv .tsv .jsonl .parquet; else the standard output")
+    parser.add_argument("--separator", help="between cells of --from: one character, or tab")
+    parser.add_argument("--encoding", default="utf-8", help="of --from, as Python names it")
+    parser.add_argument("--quoting", choices=("true", "false"), help="whether cells of --from may stand in quotes")
     parser.add_argument("--column", action="append", default=[], metavar="text=NAME", help="where a column stands")
     parser.add_argument("--name", default="answer", help="of the new column")
     parser.add_argument("--all", action="store_true", help="the probability of every class, too")
@@ -225,30 +232,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_intermixed_args(arguments)  # options may stand between the model and the texts
 
 
-def source_of(options: argparse.Namespace, task: Task) -> Source:
-    """Where the rows come from; exactly one place.
-
-    Raises:
-        UserError: none, or two.
-    """
-    if options.file and options.texts:
-        raise UserError(f"texts were typed, and --from {options.file} too. Give one of them.")
-    pairs = "text_pair" in task.reads
-    if options.file:
-        return of_file(options.file, pairs)
-    if options.texts:
-        return of_texts(options.texts, pairs)
-    if sys.stdin.isatty():
-        print("Type a text a line; Ctrl-D ends.", file=sys.stderr)
-    sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
-    return of_pipe(sys.stdin, pairs)
-
-
-def columns_of(options: argparse.Namespace, task: Task, source: Source) -> dict[str, str]:
+def columns_of(options: argparse.Namespace, task: Task) -> dict[str, str]:
     """Column of the corpus schema -> column of the rows, of those that the task reads.
 
     Raises:
-        UserError: a column that is not there, or that the task does not read.
+        UserError: a column that the task does not read.
     """
     named = dict(item.partition("=")[::2] for item in options.column)
     reads = [name for name in task.reads if name in ("text", "text_pair", "audio", "lang")]
@@ -256,18 +244,40 @@ def columns_of(options: argparse.Namespace, task: Task, source: Source) -> dict[
     if unknown:
         typed = f"{unknown[0]}={named[unknown[0]]}"
         raise UserError(f"--column {typed}: this model reads {', '.join(reads)}. Type --column {reads[0]}=NAME.")
-    if not source.kind:  # lines, of which each may be the path of a sound
+    if options.file is None or options.file.suffix.lower() == ".txt":  # lines, of which each may be the path of a sound
         return {name: "text" if name == "audio" else name for name in reads if name != "lang"}
-    there = source.names
-    needed = {name: named.get(name, name) for name in reads if name != "lang" or name in named}
-    optional = [] if "text_pair" in named or task.points_into else ["text_pair"]
-    missing = [needed[name] for name in needed if there is not None and needed[name] not in (*there, *optional)]
-    if missing:
-        raise UserError(
-            f"--from {options.file} has no column {missing[0]!r}; it has {', '.join(there or ())}. Name the right one: "
-            f"--column {next(name for name in needed if needed[name] == missing[0])}=NAME."
-        )
-    return needed
+    return {name: named.get(name, name) for name in reads if name != "lang" or name in named}
+
+
+def source_of(options: argparse.Namespace, task: Task, columns: Mapping[str, str]) -> Source:
+    """Where the rows come from; exactly one place.
+
+    Raises:
+        UserError: none, or two; a file that is not as stated, or has not these columns.
+    """
+    if options.file and options.texts:
+        raise UserError(f"texts were typed, and --from {options.file} too. Give one of them.")
+    pairs = "text_pair" in task.reads
+    if options.file:
+        stated = any(item.startswith("text_pair=") for item in options.column)
+        alone = pairs and not stated and not task.points_into  # most texts have no second one
+
+        def require(names: list[str]) -> None:
+            missing = [name for name in columns if columns[name] not in names and not (alone and name == "text_pair")]
+            if missing:
+                raise UserError(
+                    f"--from {options.file} has no column {columns[missing[0]]!r}; it has {', '.join(names)}. Name "
+                    f"the right one: --column {missing[0]}=NAME."
+                )
+
+        quoting = None if options.quoting is None else options.quoting == "true"
+        return of_file(options.file, pairs, Dialect(options.encoding, options.separator, quoting), require)
+    if options.texts:
+        return of_texts(options.texts, pairs)
+    if sys.stdin.isatty():
+        print("Type a text a line; Ctrl-D ends.", file=sys.stderr)
+    sys.stdin.reconfigure(**ENCODING)  # type: ignore[union-attr]
+    return of_pipe(sys.stdin, pairs)
 
 
 def cleaning_of(settings: Mapping[str, Any]) -> Callable[[str], str] | None:
@@ -301,11 +311,11 @@ def task_of_head(model: Delivered) -> Task:
     return kind(max_length=min(positions - reserved_positions(config), LONGEST))
 
 
-def report(rows: int, bad: Sequence[tuple[int, str]]) -> None:
-    """Says on the standard error which rows have no answer, and why."""
-    for number, problem in bad[:NAMED]:
-        print(f"row {number}: {problem} Its answer is empty.", file=sys.stderr)
-    if len(bad) > NAMED:
-        print(f"and {len(bad) - NAMED} more rows.", file=sys.stderr)
+def report(rows: int, bad: int, named: Sequence[str]) -> None:
+    """Says on the standard error how many rows have no answer, and of the first of them why."""
+    for problem in named:
+        print(f"{problem} Its answer is empty.", file=sys.stderr)
+    if bad > len(named):
+        print(f"and {bad - len(named)} more rows.", file=sys.stderr)
     if bad:
-        print(f"{len(bad)} of {rows} rows have no answer.", file=sys.stderr)
+        print(f"{bad} of {rows} rows have no answer.", file=sys.stderr)

@@ -1,12 +1,16 @@
-"""Rows out of and into files of any length: a chunk is in memory at a time, and order is kept."""
+"""Rows out of and into files of any length: a chunk is in memory at a time, and order is kept.
+
+Files are read as those of a corpus are, see `corpora.tables`: what was trained on can be answered, too.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,19 +22,19 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from distilingua.artifacts import whole_file
-from distilingua.corpora.tables import DELIMITED, LONGEST_CELL
+from distilingua.columns import strings
+from distilingua.corpora.schema import is_json
+from distilingua.corpora.tables import DELIMITED, MISSING, Dialect, read_table, text_lines, text_table
 from distilingua.errors import UserError
 
 CHUNK = 1024  # rows: enough for texts of like length to share a batch, little enough to forget
 FROM_PIPE = 128  # rows: whoever waits at the other end sees the first answers early
 LINES = ["text", "text_pair"]
 TABLES = (*DELIMITED, ".jsonl", ".parquet")
-ENCODING = {"encoding": "utf-8", "errors": "surrogateescape"}
+ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 """What is no UTF-8 is noticed in its row, and written back as it was."""
 
-Cells = dict[str, Any]
-Row = tuple[Cells, str | None]
-"""Cells by column, and why they cannot be read, or None."""
+Require = Callable[[list[str]], None]
 Write = Callable[["Chunk", Mapping[str, Sequence[Any]]], None]
 """Takes a chunk and, per new column, its values."""
 
@@ -40,14 +44,12 @@ class Chunk:
     """Some rows of a source.
 
     Args:
-        cells: by column, of every row.
+        table: their cells; columns of text may be JSON, see `schema.AS_JSON`, whose nulls are cells that are not there.
         problems: why a row cannot be read; None where it can.
-        table: the same rows as Arrow has them, with their types; None for other files.
     """
 
-    cells: Sequence[Cells]
+    table: pa.Table
     problems: Sequence[str | None]
-    table: pa.Table | None = None
 
 
 @dataclass
@@ -55,15 +57,13 @@ class Source:
     """Rows to read, once.
 
     Args:
-        chunks: gives them, and shows on a bar how far it is where that is known.
+        chunks: gives them, and shows on a bar how far it is.
         names: of the columns; None where every row has its own, as in JSON.
-        kind: suffix of the file, "" for lines of text.
-        schema: of Arrow, for Parquet.
+        schema: of Arrow, for Parquet; None for other files, whose cells are text.
     """
 
     chunks: Callable[[Progress], Iterator[Chunk]]
     names: list[str] | None
-    kind: str = ""
     schema: pa.Schema | None = None
 
 
@@ -78,98 +78,77 @@ def of_texts(texts: Sequence[str], pairs: bool) -> Source:
 
 def of_pipe(lines: IO[str], pairs: bool) -> Source:
     """Every line is a row, an empty one too, so that answers stand line by line beside them; see `of_texts`."""
-    return _of_lines(lambda bar: (line.rstrip("\r\n") for line in lines), pairs, 1 if lines.isatty() else FROM_PIPE)
+    return _of_lines(lambda bar: lines, pairs, 1 if lines.isatty() else FROM_PIPE)
 
 
-def of_file(file: Path, pairs: bool) -> Source:
-    """A table by its suffix: .csv, .tsv, .jsonl, .parquet; or .txt, a row a line.
+def of_file(file: Path, pairs: bool, dialect: Dialect, require: Require) -> Source:
+    """A table by its suffix: .csv, .tsv, .jsonl, .json, .parquet; or .txt, a row a line.
 
     Args:
         pairs: of lines, see `of_texts`.
+        dialect: of text files.
+        require: raises UserError for columns that are not the wanted ones.
 
     Raises:
-        UserError: no such file, another kind, a table without a header.
+        UserError: no such file, another kind, a table without a header, what is not in the dialect.
     """
     if not file.is_file():
         raise UserError(f"--from {file}: no such file.")
     kind = file.suffix.lower()
-    if kind == ".parquet":
-        return _of_parquet(file)
-    if kind == ".jsonl":
-        return Source(lambda bar: _chunks(_objects(file, bar), CHUNK), None, kind)
-    if kind == ".txt":
-        return _of_lines(partial(_lines, file), pairs, CHUNK)
-    if kind not in DELIMITED:
-        raise UserError(f"--from {file}: expected a file that ends in {', '.join((*TABLES, '.txt'))}.")
-    with file.open(newline="", **ENCODING) as content:  # type: ignore[call-overload]
-        header = next(_reader(content, kind), [])
-    names = [name.strip().strip("\ufeff") for name in header]
-    if not any(names):
+    if kind not in (*TABLES, ".txt", ".json"):
+        raise UserError(f"--from {file}: expected a file that ends in {', '.join(TABLES)}, .txt or .json.")
+    with _own_options():
+        dialect.check()
+        if kind == ".txt":
+            return _of_lines(partial(_lines, file, dialect.encoding), pairs, CHUNK)
+        head = read_table(file, dialect, require, most=0, name_bad_rows=True)
+        for _ in head.blocks:  # reads the names of the columns, and what a first row tells
+            pass
+    if kind in DELIMITED and not head.names:
         raise UserError(f"--from {file}: it has no header. Its first line names the columns, such as text.")
-    if len(set(names)) < len(names):
-        raise UserError(f"--from {file}: two columns have one name ({', '.join(names)}). Give each its own.")
-    return Source(lambda bar: _chunks(_records(file, kind, names, bar), CHUNK), names, kind)
+    schema = pq.read_schema(file) if kind == ".parquet" else None
+    names = head.names if kind in DELIMITED else schema.names if schema else None
+    return Source(partial(_chunks, file, dialect, require), names, schema)
+
+
+def _chunks(file: Path, dialect: Dialect, require: Require, bar: Progress) -> Iterator[Chunk]:
+    first = 0
+    with _own_options():
+        table = read_table(file, dialect, require, None, True, CHUNK, partial(bar.open, description="Answering"))
+        blocks: Iterable[pa.Table] = table.blocks
+        if table.length:  # is known before it has been read
+            blocks = bar.track(blocks, table.length / CHUNK, description="Answering")
+        for block in blocks:
+            yield Chunk(block, [table.problems.pop(first + n, None) for n in range(len(block))])
+            first += len(block)
 
 
 def _of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int) -> Source:
-    def rows(bar: Progress) -> Iterator[Row]:
-        for line in lines(bar):
-            yield dict(zip(LINES, line.split("\t", 1) if pairs else [line], strict=False)), None
-
-    return Source(lambda bar: _chunks(rows(bar), size), LINES[: 1 + pairs])
-
-
-def _lines(file: Path, bar: Progress) -> Iterator[str]:
-    with bar.open(file, "rb", description="Answering") as content:
-        for line in content:
-            yield line.decode(**ENCODING).rstrip("\r\n").removeprefix("\ufeff")
-
-
-def _objects(file: Path, bar: Progress) -> Iterator[Row]:
-    for line in filter(str.strip, _lines(file, bar)):
-        try:
-            cells = json.loads(line)
-            yield (cells, None) if isinstance(cells, dict) else ({}, "it is no JSON object.")
-        except (ValueError, RecursionError) as error:
-            yield {}, f"it is no JSON ({error})."
-
-
-def _records(file: Path, kind: str, names: Sequence[str], bar: Progress) -> Iterator[Row]:
-    with bar.open(file, "rb", description="Answering") as content:
-        reader = _reader((line.decode(**ENCODING) for line in content), kind)
-        next(reader)
-        for cells in filter(None, reader):  # an empty line is no row
-            wrong = len(cells) != len(names)
-            problem = f"it has {len(cells)} cells, and the header names {len(names)} columns." if wrong else None
-            yield dict(zip(names, [*cells, *[""] * len(names)], strict=False)), problem
-
-
-def _reader(lines: Iterable[str], kind: str) -> Iterator[list[str]]:
-    csv.field_size_limit(LONGEST_CELL)
-    if kind == ".csv":
-        return csv.reader(lines)
-    return csv.reader(lines, delimiter=DELIMITED[kind], quoting=csv.QUOTE_NONE)  # a quote is a character like any other
-
-
-def _chunks(rows: Iterator[Row], size: int) -> Iterator[Chunk]:
-    while some := list(islice(rows, size)):
-        yield Chunk(*zip(*some, strict=True))
-
-
-def _of_parquet(file: Path) -> Source:
-    try:
-        schema = pq.read_schema(file)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"--from {file}: it is no Parquet ({str(error).splitlines()[0]}).") from None
+    names = LINES[: 1 + pairs]
 
     def chunks(bar: Progress) -> Iterator[Chunk]:
-        with pq.ParquetFile(file) as content:
-            total = content.metadata.num_rows / CHUNK
-            for batch in bar.track(content.iter_batches(CHUNK), total, description="Answering"):
-                table = pa.Table.from_batches([batch])
-                yield Chunk(table.to_pylist(), [None] * table.num_rows, table)
+        rest = (line.rstrip("\r\n") for line in lines(bar))
+        while some := list(islice(rest, size)):
+            rows = [[*line.split("\t", 1), MISSING][:2] if pairs else [line] for line in some]
+            yield Chunk(text_table(names, list(zip(*rows, strict=True))), [None] * len(some))
 
-    return Source(chunks, schema.names, ".parquet", schema)
+    return Source(chunks, names)
+
+
+def _lines(file: Path, encoding: str, bar: Progress) -> Iterator[str]:
+    with _own_options():
+        yield from text_lines(file, encoding, True, partial(bar.open, description="Answering"))
+
+
+@contextmanager
+def _own_options() -> Iterator[None]:
+    """What the reader of a corpus refuses, with the options of this command in place of keys of a configuration."""
+    try:
+        yield
+    except UserError as error:
+        told = str(error).replace("corpus: ", "--from ", 1).replace("are named under corpus.columns", "are asked for")
+        told = re.sub(r"""'corpus\.separator="(.)"'""", r"--separator '\1'", told)
+        raise UserError(re.sub(r"corpus\.(encoding|separator|quoting)=", r"--\1 ", told)) from None
 
 
 # --- out --------------------------------------------------------------------------------------------------------------
@@ -189,7 +168,11 @@ def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterato
     if taken:
         raise UserError(f"--from has a column {taken[0]!r} already. Name the new one: --name answer2.")
     if file is None:
-        yield _write_to_terminal if set(added) == {"answer", "probability"} else _json_writer(sys.stdout)
+        # as files are: what encoding a system takes for the output of a program may lack the letters of an answer
+        with suppress(AttributeError, OSError):  # in a notebook it is no stream that can
+            sys.stdout.reconfigure(**ENCODING)  # type: ignore[union-attr]
+        as_lines = set(added) == {"answer", "probability"}
+        yield _terminal_writer(source) if as_lines else _json_writer(sys.stdout, source)
         return
     kind = file.suffix.lower()
     if kind not in TABLES:
@@ -203,25 +186,45 @@ def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterato
         if kind == ".parquet":
             yield _parquet_writer(unfinished, source, added, open_files)
             return
-        content: IO[str] = open_files.enter_context(unfinished.open("w", newline="", **ENCODING))  # type: ignore[call-overload]
-        yield _json_writer(content) if kind == ".jsonl" else _delimited_writer(content, kind, source, added)
+        content: IO[str] = open_files.enter_context(unfinished.open("w", newline="", **ENCODING))
+        yield _json_writer(content, source) if kind == ".jsonl" else _delimited_writer(content, file, source, added)
 
 
-def _rows(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> Iterator[Cells]:
-    for cells, *values in zip(chunk.cells, *added.values(), strict=True):
-        yield {**cells, **dict(zip(added, values, strict=True))}
+def _named(source: Source, table: pa.Table) -> pa.Table:
+    """The table with a name for every column, as kinds of files need that find them by it."""
+    if source.names is None or all(source.names):
+        return table
+    return table.rename_columns([name or f"column {n}" for n, name in enumerate(source.names, 1)])
 
 
-def _write_to_terminal(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
-    for row in _rows(chunk, added):
-        sure = "" if row["probability"] is None else f"{row['probability']:.4f}"
-        texts = "\t".join(str(row[name]) for name in LINES if name in row)
-        print(row["answer"], sure, *([texts] if texts else []), sep="\t", flush=True)
+def _columns(table: pa.Table, source: Source) -> list[list[Any]]:
+    """The cells of every column; of text files `MISSING` for those that are not there."""
+    if source.schema:
+        return [cells.to_pylist() for cells in table.columns]
+    return [
+        [MISSING if cell is None else json.loads(cell) if is_json(kind) else cell for cell in cells.to_pylist()]
+        for kind, cells in zip(table.schema, table.columns, strict=True)
+    ]
 
 
-def _json_writer(content: IO[str]) -> Write:
+def _terminal_writer(source: Source) -> Write:
     def write(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
-        for row in _rows(chunk, added):
+        texts = chunk.table.select([name for name in LINES if name in chunk.table.column_names])
+        cells_of_rows = zip(added["answer"], added["probability"], *_columns(texts, source), strict=True)
+        for answer, probability, *cells in cells_of_rows:
+            sure = "" if probability is None else f"{probability:.4f}"
+            line = [answer, sure, *(cell for cell in cells if cell is not MISSING)]
+            print(*(_in_a_line(str(cell)) for cell in line), sep="\t", flush=True)
+
+    return write
+
+
+def _json_writer(content: IO[str], source: Source) -> Write:
+    def write(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
+        table = _named(source, chunk.table)
+        names = [*table.column_names, *added]
+        for cells in zip(*_columns(table, source), *added.values(), strict=True):
+            row = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not MISSING}
             line = json.dumps(row, ensure_ascii=False, default=str)
             try:
                 line.encode(**ENCODING)
@@ -233,37 +236,59 @@ def _json_writer(content: IO[str]) -> Write:
     return write
 
 
-def _delimited_writer(content: IO[str], kind: str, source: Source, added: Mapping[str, str]) -> Write:
-    names = [*(source.names or ()), *added]
-    # a tab-separated file is written as it is read: a quote is a character like any other
-    as_read: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
-    writer = csv.writer(content, lineterminator="\n", **({} if kind == ".csv" else as_read))
-    writer.writerow(names)
-    return lambda chunk, values: writer.writerows(
-        [_cell(row.get(name)) for name in names] for row in _rows(chunk, values)
-    )
+def _delimited_writer(content: IO[str], file: Path, source: Source, added: Mapping[str, str]) -> Write:
+    if file.suffix.lower() == ".csv":
+        plain, careful = (
+            csv.writer(content, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+
+        def write_row(cells: list[str]) -> None:
+            # Python leaves a carriage return bare, which ends a line for whoever reads it
+            (careful if any("\r" in cell for cell in cells) else plain).writerow(cells)
+    else:
+        told = False
+
+        def write_row(cells: list[str]) -> None:
+            # as it is read: a quote is a character like any other, and a line is a row
+            nonlocal told
+            row = [_in_a_line(cell) for cell in cells]
+            content.write("\t".join(row) + "\n")
+            if row != cells and not told:
+                told = True
+                print(f"{file}: tabs and line breaks in cells are written as spaces; .csv keeps them.", file=sys.stderr)
+
+    def write(chunk: Chunk, values: Mapping[str, Sequence[Any]]) -> None:
+        for cells in zip(*_columns(chunk.table, source), *values.values(), strict=True):
+            write_row(list(map(_cell, cells)))
+
+    write_row([*(source.names or ()), *added])
+    return write
+
+
+def _in_a_line(cell: str) -> str:
+    return re.sub(r"\r\n|[\t\r\n]", " ", cell)
 
 
 def _cell(value: Any) -> str:
     if isinstance(value, dict | list):
         return json.dumps(value, ensure_ascii=False, default=str)
-    return "" if value is None else str(value)
+    return "" if value is None or value is MISSING else str(value)
 
 
 def _parquet_writer(file: Path, source: Source, added: Mapping[str, str], open_files: ExitStack) -> Write:
-    own = source.schema or pa.schema([(name, pa.string()) for name in source.names or ()])
+    empty = pa.schema([(name, pa.string()) for name in source.names or ()]).empty_table()
+    own = source.schema or _named(source, empty).schema
     new = [pa.field(name, pa.type_for_alias(kind)) for name, kind in added.items()]
-    writer = open_files.enter_context(pq.ParquetWriter(file, pa.schema([*own, *new], own.metadata)))
+    schema = pa.schema([*own, *new], own.metadata)
+    writer = open_files.enter_context(pq.ParquetWriter(file, schema))
 
     def write(chunk: Chunk, values: Mapping[str, Sequence[Any]]) -> None:
-        table = chunk.table
-        if table is None:
-            rows = [{name: _cell(cells.get(name)) for name in own.names} for cells in chunk.cells]
-            table = pa.Table.from_pylist(rows, schema=own)
-        for column in new:
-            cells = values[column.name]
-            as_text = pa.types.is_string(column.type)
-            table = table.append_column(column, pa.array(map(_cell, cells) if as_text else cells, column.type))
-        writer.write_table(table)
+        columns = chunk.table.columns
+        if source.schema is None:  # no text of Arrow holds bytes that are no UTF-8
+            texts = [map(_cell, cells) for cells in _columns(chunk.table, source)]
+            columns = [strings(cell.encode(errors="replace").decode() for cell in cells) for cells in texts]
+        cells = [map(_cell, values[one.name]) if pa.types.is_string(one.type) else values[one.name] for one in new]
+        parts = [pa.array(each, one.type) for each, one in zip(cells, new, strict=True)]
+        writer.write_table(pa.Table.from_arrays([*columns, *parts], schema=schema))
 
     return write
