@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datasets import Dataset
 from omegaconf import DictConfig
 
+from distilingua.columns import texts_of
 from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
 from distilingua.monitoring.frames import for_terminal, text_frame
@@ -43,10 +44,13 @@ def describe(cfg: DictConfig) -> None:
 
 def unseen_labels(rows: Rows) -> dict[str, float]:
     """Per language, the share of test rows whose label occurs in no training row of that language."""
-    truth = dict(zip(rows.texts["id"][:], rows.texts["label"][:], strict=True))
-    taught = {(lang, truth[row_id]) for lang, row_id in zip(rows.train["lang"][:], rows.train["id"][:], strict=True)}
+    truth = dict(zip(texts_of(rows.texts, "id"), texts_of(rows.texts, "label"), strict=True))
+    taught = {
+        (lang, truth[row_id])
+        for lang, row_id in zip(texts_of(rows.train, "lang"), texts_of(rows.train, "id"), strict=True)
+    }
     return {
-        lang: sum((lang, label) not in taught for label in test["label"][:]) / len(test)
+        lang: sum((lang, label) not in taught for label in texts_of(test, "label")) / len(test)
         for lang, test in rows.test.items()
     }
 

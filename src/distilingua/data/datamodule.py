@@ -90,10 +90,14 @@ class Lessons:
         encoder: how the model reads.
         cache: folder for tokens.
         part: of the corpus, for messages: `TRAIN`, or a language of dev.
+        encoded: what the model reads of the rows, where that is known.
     """
 
-    def __init__(self, rows: Dataset, encoder: Encoder, cache: Path | None, part: str = TRAIN) -> None:
-        self.rows, self.encoded, self.part = rows, encoder(rows, cache), part
+    def __init__(
+        self, rows: Dataset, encoder: Encoder, cache: Path | None, part: str = TRAIN, encoded: Encoded | None = None
+    ) -> None:
+        self.rows, self.part = rows, part
+        self.encoded = encoder(rows, cache) if encoded is None else encoded
         self.targets = encoder.task.targets(rows, self.encoded)
         names = rows.column_names
         self.numbers = column(rows, "number").to_numpy() if "number" in names else np.full(len(rows), -1)
@@ -190,6 +194,7 @@ class MultilingualDataModule(LightningDataModule):
         workers: processes that build batches; the batches do not depend on it.
         cache: folder for tokenised text.
         augmentations: by name, see `AugmentedRows`.
+        encoded: what the model reads of train, where that is known.
     """
 
     def __init__(
@@ -206,8 +211,10 @@ class MultilingualDataModule(LightningDataModule):
         workers: int = 0,
         cache: Path | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
+        encoded: Encoded | None = None,
     ) -> None:
         super().__init__()
+        self.encoded = encoded
         self.train, self.dev, self.encoder, self.outputs = train, dev, encoder, outputs or TeacherOutputs()
         self.batch_size, self.eval_batch_size, self.language_alpha = batch_size, eval_batch_size, language_alpha
         self.seed, self.workers, self.cache = seed, workers, cache
@@ -216,7 +223,7 @@ class MultilingualDataModule(LightningDataModule):
         self._resumed = (0, 0)  # epoch, and how many of its batches are done
 
     def setup(self, stage: str) -> None:
-        self.train_rows = Lessons(self.train, self.encoder, self.cache)
+        self.train_rows = Lessons(self.train, self.encoder, self.cache, encoded=self.encoded)
         self.dev_rows = {lang: Lessons(rows, self.encoder, self.cache, lang) for lang, rows in self.dev.items()}
 
     def collate(self, lessons: Lessons, numbers: Sequence[int]) -> dict[str, Any]:

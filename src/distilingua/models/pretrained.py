@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset
 
 from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.columns import texts_of
 from distilingua.errors import UserError
 from distilingua.models.folder import readable
 from distilingua.models.processors import read_tokenizer
@@ -81,7 +82,9 @@ class Pretrained(Student):
         }
 
         def build(folder: Path) -> None:
-            texts = [self.prefix + text for text in rows["text"][:]] + [text for text in rows["text_pair"][:] if text]
+            texts = [self.prefix + text for text in texts_of(rows, "text")] + [
+                text for text in texts_of(rows, "text_pair") if text
+            ]
             trim_tokenizer(self._tokenizer, texts, folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))

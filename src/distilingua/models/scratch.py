@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 from datasets import Dataset
 
 from distilingua.artifacts import cached, rows_fingerprint
+from distilingua.columns import select, texts_of
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.student import Student
 from distilingua.tasks.task import Task, model_class
@@ -18,6 +20,7 @@ if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+ENOUGH = 200_000  # texts for a vocabulary to learn from; of more, rows at equal distances are taken
 LETTERS = 32  # tokens that letters and special tokens take alone
 
 
@@ -40,7 +43,8 @@ class OwnVocabulary(Student):
         }
 
         def build(folder: Path) -> None:
-            texts = (text for column in self.spells for text in rows[column][:] if text)
+            some = select(rows, np.arange(0, len(rows), 1 + len(rows) // ENOUGH))
+            texts = (text for column in self.spells for text in texts_of(some, column) if text)
             self.train_tokenizer(texts).save_pretrained(folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))

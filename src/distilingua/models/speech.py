@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from datasets import Dataset
 
 from distilingua.artifacts import cached
+from distilingua.columns import texts_of
 from distilingua.corpora.sound import RATE
 from distilingua.errors import refuse
 from distilingua.extras import check_speech
@@ -74,7 +75,7 @@ class SpeechScratch(Student):
 
     def tokenizer(self, rows: Dataset, cache: Path) -> SpeechProcessor:
         """The alphabet given, or that of the visible labels of `rows`."""
-        alphabet = list(self.alphabet or characters(label for label in rows["label"][:] if label))
+        alphabet = list(self.alphabet or characters(label for label in texts_of(rows, "label") if label))
         recipe = {"alphabet": alphabet, "sound": self.sound, "mels": self.mels, "frame_ms": self.frame_ms}
 
         def build(folder: Path) -> None:

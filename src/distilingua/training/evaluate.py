@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from distilingua.columns import numbers_of
+from distilingua.columns import numbers_of, texts_of
 from distilingua.corpora.schema import each_row
 from distilingua.data.pairing import Meanings, Readings
 from distilingua.statistics.bootstrap import Tally
@@ -49,7 +49,7 @@ def evaluated(predictor: AnyPredictor, rows: Dataset, found: Predictions) -> Eva
     return Evaluation(
         {metric: round(value, 4) for metric, value in scores.items()},
         [title(row) for row in each_row(rows, ["text", "text_pair"])],
-        [task.show(label) for label in rows["label"][:]],
+        [task.show(label) for label in texts_of(rows, "label")],
         predicted,
         found.probabilities,
         found,
@@ -142,7 +142,12 @@ def predictions(
         each = {name: found[lang] for name, found in evaluations.items()}
         any_of_them = next(iter(each.values()))
         texts, truth = any_of_them.texts, any_of_them.truth
-        own: dict[str, list[Any]] = {"id": rows["id"][:], "lang": [lang] * len(rows), "text": texts, "truth": truth}
+        own: dict[str, list[Any]] = {
+            "id": texts_of(rows, "id"),
+            "lang": [lang] * len(rows),
+            "text": texts,
+            "truth": truth,
+        }
         for name, evaluation in each.items():
             own |= {name: list(evaluation.predicted), f"{name}_probability": list(evaluation.probabilities)}
         if trusted is not None:

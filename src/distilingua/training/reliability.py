@@ -13,6 +13,7 @@ import torch
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
+from distilingua.columns import texts_of
 from distilingua.corpora.words import WORD
 from distilingua.data.augmentation import CharacterNoise
 from distilingua.statistics.bootstrap import Tally, difference, group_sums, holm, interval
@@ -32,8 +33,8 @@ MINUS = " - "
 def groups_of(task: Task, rows: Dataset) -> list[str]:
     """Which rows are not independent of one another: what the corpus says, such as the template or the speaker; else
     the context that questions are asked about; else every row for itself."""
-    otherwise = rows["text_pair"][:] if list(task.points_into) == ["text_pair"] else rows["id"][:]
-    return [cluster or own for cluster, own in zip(rows["cluster"][:], otherwise, strict=True)]
+    otherwise = texts_of(rows, "text_pair") if list(task.points_into) == ["text_pair"] else texts_of(rows, "id")
+    return [cluster or own for cluster, own in zip(texts_of(rows, "cluster"), otherwise, strict=True)]
 
 
 # --- what is reported -------------------------------------------------------------------------------------------------
@@ -73,7 +74,7 @@ def worst_class(task: Task, predicted: Sequence[str], rows: Dataset) -> dict[str
     """The class of which most rows are missed, among those with five or more; None where rows have not one class."""
     if task.problem_type != "single_label_classification":
         return None
-    truth = pd.Series(rows["label"][:])
+    truth = pd.Series(texts_of(rows, "label"))
     classes = (pd.Series(predicted) == truth).groupby(truth, sort=False).agg(["mean", "size"])
     classes = classes[classes["size"] >= FEWEST]
     if classes.empty:
@@ -141,7 +142,7 @@ def disturbances(task: Task) -> dict[str, Callable[[str, Random], str]]:
 def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -> Dataset:
     """A copy of the rows; each is changed by its own id, whatever else is in the set. Where labels point at words,
     every word is changed by itself and stays one; where they point at characters, the text stays as it is."""
-    rngs = [Random(stable_hash("disturbed", row_id)) for row_id in rows["id"][:]]
+    rngs = [Random(stable_hash("disturbed", row_id)) for row_id in texts_of(rows, "id")]
     for name in _texts(task):
 
         def changed(text: str, rng: Random, by_word: bool = name in task.points_into) -> str:
@@ -149,7 +150,7 @@ def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -
                 return WORD.sub(lambda word: "".join(change(word[0], rng).split()), text)
             return change(text, rng) if text else ""
 
-        texts = [changed(*each) for each in zip(rows[name][:], rngs, strict=True)]
+        texts = [changed(*each) for each in zip(texts_of(rows, name), rngs, strict=True)]
         rows = rows.remove_columns(name).add_column(name, texts, feature=rows.features[name])
     return rows
 
@@ -159,7 +160,7 @@ def sampled(task: Task, rows: Dataset) -> list[int] | None:
     would take as long as judging the student three times more."""
     if not task.searches:
         return None
-    lots = [stable_hash("sampled", row_id) for row_id in rows["id"][:]]
+    lots = [stable_hash("sampled", row_id) for row_id in texts_of(rows, "id")]
     return np.sort(np.argsort(lots, kind="stable")[:SAMPLE]).tolist()
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import FILES, RECIPE, cached, code_fingerprint, rows_fingerprint
-from distilingua.columns import BLOCK, Ragged, column, filled, joined, select, where, with_columns
+from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
@@ -59,7 +59,10 @@ def train_direct(job: Job) -> Predictor:
     }
 
     def build(folder: Path) -> None:
-        module, data, plan = student_fit(job, objective, train_rows, job.rows.dev, TeacherOutputs())
+        # of rows that have been read already, with those that have no label
+        encoded = job.encoder(job.rows.train, job.cache)[np.flatnonzero(filled(column(job.rows.train, "label")))]
+        given = job, objective, train_rows, job.rows.dev, TeacherOutputs()
+        module, data, plan = student_fit(*given, encoded=encoded)
         fit(cfg, "direct", module, data, plan, recipe, one_device=True)
         save(module, job.encoder.tokenizer, folder)
 
@@ -124,8 +127,13 @@ def student_fit(
     dev: dict[str, Dataset],
     outputs: TeacherOutputs,
     processes: int = 1,
+    encoded: Encoded | None = None,
 ) -> tuple[DistillationModule, MultilingualDataModule, Plan]:
-    """A fresh student, its data, and how long it trains; equal seeds give equal first weights, whatever ran before."""
+    """A fresh student, its data, and how long it trains; equal seeds give equal first weights, whatever ran before.
+
+    Args:
+        encoded: what the student reads of `train_rows`, where that is known.
+    """
     cfg = job.cfg
     seed_everything(cfg.seed, workers=True, verbose=False)
     model = job.student.model(job.task, job.encoder.tokenizer)
@@ -141,6 +149,7 @@ def student_fit(
         workers=cfg.training.workers,
         cache=job.cache,
         augmentations=job.augmentations,
+        encoded=encoded,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
     usual = job.student.lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)

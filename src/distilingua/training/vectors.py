@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from distilingua.columns import Ragged, column
+from distilingua.columns import Ragged, column, texts_of
 from distilingua.training.inference import AnyPredictor, Predictor
 from distilingua.training.job import Job
 
@@ -41,6 +41,6 @@ def _vectors(model: AnyPredictor, rows: Dataset, pooling: str) -> Found:
     for numbers, _, batch in model.cells(model.encoder(rows, cache=None), "", pooling=pooling):
         assert batch is not None  # a way of pooling was named
         vectors |= dict(zip(numbers, batch.float(), strict=True))
-    columns = zip(rows["lang"][:], rows["label"][:], rows["text"][:], strict=True)
+    columns = zip(texts_of(rows, "lang"), texts_of(rows, "label"), texts_of(rows, "text"), strict=True)
     sentences = [[" ".join(str(cell).split()) for cell in cells] for cells in columns]
     return torch.stack([vectors[n] for n in range(len(rows))]).numpy(), sentences
