@@ -55,6 +55,17 @@ def test_a_recipe_works_as_it_is_written(copy: Path, recipe: str) -> None:
         assert "distilled" in out or "direct" in command or arguments[0] == "corpus", out
 
 
+def test_the_two_classes_work_with_a_trainer_of_ones_own(tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(from functools.*?)^```$", SECTIONS["In a program of your own"], re.M | re.S)
+    (tmp_path / "own.py").write_text(code, "utf-8")
+    done = subprocess.run(
+        [sys.executable, "own.py"], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=HANGS
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("dev/en/accuracy", "test/en/accuracy"):
+        assert re.search(rf"{name}\W+1\.0", done.stdout), done.stdout
+
+
 def test_what_a_recipe_adds_is_in_the_house_style(copy: Path) -> None:
     """As it would be after the fork's own `make lint`."""
     written = [name for name, _ in FILE.findall(PAGE) if name.endswith(".py")]

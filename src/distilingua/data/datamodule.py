@@ -186,6 +186,7 @@ class MultilingualDataModule(LightningDataModule):
     Args:
         train: rows to learn from; with a column `teacher_texts` when there is a teacher.
         dev: rows to watch, per language.
+        test: rows to judge by, per language, for `Trainer.test`.
         encoder: how text becomes pieces for the model that learns.
         outputs: what the teacher says of the rows.
         batch_size, eval_batch_size: rows per batch and process.
@@ -212,9 +213,10 @@ class MultilingualDataModule(LightningDataModule):
         cache: Path | None = None,
         augmentations: Mapping[str, Augmentation] | None = None,
         encoded: Encoded | None = None,
+        test: Mapping[str, Dataset] | None = None,
     ) -> None:
         super().__init__()
-        self.encoded = encoded
+        self.encoded, self.test = encoded, dict(test or {})
         self.train, self.dev, self.encoder, self.outputs = train, dev, encoder, outputs or TeacherOutputs()
         self.batch_size, self.eval_batch_size, self.language_alpha = batch_size, eval_batch_size, language_alpha
         self.seed, self.workers, self.cache = seed, workers, cache
@@ -311,6 +313,11 @@ class MultilingualDataModule(LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         return [self.held_out_loader(rows) for rows in self.dev_rows.values()]
+
+    def test_dataloader(self) -> list[DataLoader]:
+        """Of `test`, in the languages of dev."""
+        parts = {lang: Lessons(self.test[lang], self.encoder, self.cache, lang) for lang in self.languages}
+        return [self.held_out_loader(rows) for rows in parts.values()]
 
     def held_out_loader(self, lessons: Lessons) -> DataLoader:
         """Rows of like length together: judging does not ask for an order, and short ones are not padded to the

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 from transformers import PretrainedConfig, PreTrainedModel, get_scheduler
@@ -129,10 +130,16 @@ class DistillationModule(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         scores = self.dev_scores()
-        scores["select"] = (
-            scores["select"] + LATER * self.progress.fraction
-        )  # of equal weights, the later ones are kept
+        if self.trainer.state.fn == TrainerFn.FITTING:  # of equal weights, the later ones are kept
+            scores["select"] = scores["select"] + LATER * self.progress.fraction
         self.log_dict({f"dev/{name}": value for name, value in scores.items()}, sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.watch(batch, dataloader_idx)
+
+    def on_test_epoch_end(self) -> None:
+        scores = self.dev_scores()
+        self.log_dict({f"test/{name}": value for name, value in scores.items() if name != "select"}, sync_dist=True)
 
     def watch(self, batch: Batch, language: int) -> None:
         """Adds a dev batch to the scores of a language, by its number."""
