@@ -64,7 +64,7 @@ def folder_fingerprint(folder: Path) -> str:
 
 def rows_fingerprint(rows: Dataset, columns: Iterable[str]) -> str:
     """The content of some columns of a dataset, row order included."""
-    names = list(columns)
+    names = list(dict.fromkeys(columns))
     digest = hashlib.sha256(json.dumps([len(rows), names]).encode())
     for block in blocks(rows, names):
         for name in names:

@@ -205,14 +205,15 @@ class Ragged(Sequence[np.ndarray]):
         return len(self.offsets) - 1
 
     def __getitem__(self, index: Any) -> Any:
-        """One list; or several, as `Ragged`."""
+        """One list; or several, by a slice, by their numbers or by a mask, as `Ragged`."""
         if isinstance(index, int | np.integer):
             if index < 0:
                 index += len(self)
             if not 0 <= index < len(self):
                 raise IndexError(index)
             return self.values[self.offsets[index] : self.offsets[index + 1]]
-        numbers = np.arange(len(self))[index] if isinstance(index, slice) else np.asarray(index, dtype=np.int64)
+        chosen = isinstance(index, slice) or (isinstance(index, np.ndarray) and index.dtype == bool)
+        numbers = np.arange(len(self))[index] if chosen else np.asarray(index, dtype=np.int64)
         starts, lengths = self.offsets[numbers], self.lengths[numbers]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         return Ragged(self.values[stretches(starts, lengths)], offsets)
@@ -286,6 +287,9 @@ class Encoded(Sequence[dict[str, Any]]):
             row = {name: values[index] for name, values in self.columns.items()}
             return {name: value if value.dtype.kind == "f" else value.tolist() for name, value in row.items()}
         return Encoded({name: values[index] for name, values in self.columns.items()})
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[n] for n in range(len(self)))
 
     def __contains__(self, name: object) -> bool:
         """Whether there is a column of this name."""

@@ -117,14 +117,17 @@ class StoredSoftLabels:
     def logits(self, batch: Batch) -> np.ndarray:
         """See `SoftLabels`. Where a row is given the answer to one text as it stands, which is most often so, all rows
         are gathered at once; a mean comes back as logarithms, which are logits again."""
-        counts = self.task.positions(batch.encoded)
+        counts = self.task.positions(batch.encoded).copy()
+        simple = self._as_they_stand(batch, counts)
+        others = {n: self._of_row(batch, n) for n in np.flatnonzero(batch.has_teacher & ~simple).tolist()}
+        for n, answer in others.items():
+            counts[n] = len(answer)  # in the teacher's own positions, where there is an alignment
         found = np.full((int(counts.sum()), self.stores[0].width), np.nan, np.float32)
         rows = Ragged.by_lengths(found, counts)
-        simple = self._as_they_stand(batch, counts)
         places = self.places[0][batch.first_text[simple]]
         found[stretches(rows.offsets[:-1][simple], counts[simple])] = self.stores[0](places)
-        for n in np.flatnonzero(batch.has_teacher & ~simple).tolist():
-            rows[n][:] = self._of_row(batch, n)
+        for n, answer in others.items():
+            rows[n][:] = answer
         return found
 
     def _as_they_stand(self, batch: Batch, counts: np.ndarray) -> np.ndarray:
