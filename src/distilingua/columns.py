@@ -108,9 +108,9 @@ def with_columns(rows: Dataset, columns: Mapping[str, pa.Array | pa.ChunkedArray
         own[name] = flat if chosen is None else flat.take(pa.array(chosen, mask=chosen < 0))
     parts = [table.select([name for name in table.column_names if name not in own]), InMemoryTable(pa.table(own))]
     order = [*table.column_names, *(name for name in own if name not in table.column_names)]
-    joined = ConcatenationTable.from_tables(parts, axis=1).select(order)
+    beside = ConcatenationTable.from_tables(parts, axis=1).select(order)
     return Dataset(
-        joined.replace_schema_metadata(None),  # or features of before would be taken from it
+        beside.replace_schema_metadata(None),  # or features of before would be taken from it
         indices_table=None if chosen is None else rows._indices,
         fingerprint=generate_random_fingerprint(),
     )
