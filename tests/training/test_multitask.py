@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertForSequenceClassification
 
 from distilingua.checks import check
 from distilingua.console import console
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.multitask import TaskSampler
+from distilingua.distillation.losses.minilm import MiniLM
+from distilingua.distillation.objective import Objective
+from distilingua.distillation.schedules import Constant, Schedules
 from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare
+from distilingua.tasks.text_classification import TextClassification
+from distilingua.training.module import DistillationModule
 from distilingua.training.multitask import train_multitask
-from tests.conftest import Compose
+from distilingua.training.multitask_module import share_encoder
+from tests.conftest import Compose, tiny_bert
 
 
 def sampler(tau: float, processes: int = 1, rank: int = 0) -> TaskSampler:
@@ -58,6 +65,23 @@ def test_processes_share_every_step() -> None:
     for a, b in zip(one, two, strict=True):
         assert tasks([a]) == tasks([b])  # or a head would get its gradient from one process alone
         assert not set(a) & set(b)
+
+
+def test_layers_of_a_shared_encoder_are_read_for_every_task() -> None:
+    """Those of the encoder that learns, not of the one whose place it has taken."""
+    task = TextClassification().fit_labels(["a", "b"])
+    always = Schedules(Constant(), Constant(), Constant())
+    modules = {}
+    for name in ("one", "two"):
+        objective = Objective({"minilm": MiniLM(relation_heads=2)}, 1.0, always)
+        student, optimizer = BertForSequenceClassification(tiny_bert(50)), partial(torch.optim.SGD, lr=0.1)
+        modules[name] = DistillationModule(student, task, objective, optimizer, {})
+    share_encoder(modules)
+    text = {"input_ids": torch.tensor([[1, 2, 3]]), "attention_mask": torch.ones(1, 3, dtype=torch.long)}
+    both = [module.eval().read_student(text)[1] for module in modules.values()]
+    for one, other in zip(*(layers.qkv for layers in both if layers is not None), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+    assert all(layers is not None and layers.qkv for layers in both)
 
 
 @pytest.fixture

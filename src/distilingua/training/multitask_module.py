@@ -9,6 +9,7 @@ import torch
 from lightning import LightningModule
 from torch import Tensor, nn
 
+from distilingua.models.layers import LayerReader
 from distilingua.training.module import Batch, DistillationModule
 
 
@@ -67,7 +68,9 @@ class MultitaskModule(DistillationModule):
 
 def share_encoder(modules: Mapping[str, DistillationModule]) -> None:
     """Gives every student the encoder of the first; what is left to each of its own is its head."""
-    first, *others = (module.student for module in modules.values())
-    for student in others:
-        encoder: Any = first.base_model
-        setattr(student, student.base_model_prefix, encoder)
+    first, *others = modules.values()
+    for module in others:
+        encoder: Any = first.student.base_model
+        setattr(module.student, module.student.base_model_prefix, encoder)
+        # what reads its layers had listened to the encoder that is gone
+        module.read_student = LayerReader(module.student, module.objective.needs)
