@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from omegaconf import OmegaConf
 
@@ -214,3 +216,19 @@ class Choice(TextClassification):
 
 def test_a_new_head_on_an_encoder_is_entered_nowhere_else(compose_run: Compose) -> None:
     check(compose_run("task._target_=tests.test_checks.Choice"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("+trainer.max_epochs=1", "trainer.max_epochs=1 would change nothing. Type training.epochs=N"),
+        ("+trainer.min_epochs=9", "trainer.min_epochs=9 would change nothing. Type training.epochs=N"),
+        ("+trainer.check_val_every_n_epoch=3", "trainer.check_val_every_n_epoch=3 would change nothing"),
+        ("+trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5 would change nothing"),
+        ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0 trains nothing"),
+        ("trainer.devices=0", "trainer.devices=0: nothing computes"),
+    ],
+)
+def test_keys_of_the_trainer_that_do_nothing_are_refused(compose_run: Compose, typed: str, words: str) -> None:
+    with pytest.raises(UserError, match=re.escape(words)):
+        check(compose_run(typed))

@@ -181,6 +181,14 @@ def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     return single
 
 
+SET_BY_PLAN = {  # keys of `trainer` that a training sets itself, and what is typed instead
+    "max_epochs": "training.epochs=N (of the teacher: teacher.fine_tune.epochs=N)",
+    "min_epochs": "training.epochs=N, which are made to the end",
+    "check_val_every_n_epoch": "training.epochs=N: dev is judged after every pass, and more often where one is long",
+    "val_check_interval": "training.epochs=N: dev is judged after every pass, and more often where one is long",
+}
+
+
 def check_training(cfg: DictConfig) -> None:
     """Raises UserError for settings of no use that belong to no part of their own."""
     training, objective = cfg.training, cfg.objective
@@ -200,6 +208,15 @@ def check_training(cfg: DictConfig) -> None:
         f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}."
         if cfg.lr_schedule.name not in LR_SCHEDULES
         else None,
+        *(
+            f"trainer.{key}={cfg.trainer[key]} would change nothing. Type {instead}."
+            for key, instead in SET_BY_PLAN.items()
+            if key in cfg.trainer
+        ),
+        "trainer.limit_train_batches=0 trains nothing. Type a number of batches, or a share such as 0.1."
+        if cfg.trainer.get("limit_train_batches") == 0
+        else None,
+        "trainer.devices=0: nothing computes. Type trainer.devices=1." if cfg.trainer.devices in (0, "0") else None,
         positive("objective.temperature", objective.temperature, "1"),
         share("objective.alpha", objective.alpha) if objective.get("alpha") is not None else None,
         f"paths.cache={folder} cannot be written. Name another folder: paths.cache=FOLDER."
