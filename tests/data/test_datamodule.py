@@ -494,6 +494,25 @@ def test_load_rows_returns_every_split_by_language(rows: Rows) -> None:
     assert set(rows.texts["id"]) >= {name for names in partners(rows).values() for name in names}
 
 
+def test_why_a_row_is_not_learnt_from_is_a_column() -> None:
+    given = corpus()
+    german = [r for r in given.rows if (r["lang"], r["split"]) == ("de", "train")]
+    german[0]["text"] = german[1]["text"]
+    german[2]["group"], german[3]["group"], german[4]["group"] = "nobody's", "dev-200", "k0"
+    rows = load_rows(given, Cleaning(), Pair("en", ["de"]), ["en"])
+    why = dict(zip(rows.table["id"], rows.table["why"], strict=True))
+    assert [why[r["id"]] for r in german[1:6]] == [
+        "duplicate",
+        "no partner",
+        "partner is dev or test",
+        "partner is labelled training text",
+        "",
+    ]
+    assert {row_id for row_id, reason in why.items() if not reason} == {
+        *rows.train["id"], *(row_id for part in (*rows.dev.values(), *rows.test.values()) for row_id in part["id"])
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("split", ["train", "parallel", "dev", "test"])
 def test_a_label_the_source_never_shows(split: str) -> None:
     strange = corpus()
