@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -151,16 +151,28 @@ def by_value(values: pa.ChunkedArray, function: Callable[[Any], str]) -> pa.Chun
     return pa.chunked_array([answers.take(pa.array(numbers))], pa.string())
 
 
+def is_one_of(rows: Dataset, name: str, values: Collection[str]) -> np.ndarray:
+    """Which rows have one of these in a column, (rows,) bool."""
+    number, names = codes_of(rows, name)
+    return np.isin(number, [n for n, value in enumerate(names) if value in values])
+
+
 def filled(values: pa.ChunkedArray) -> np.ndarray:
     """Which cells are not empty, (rows,) bool."""
     return np.asarray(pc.not_equal(values, "").to_numpy(zero_copy_only=False), dtype=bool)
 
 
-def first_of_each(keys: np.ndarray) -> np.ndarray:
-    """Which rows are the first with their key, (rows,) bool; keys are whole numbers from 0."""
+def first_places(keys: np.ndarray) -> np.ndarray:
+    """Where the first row with the key of each row is, (rows,); keys are whole numbers from 0."""
     first = np.empty(int(keys.max(initial=-1)) + 1, np.int64)
     first[keys[::-1]] = np.arange(len(keys))[::-1]  # of equal keys, the last one written stays
-    return first[keys] == np.arange(len(keys))
+    found: np.ndarray = first[keys]
+    return found
+
+
+def first_of_each(keys: np.ndarray) -> np.ndarray:
+    """Which rows are the first with their key, (rows,) bool; keys are whole numbers from 0."""
+    return first_places(keys) == np.arange(len(keys))
 
 
 # --- columns of lists -------------------------------------------------------------------------------------------------
@@ -229,6 +241,11 @@ class Ragged(Sequence[np.ndarray]):
         full = np.full((len(self), int(lengths.max(initial=0)), *self.values.shape[1:]), value, self.values.dtype)
         full[np.arange(full.shape[1]) < lengths[:, None]] = self.values[self.offsets[0] : self.offsets[-1]]
         return full
+
+
+def lists_of(rows: Dataset, name: str) -> Ragged:
+    """A column of lists of whole numbers."""
+    return Ragged.of_column(column(rows, name))
 
 
 def stretches(starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:

@@ -17,7 +17,18 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from distilingua.artifacts import cached, code_fingerprint, rows_fingerprint
-from distilingua.columns import blocks, codes, codes_of, column, filled, first_of_each, on_disk, strings, with_columns
+from distilingua.columns import (
+    blocks,
+    codes,
+    codes_of,
+    column,
+    filled,
+    first_of_each,
+    first_places,
+    on_disk,
+    strings,
+    with_columns,
+)
 
 MARKUP = re.compile(r"<[a-zA-Z/!][^<>]*>")
 URL = re.compile(r"(?:https?://|www\.)[!-~]+")  # ASCII: in scripts without spaces, the sentence goes on right behind it
@@ -159,9 +170,8 @@ class Cleaning:
         text, sound = codes_of(rows, "key")[0][order], codes_of(rows, "audio")[0][order]
         lang, turn = lang[order], turn[order]
         held_out = turn < ORDER["train"]
-        first = np.empty(int(text.max(initial=-1)) + 1, np.int64)
-        first[text[::-1]] = np.arange(len(text))[::-1]
-        began_held_out, began_as = held_out[first[text]], turn[first[text]]
+        first = first_places(text)
+        began_held_out, began_as = held_out[first], turn[first]
         # the same words in another recording are another row; held-out rows of two languages are judged apart
         spoken = _numbered(text, sound)
         again = ~first_of_each(_numbered(spoken, np.where(held_out, 1 + lang, 0)))

@@ -14,7 +14,7 @@ from datasets import Dataset
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from distilingua.columns import Encoded, Ragged, codes_of, column, select, texts_of
+from distilingua.columns import Encoded, Ragged, codes_of, column, lists_of, select, texts_of
 from distilingua.data.augmentation import Augmentation, AugmentedRows
 from distilingua.data.batching import BucketBatchSampler
 from distilingua.data.encoder import Encoder
@@ -103,7 +103,7 @@ class Lessons:
         self.numbers = column(rows, "number").to_numpy() if "number" in names else np.full(len(rows), -1)
         taught = "teacher_texts" in names
         none = Ragged(np.empty(0, np.int32), np.zeros(len(rows) + 1, np.int64))
-        self.teacher_texts = Ragged.of_column(column(rows, "teacher_texts")) if taught else none
+        self.teacher_texts = lists_of(rows, "teacher_texts") if taught else none
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -16,7 +16,7 @@ from datasets import Dataset
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilingua.columns import Encoded
+from distilingua.columns import Encoded, select, texts_of
 from distilingua.console import console
 from distilingua.data.encoder import Encoder
 from distilingua.errors import NumberError, listed
@@ -211,7 +211,7 @@ def named(title: str, rows: Dataset) -> Iterator[None]:
     try:
         yield
     except NumberError as error:
-        ids = [str(row_id) for row_id in rows.select_columns(["id"])[error.rows]["id"]]
+        ids = texts_of(select(rows, error.rows), "id")
         raise NumberError(
             f"{title}: the answer to {listed(ids)} is no number, so it is neither kept "
             f"nor judged. The model's weights hold NaN or infinity, or it overflows: try teacher.precision=32, or "

@@ -14,7 +14,7 @@ from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
-from distilingua.columns import Ragged, codes_of, column, filled, strings, texts_of, where, with_columns
+from distilingua.columns import column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
@@ -127,14 +127,12 @@ def without_taught(rows: Dataset, sources: Iterable[TeacherSource], source_langu
     taught -= {source_language}
     if not taught:
         return rows
-    (lang, langs), (split, splits) = codes_of(rows, "lang"), codes_of(rows, "split")
-    is_taught = np.isin(lang, [n for n, name in enumerate(langs) if name in taught])
-    return where(rows, ~is_taught | (split != splits.index("train")))
+    return where(rows, ~(is_one_of(rows, "lang", taught) & is_one_of(rows, "split", {"train"})))
 
 
 def teacher_inputs(rows: Rows) -> np.ndarray:
     """Numbers of the texts that teachers read in place of training and dev rows, or as they are; ascending."""
-    read = [Ragged.of_column(column(part, "teacher_texts")).values for part in (rows.train, *rows.dev.values())]
+    read = [lists_of(part, "teacher_texts").values for part in (rows.train, *rows.dev.values())]
     numbers = np.unique(np.concatenate(read))
     return numbers[numbers >= 0]
 

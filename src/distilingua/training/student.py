@@ -17,7 +17,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from distilingua.artifacts import FILES, RECIPE, cached, code_fingerprint, rows_fingerprint
-from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, select, where, with_columns
+from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, lists_of, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
@@ -182,7 +182,7 @@ def soft_label_accuracy(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     if stored is None or not task.encodes_text():  # where a label is a text, no position has a true class
         return {}
     truth = column(job.rows.table, "label").take(pa.array(column(job.rows.train, "number")))
-    read = Ragged.of_column(column(job.rows.train, "teacher_texts")).lengths > 0
+    read = lists_of(job.rows.train, "teacher_texts").lengths > 0
     rows = where(with_columns(job.rows.train, {"label": truth}), read & filled(truth))
     lessons = Lessons(rows, job.encoder, job.cache)
     right: dict[str, list[Tensor]] = {}

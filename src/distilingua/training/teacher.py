@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,20 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
-from distilingua.columns import Ragged, codes_of, column, filled, joined, select, strings, texts_of, where, with_columns
+from distilingua.columns import (
+    Ragged,
+    codes_of,
+    column,
+    filled,
+    is_one_of,
+    joined,
+    lists_of,
+    select,
+    strings,
+    texts_of,
+    where,
+    with_columns,
+)
 from distilingua.console import console
 from distilingua.corpora.schema import each_row
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
@@ -102,21 +115,15 @@ def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:
     """What a teacher learns from: the source's visible labels, and the training labels of any language it is given."""
     assert source.fine_tune is not None
     own = labelled(job.rows.train)
-    own = where(own, _is(own, "lang", {job.pair.source}))
+    own = where(own, is_one_of(own, "lang", {job.pair.source}))
     others = set(source.fine_tune.get("languages") or ()) - {job.pair.source}
     columns = [name for name in job.rows.texts.column_names if name in own.column_names]
     own = own.select_columns(columns)
     if not others:
         return own
     more = labelled(job.rows.texts)
-    more = where(more, _is(more, "lang", others) & _is(more, "split", {"train"}))
+    more = where(more, is_one_of(more, "lang", others) & is_one_of(more, "split", {"train"}))
     return joined([own, more])
-
-
-def _is(rows: Dataset, name: str, values: Collection[str]) -> np.ndarray:
-    """Which rows have one of these in a column, (rows,) bool."""
-    number, names = codes_of(rows, name)
-    return np.isin(number, [n for n, value in enumerate(names) if value in values])
 
 
 def part_of(model: PreTrainedModel, name: str) -> nn.Module:
@@ -135,7 +142,7 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     if not task.pseudo_labels:
         return add_teacher_forced_texts(rows) if "label" in task.reads else rows
     ((name, predictor),) = teachers.items()  # answers of several are no labels, see checks.py
-    read = Ragged.of_column(column(rows.train, "teacher_texts"))
+    read = lists_of(rows.train, "teacher_texts")
     shown = filled(column(rows.train, "label"))
     wanted = np.unique(read[~shown].values)
     texts = rows.numbered(wanted)
@@ -180,7 +187,7 @@ def add_teacher_forced_texts(rows: Rows) -> Rows:
     along: dict[tuple[int, str], int] = {}
 
     def renumbered(part: Dataset) -> Dataset:
-        labels, read = texts_of(part, "label"), Ragged.of_column(column(part, "teacher_texts"))
+        labels, read = texts_of(part, "label"), lists_of(part, "teacher_texts")
         own = [labels[n] for n in np.repeat(np.arange(len(read)), read.lengths)]
         numbers = [
             along.setdefault((text, label), len(rows.table) + len(along)) if text >= 0 else text
@@ -248,7 +255,7 @@ def teacher_outputs(job: Job, teachers: Mapping[str, AnyPredictor], rows: Rows) 
 
 def _by_member(rows: Rows, members: int) -> list[np.ndarray]:
     """Numbers of the texts that each of several teachers reads; each once, ascending."""
-    read = [Ragged.of_column(column(part, "teacher_texts")).values for part in (rows.train, *rows.dev.values())]
+    read = [lists_of(part, "teacher_texts").values for part in (rows.train, *rows.dev.values())]
     each = np.concatenate(read).reshape(-1, members)
     return [np.unique(own[own >= 0]) for own in each.T]
 

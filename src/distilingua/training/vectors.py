@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 
-from distilingua.columns import Ragged, column, texts_of
+from distilingua.columns import lists_of, texts_of
 from distilingua.training.inference import AnyPredictor, Predictor
 from distilingua.training.job import Job
 
@@ -25,7 +25,7 @@ def sentence_vectors(job: Job, teacher: AnyPredictor, student: AnyPredictor) -> 
         return {}
     pooling = next(iter(members.values())).pooling
     parts = [rows.select(range(min(MOST, len(rows)))) for rows in job.rows.dev.values()]
-    read = [Ragged.of_column(column(rows, "teacher_texts")) for rows in parts]
+    read = [lists_of(rows, "teacher_texts") for rows in parts]
     texts = job.rows.numbered(
         np.unique(np.concatenate([each.values[each.offsets[:-1][each.lengths > 0]] for each in read]))
     )
