@@ -24,6 +24,7 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("tasks",),
     ("corpora",),
     ("distillation", "statistics"),
+    ("foreign",),
     ("extras", "artifacts", "columns", "console", "locations", "usage"),
     ("errors", "used_code"),
 )

@@ -188,9 +188,14 @@ def cached(
 
 
 def _note_files(folder: Path, recipe: Mapping[str, Any]) -> None:
-    """Writes what it is and the hash of every file, when all are on disk."""
+    """Writes what it is and the hash of every file."""
     (folder / RECIPE).write_text(json.dumps(recipe, indent=2, default=str, ensure_ascii=False), "utf-8")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILES)
+    note_files(folder, [path for path in folder.rglob("*") if path.is_file() and path.name != FILES])
+
+
+def note_files(folder: Path, files: Iterable[Path]) -> None:
+    """Writes size and hash of files of a folder, which `check_files` looks at, when all are on disk."""
+    files = sorted(files)
     for file in files:
         _to_disk(file)
     known = {file.relative_to(folder).as_posix(): [file.stat().st_size, file_sha256(file)] for file in files}
@@ -199,9 +204,13 @@ def _note_files(folder: Path, recipe: Mapping[str, Any]) -> None:
         note.write_text(json.dumps({"files": known, "made": time.time(), "run": run}, indent=2), "utf-8")
 
 
-def check_files(folder: Path) -> None:
+def check_files(folder: Path, way_out: str | None = None) -> None:
     """Raises UserError for the first file of a kept folder that is not what was written; hashing reads 1 GB a second
-    or so."""
+    or so.
+
+    Args:
+        way_out: what to do; None where whoever asks makes the folder again.
+    """
     name, problem = FILES, "is not JSON as it was written"
     try:
         for name, (size, digest) in json.loads((folder / FILES).read_text("utf-8"))["files"].items():
@@ -220,8 +229,8 @@ def check_files(folder: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # a damaged disk, or a damaged note
         pass
     raise UserError(
-        f"{folder / name} is damaged: it {problem}. Delete its folder, and this run makes it again: "
-        f"rm -r {shlex.quote(str(folder))}"
+        f"{folder / name} is damaged: it {problem}. "
+        + (way_out or f"Delete its folder, and this run makes it again: rm -r {shlex.quote(str(folder))}")
     )
 
 

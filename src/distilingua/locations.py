@@ -5,12 +5,38 @@ from __future__ import annotations
 import importlib.util
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 from distilingua.errors import UserError
 
 SEARCHPATH = "hydra.searchpath="
+LARGEST = 2_000_000  # characters of a file of settings; ours have a few thousand
+
+
+class _PlainLoader(yaml.SafeLoader):
+    """Plain values without aliases, of which ten lines can be a thousand million values."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has an alias, which nothing of ours writes")
+        return super().compose_node(parent, index)
+
+
+def read_yaml(file: Path) -> Any:
+    """What stands in a file of settings, which may be of somebody else.
+
+    Raises:
+        OSError, ValueError, yaml.YAMLError: it cannot be read.
+    """
+    content = file.read_text("utf-8")
+    if len(content) > LARGEST:
+        raise ValueError(f"it has {len(content)} characters, and settings have a few thousand")
+    try:
+        return yaml.load(content, _PlainLoader)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def location(path: str, option: str) -> str:
@@ -59,9 +85,9 @@ def typed_for(overrides: Path) -> list[str] | None:
     """What was typed for a run, with where its own configurations are (`--config-dir`); None where the file is damaged:
     a full disk leaves an empty one, which is not "nothing was typed"."""
     try:
-        typed = yaml.safe_load(overrides.read_text("utf-8"))
+        typed = read_yaml(overrides)
         hydra = overrides.parents[1] / ".hydra/hydra.yaml"
-        own = yaml.safe_load(hydra.read_text("utf-8"))["hydra"]["overrides"]["hydra"] if hydra.exists() else []
+        own = read_yaml(hydra)["hydra"]["overrides"]["hydra"] if hydra.exists() else []
     except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
         return None
     places = [item for item in own if item.startswith(SEARCHPATH)]

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from distilingua.artifacts import fingerprint
 from distilingua.errors import UserError
+from distilingua.foreign import taken
 from distilingua.locations import SEARCHPATH, free_bytes, new_folder, overrides_file, typed_for
 from distilingua.monitoring.sweep import (
     SWEEP,
@@ -84,23 +85,27 @@ OmegaConf.register_new_resolver("new_folder", new_folder, use_cache=True, replac
 def for_resume(arguments: Sequence[str]) -> list[str]:
     """The overrides of a run, or of a sweep, in its own folder, where its checkpoints are. Without a folder, of the
     latest."""
-    folder = Path(arguments[0]) if arguments else latest_run()
+    arguments = with_own_configurations(arguments)
+    given = [word for word in arguments[:1] if "=" not in word or Path(word).is_dir()]
+    folder, typed = Path(given[0]) if given else latest_run(), arguments[len(given) :]
     if note := read_sweep_note(folder):
-        hydra_own = [item for item in note["hydra"] if not item.startswith(("hydra.mode=", "hydra.sweep.dir="))]
-        return ["-m", *hydra_own, *note["task"], f"hydra.sweep.dir={quoted(folder)}", *arguments[1:]]
+        own = [item for item in note["hydra"] if not item.startswith(("hydra.mode=", "hydra.sweep.dir="))]
+        items = taken("resume", str(folder), [*own, *note["task"]], folder, typed, resumed=True)
+        return ["-m", *items, f"hydra.sweep.dir={quoted(folder)}", *typed]
     overrides = overrides_file(folder)
     if overrides is None:
         raise UserError(
             f"{folder} is not the folder of a run or a sweep (no .hydra/overrides.yaml or {SWEEP}). Name one of "
             f"outputs/ or multirun/, or none for the latest."
         )
-    typed = typed_for(overrides)
-    if typed is None:
+    known = typed_for(overrides)
+    if known is None:
         raise UserError(
             f"{overrides} is damaged, so what was typed for this run is not known. Type it again: distilingua train "
             f"OVERRIDES hydra.run.dir={shlex.quote(str(folder))}"
         )
-    return [*typed, f"hydra.run.dir={quoted(folder)}", *arguments[1:]]
+    items = taken("resume", str(folder), known, folder, typed, resumed=True)
+    return [*items, f"hydra.run.dir={quoted(folder)}", *typed]
 
 
 def latest_run() -> Path:
@@ -143,13 +148,15 @@ def models_and_overrides(command: str, arguments: Sequence[str]) -> tuple[list[s
     """
     from distilingua.delivery.model import overrides_of  # slow to import, and other commands have no need of it
 
+    arguments = with_own_configurations(arguments)
     models = [word for word in arguments if not re.match(r"[+~-]|[\w./@]+=", word) or Path(word).exists()]
     if not models:
         raise UserError(
             f"no model is named. Name the folder of a run, an exported folder, or a model of the hub: "
             f"distilingua {command} RUN"
         )
-    return models, [*overrides_of(models[0]), *(word for word in arguments if word not in models)]
+    typed = [word for word in arguments if word not in models]
+    return models, [*overrides_of(command, models[0], typed), *typed]
 
 
 # --- of all commands --------------------------------------------------------------------------------------------------

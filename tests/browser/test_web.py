@@ -21,9 +21,9 @@ from transformers import BertForSequenceClassification
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
 from distilingua.delivery.formats import Student
-from distilingua.delivery.model import OWN
 from distilingua.delivery.web import BINARY, RUNTIME, SCRIPTS, Web, from_npm
 from distilingua.locations import conf_folder
+from distilingua.models.folder import OWN
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification

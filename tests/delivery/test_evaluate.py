@@ -14,8 +14,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from distilingua.delivery.evaluate import names_of
-from distilingua.delivery.model import OWN, find, for_its_task, known_task, overrides_of
+from distilingua.delivery.model import find, for_its_task, known_task, overrides_of
 from distilingua.errors import UserError
+from distilingua.models.folder import OWN
 from tests.conftest import Compose
 from tests.delivery.conftest import read_json, settings, succeed
 from tests.processes import run
@@ -75,7 +76,7 @@ def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: 
 
 
 def test_several_models_are_judged_on_the_same_rows_and_on_another_pair(finished_run: Path, tmp_path: Path) -> None:
-    shutil.copytree(finished_run / "student", tmp_path / "copy")
+    shutil.copytree(finished_run / "student", tmp_path / "copy", ignore=shutil.ignore_patterns("files.json"))
     weights = tmp_path / "copy" / "model.safetensors"
     tensors = load_file(weights)
     tensors["classifier.weight"] = -tensors["classifier.weight"]  # the least likely class first
@@ -102,13 +103,14 @@ def test_what_is_no_model_is_refused_at_once(finished_run: Path, tmp_path: Path)
     weights.write_bytes(weights.read_bytes()[:-5])
     (tmp_path / "begun" / ".hydra").mkdir(parents=True)
     (tmp_path / "begun" / ".hydra" / "overrides.yaml").write_text("[]")
+    rows = [item for item in settings(finished_run.parent) if item.startswith("corpus.path=")]
     told = {
         (): "no model is named",
         ("corpus=files",): "no model is named",
         (f"{tmp_path}/nowhere",): "nowhere is not there. Name the folder of a run",
         (f"{tmp_path}/empty",): "holds no model (no config.json, no student/ in it)",
-        (f"{tmp_path}/bare",): "the folder has no weights",
-        (f"{tmp_path}/cut",): "model.safetensors is damaged (it has",
+        (f"{tmp_path}/bare", *rows): "the folder has no weights",
+        (f"{tmp_path}/cut", *rows): "model.safetensors is damaged (it has",
         (f"{tmp_path}/begun",): "this run has no student/ yet. Finish it: distilingua resume",
         (str(finished_run), str(finished_run)): "is named twice",
         (str(finished_run), "pair.targets=de"): "Give a list: pair.targets=[de]",
@@ -131,7 +133,7 @@ def test_a_student_of_one_of_several_tasks_is_judged_on_its_own(compose_run: Com
     (tmp_path / "run" / "checkpoints").mkdir()
     (tmp_path / "run" / "checkpoints" / "overrides.yaml").write_text('["experiment=multitask", "paths.cache=x"]')
     given = str(tmp_path / "run" / "slots")
-    assert overrides_of(given) == ["experiment=multitask"]
+    assert overrides_of("evaluate", given, []) == ["experiment=multitask"]
     cfg = compose_run("experiment=multitask")
     assert cfg.corpus.label != "slots"
     own = for_its_task(cfg, given, ["experiment=multitask"])
@@ -155,7 +157,10 @@ def test_a_file_of_others_sets_values_and_names_no_code(finished_run: Path, tmp_
     config = read_json(folder / "config.json")
     config[OWN] = {"overrides": [*harmful, *harmless, 3], "task": {"_target_": "os.system", "command": "true"}}
     (folder / "config.json").write_text(json.dumps(config))
-    assert overrides_of(str(folder)) == harmless
-    with pytest.raises(UserError, match=r"its task is 'os\.system', which is none of"):
+    with pytest.raises(UserError, match=r"config\.json is damaged: .* accept the folder as it is: rm .*files\.json"):
+        find(str(folder))
+    (folder / "files.json").unlink()
+    assert overrides_of("evaluate", str(folder), []) == harmless
+    with pytest.raises(UserError, match=r"its task is 'os\.system', which no file of conf/task/ names"):
         known_task(find(str(folder)).settings, "foreign")
     assert known_task({}, "foreign") is None

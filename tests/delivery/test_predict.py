@@ -29,9 +29,9 @@ from transformers import (
 from distilingua.corpora.words import words_of
 from distilingua.data.cleaning import Cleaning
 from distilingua.delivery import streams
-from distilingua.delivery.model import OWN
 from distilingua.delivery.predict import predict
 from distilingua.errors import UserError
+from distilingua.models.folder import OWN
 from distilingua.models.speech import SpeechScratch
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition

@@ -24,9 +24,10 @@ from distilingua.data.rows import Rows
 from distilingua.delivery.card import BATCH
 from distilingua.delivery.evaluate import check_classes
 from distilingua.delivery.formats import Format, Student
-from distilingua.delivery.model import HARMLESS, OWN, Delivered, open_exported, overrides_of
+from distilingua.delivery.model import Delivered, open_exported
 from distilingua.delivery.runtime import load_weights, predictor_of
 from distilingua.errors import UserError
+from distilingua.models.folder import OWN
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_model
 from distilingua.parts import Benchmark, assemble
@@ -75,8 +76,7 @@ def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) 
     own = {**model.settings, "prefix": student.encoder.prefix, "parameters": student.parameters}
     if cfg.temperature and student.temperature is not None:
         own["temperature"] = student.temperature
-    typed = [item for item in overrides_of(model.given) if HARMLESS.fullmatch(item)]
-    setattr(config, OWN, {**own, "overrides": own.get("overrides", typed)})
+    setattr(config, OWN, own)
     config.save_pretrained(folder)
     if "audio" not in task.reads:  # or a pipeline with truncation=True would not know where to cut
         tokenizer.model_max_length = task.max_length

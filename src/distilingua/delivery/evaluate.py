@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.artifacts import whole_file, write_json
+from distilingua.artifacts import rows_fingerprint, whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
@@ -42,6 +43,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     predictors = {name: predictor_of(model, benchmark.task, device, prefix) for name, model in models.items()}
     for name, predictor in predictors.items():
         check_classes(models[name].given, predictor.encoder.task, rows.test)
+        tell_other_rows(models[name], rows.test, benchmark.task)
     evaluations = {name: evaluate(predictor, rows.test, name) for name, predictor in predictors.items()}
     dev = rows.dev[benchmark.pair.source]
     temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
@@ -147,6 +149,18 @@ def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
             f"{given}: it does not know {listed(unknown)}, which the corpus has; its classes are "
             f"{listed(task.labels)}. Name the corpus and the task that it was trained for, or others with the same "
             f"classes: corpus=… task=…"
+        )
+
+
+def tell_other_rows(model: Delivered, test: Mapping[str, Dataset], task: Task) -> None:
+    """Says where a model is judged on other rows than in its run: a path may lead elsewhere from another folder."""
+    known, reads = model.settings.get("rows", {}), ["id", *task.reads, "label"]
+    other = [lang for lang in test if lang in known and known[lang] != rows_fingerprint(test[lang], reads)]
+    if other:
+        console.print(
+            f"{model.given}: judged on other rows in {', '.join(other)} than in its run. If these are not meant, name "
+            f"its own, such as corpus.path=FOLDER.",
+            soft_wrap=True,
         )
 
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.card import artefacts_table, write_card
-from distilingua.delivery.evaluate import find_models, read_rows
+from distilingua.delivery.evaluate import find_models, read_rows, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
 from distilingua.errors import UserError, refuse, truth, whole
@@ -38,6 +38,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     from distilingua.monitoring.tables import differences_table
 
     rows = read_rows(cfg, benchmark)
+    tell_other_rows(model, rows.test, benchmark.task)
     student = artefacts.student_of(cfg, model, benchmark, rows)
     artefacts.describe(cfg, model, student, folder)
     student.teacher = partial(artefacts.fetch_teacher, cfg, model)

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-from hydra.utils import instantiate
+from hydra.utils import get_class
 from omegaconf import DictConfig
 
+from distilingua.artifacts import FILES, check_files
 from distilingua.errors import UserError, refuse
-from distilingua.locations import SEARCHPATH, overrides_file, typed_for
-from distilingua.models.folder import WEIGHTS, damaged, read_json, readable
+from distilingua.foreign import HARMLESS, check_data, taken, targets_in
+from distilingua.locations import conf_folder, overrides_file, typed_for
+from distilingua.models.folder import OWN, STUDENTS, WEIGHTS, damaged, read_json, readable
 from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task
 
-STUDENTS = ("student", "student_of_all")
-"""Where in its folder a run, or a task of it among several, keeps its student."""
-OWN = "distilingua"
-"""The key of config.json under which an exported model says how it reads."""
+SETTINGS = {  # of a model, see `Delivered`, and what each is
+    **{"task": dict, "cleaning": dict, "prefix": str, "languages": list, "parameters": int, "overrides": list},
+    **{"temperature": int | float, "rows": dict},
+}
 ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "model.onnx")
 PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.model", "onnx/*.onnx", "*.onnx")
-# what a file that others wrote may set: values of these groups, and never a class that would be run
-HARMLESS = re.compile(r"(task|corpus|pair|experiment|cleaning|debug)(\.(?!_)\w+)*=[^{}/\\$]*")
 NAME_ONE = "Name the folder of a run, an exported folder, or a model of the hub (a/b)."
 
 
@@ -38,8 +38,9 @@ class Delivered:
         given: as the user named it.
         folder: with config.json and the tokenizer.
         onnx: the file that computes; None for transformers' own.
-        settings: `task`, `cleaning`, `prefix` and `parameters` of the run it comes from, as far as they are known; and
-            `temperature`, where it was exported with one.
+        settings: what config.json says under `OWN`: `task`, `cleaning`, `prefix`, `languages`, harmless `overrides` and
+            fingerprints of the test `rows` of the run it comes from; `parameters`; and `temperature`, where it was
+            exported with one.
     """
 
     given: str
@@ -55,7 +56,10 @@ class Delivered:
     def labels(self) -> list[str]:
         """Names of the classes in the order of the logits; none where the model does not say."""
         names = self.config.get("id2label") or {}
-        return [str(names[key]) for key in sorted(names, key=int)]
+        try:
+            return [str(names[key]) for key in sorted(names, key=int)]
+        except (ValueError, TypeError):
+            raise UserError(f"{self.given}: id2label of its config.json is {names}; expected 0, 1, …") from None
 
     @property
     def temperature(self) -> float:
@@ -80,8 +84,7 @@ def find(given: str) -> Delivered:
     run = run_of(path)
     for student in STUDENTS if run else ():
         if run and (run / student / "config.json").is_file():
-            refuse(damaged(given, run / student))
-            return Delivered(given, run / student, None, run_settings(run, given))
+            return open_exported(given, run / student)
     if (path.suffix == ".onnx" and path.is_file()) or (path / "config.json").is_file():
         return open_exported(given, path)
     if overrides_file(path) is not None:
@@ -102,30 +105,29 @@ def open_exported(given: str, path: Path) -> Delivered:
         UserError: it holds no weights, or damaged files.
     """
     folder = _folder_of(path)
-    settings = _exported_settings(folder, given)
-    if path != folder:
-        return Delivered(given, folder, path, settings)
     refuse(damaged(given, folder))
-    if any((folder / name).is_file() for name in WEIGHTS):
-        return Delivered(given, folder, None, settings)
-    file = next((folder / name for name in ONNX if (folder / name).is_file()), None)
-    if file is None:
-        raise UserError(f"{given}: the folder has no weights ({', '.join((*WEIGHTS, *ONNX[:2]))}).")
+    settings = _settings(folder, given)
+    file = path if path != folder else None
+    if file is None and not any((folder / name).is_file() for name in WEIGHTS):
+        file = next((folder / name for name in ONNX if (folder / name).is_file()), None)
+        if file is None:
+            raise UserError(f"{given}: the folder has no weights ({', '.join((*WEIGHTS, *ONNX[:2]))}).")
+    if (folder / FILES).is_file():
+        check_files(folder, f"Restore it, or accept the folder as it is: rm {shlex.quote(str(folder / FILES))}")
     return Delivered(given, folder, file, settings)
 
 
-def overrides_of(given: str) -> list[str]:
+def overrides_of(command: str, given: str, typed: Sequence[str]) -> list[str]:
     """What was typed for the run that a model comes from, so that it is judged on the same rows; of a folder that was
-    exported, or came from elsewhere, values alone."""
+    exported, or came from elsewhere, values alone. See `foreign.taken`."""
     path = _folder_of(Path(given).expanduser())
     run = run_of(path)
     if run and (overrides := overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
-        typed = typed_for(overrides) or []
-        return [item for item in typed if not item.startswith(("paths.", "hydra.")) or item.startswith(SEARCHPATH)]
+        items = [item for item in typed_for(overrides) or [] if not item.startswith("paths.")]
+        return taken(command, given, items, run, typed)
     if not (path / "config.json").is_file():
         return []
-    typed = _exported_settings(path, given).get("overrides", [])
-    return [item for item in typed if isinstance(item, str) and HARMLESS.fullmatch(item)]
+    return [item for item in _settings(path, given).get("overrides", []) if HARMLESS.fullmatch(str(item))]
 
 
 def for_its_task(cfg: DictConfig, given: str, typed: Sequence[str]) -> DictConfig:
@@ -147,48 +149,23 @@ def run_of(path: Path) -> Path | None:
     return path if any((path / name).exists() for name in (*STUDENTS, "metrics.json")) else None
 
 
-def run_settings(run: Path, given: str) -> dict[str, Any]:
-    """What a run says of how its student reads.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    file, task = run / "checkpoints" / "settings.yaml", ""
-    if not file.is_file():  # one of several tasks
-        file, task = run.parent / "checkpoints" / "settings.yaml", run.name
-    if not file.is_file():
-        return {}
-    try:
-        settings = yaml.safe_load(file.read_text("utf-8"))
-        if settings.get("multitask"):
-            settings |= settings["multitask"]["tasks"][task]
-        return {
-            "task": settings["task"],
-            "cleaning": settings["cleaning"],
-            "prefix": settings["student"].get("prefix", ""),
-            "languages": [settings["pair"]["source"], *settings["pair"]["targets"]],
-        }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{given}: {file} is damaged ({type(error).__name__}: {error}). Restore or delete it."
-        ) from None
-
-
 def known_task(settings: Mapping[str, Any], given: str) -> Task | None:
     """The task that a model says it was trained for; None where it does not.
 
     Raises:
-        UserError: it names a class that is not one of this package's tasks, which a file of others might; options that
-            the task refuses.
+        UserError: it names a class that is no task of a configuration; options that the task refuses.
     """
     options = dict(settings.get("task") or {})
     if not options:
         return None
-    kind = str(options.get("_target_", ""))
-    inside = [key for value in options.values() if isinstance(value, dict) for key in value if key.startswith("_")]
-    if not re.fullmatch(r"distilingua\.tasks(\.\w+)+", kind) or inside:
-        raise UserError(f"{given}: its task is {kind!r}, which is none of src/distilingua/tasks/, and is not run.")
-    task: Task = instantiate(options)
+    kind = options.pop("_target_", None)
+    if kind not in targets_in(conf_folder() / "task"):
+        raise UserError(f"{given}: its task is {kind!r}, which no file of conf/task/ names, and is not run.")
+    try:
+        check_data(options)
+        task: Task = get_class(kind)(**options)
+    except (UserError, TypeError, ValueError) as error:
+        raise UserError(f"{given}: options of its task cannot be meant: {error}") from None
     return task
 
 
@@ -199,9 +176,14 @@ def _folder_of(path: Path) -> Path:
     return path.parent.parent if path.parent.name == "onnx" else path.parent
 
 
-def _exported_settings(folder: Path, given: str) -> dict[str, Any]:
+def _settings(folder: Path, given: str) -> dict[str, Any]:
     settings = read_json(given, folder / "config.json").get(OWN, {})
-    return settings if isinstance(settings, dict) else {}
+    if not isinstance(settings, dict):
+        raise UserError(f"{given}: {OWN} of its config.json is {settings!r}; expected what an export writes there.")
+    wrong = (name for name in SETTINGS if name in settings and not isinstance(settings[name], SETTINGS[name]))
+    for name in wrong:
+        raise UserError(f"{given}: {OWN}.{name} of its config.json is {settings[name]!r}; expected a {SETTINGS[name]}.")
+    return settings
 
 
 def _downloaded(name: str) -> Path:

@@ -17,6 +17,7 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console
 from distilingua.delivery import pictures
 from distilingua.errors import UserError
+from distilingua.locations import read_yaml
 from distilingua.monitoring.compare import compare, metrics_of
 from distilingua.monitoring.leaderboard import jobs_of, leaderboard
 from distilingua.monitoring.sweep import failures
@@ -71,7 +72,7 @@ class Run:
     def settings(self, name: str) -> Any:
         """A file of Hydra's, or of a run of several tasks the one above."""
         files = [folder / ".hydra" / name for folder in (self.folder, self.folder.parent)]
-        return next((yaml.safe_load(file.read_text("utf-8")) for file in files if file.exists()), None)
+        return next((read_yaml(file) for file in files if file.exists()), None)
 
 
 class Confusion(NamedTuple):

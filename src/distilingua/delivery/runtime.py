@@ -18,7 +18,7 @@ from distilingua.delivery.model import Delivered
 from distilingua.errors import UserError, listed
 from distilingua.extras import onnx_package
 from distilingua.models.folder import check_positions, readable
-from distilingua.models.loading import load_student
+from distilingua.models.loading import check_weights, load_student
 from distilingua.models.processors import read_tokenizer
 from distilingua.tasks.task import Task, model_class
 from distilingua.training.inference import CPU, Predictor
@@ -73,6 +73,7 @@ def load_weights(model: Delivered, task: Task, tokenizer: Any) -> PreTrainedMode
         loaded, report = model_class(task).from_pretrained(
             model.folder, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
         )
+    check_weights(model.given, loaded, {**report, "missing_keys": []})
     if missing := sorted(report["missing_keys"]):
         raise UserError(
             f"{model.given}: it has no {listed(missing, 3)}, which task={task.name} needs, so its answers would be "

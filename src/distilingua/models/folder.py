@@ -24,6 +24,10 @@ DESCRIBING = (  # what transformers and sentence-transformers read; whatever els
     *("config.json", "generation_config.json", "modules.json", "preprocessor_config.json", "processor_config.json"),
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json"),
 )
+STUDENTS = ("student", "student_of_all")
+"""Where in its folder a run, or a task of it among several, keeps its student."""
+OWN = "distilingua"
+"""The key of config.json under which a student says how it reads."""
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -82,17 +86,28 @@ def damaged(name: str, folder: Path) -> str | None:
     for file in sorted(folder.iterdir()):
         problem = None
         try:
-            if file.name in DESCRIBING or file.name.endswith(".index.json"):
+            if file.exists() and not (file.is_file() or file.is_dir()):  # a pipe has no end
+                problem = "it is no file"
+            elif file.name.endswith(".index.json"):
+                problem = _missing_shard(file)
+            elif file.name in DESCRIBING:
                 json.loads(file.read_text("utf-8"))
             elif file.suffix == ".safetensors":
                 problem = _cut(file)
-        except (ValueError, RecursionError) as error:
-            problem = str(error)
         except OSError as error:
             problem = error.strerror
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+            problem = f"{type(error).__name__}: {error}"
         if problem:
             return f"{name}: {file.name} is damaged ({problem}). Save or download the model again."
     return None
+
+
+def _missing_shard(index: Path) -> str | None:
+    """What is wrong with the files of weights that an index names, each of which lies beside it."""
+    names = set(map(str, json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    away = sorted(name for name in names if Path(name).name != name or not (index.parent / name).is_file())
+    return f"it names {away[0]}, which does not lie beside it" if away else None
 
 
 def _cut(file: Path) -> str | None:

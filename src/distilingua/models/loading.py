@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
+from distilingua.errors import UserError, listed
 from distilingua.models.factorise import FactorisedEmbedding
 from distilingua.models.folder import check_positions, readable
 from distilingua.models.processors import check_tokens
@@ -48,6 +51,7 @@ def load_with_head(
             trust_remote_code=False,
             **task.model_options,
         )
+    check_weights(f"{role}.path={path}", model, report)
     if not task.hears():
         check_tokens(model, own, f"{role}.path={path}")
         positions = getattr(model.config, "max_position_embeddings", None)
@@ -58,11 +62,44 @@ def load_with_head(
     return model, sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
 
 
+LEARNT_ANEW = ("pooler", "masked_spec_embed")
+"""Parts of a body that many published models come without, as their own training had no use for them."""
+
+
+def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """A body is what its file says: only a head may be new, or of another task.
+
+    Args:
+        name: what the user set, for the message.
+        report: of `from_pretrained`, with `output_loading_info`.
+
+    Raises:
+        UserError: weights of the body that the file has not, has in another shape, or has and the model does not know.
+    """
+    body = model.base_model_prefix + "." if model.base_model is not model else ""
+    mismatched = [one for one, *_ in report["mismatched_keys"]]
+    new = [one for one in (*report["missing_keys"], *mismatched) if one.startswith(body)]
+    left = [one for one in report["unexpected_keys"] if one.startswith(body)] if body else []
+    new, left = ([one for one in names if not any(part in one for part in LEARNT_ANEW)] for names in (new, left))
+    unknown = sorted(report["unexpected_keys"] if new else left)
+    if new:
+        raise UserError(
+            f"{name}: its file lacks {listed(sorted(new), 2)}, which would be random, and has "
+            f"{listed(unknown, 2) or 'nothing'} instead. Where a wrapper's name stands in front of them (module., "
+            f"_orig_mod., model.), save the model inside of it with save_pretrained."
+        )
+    if left:
+        raise UserError(
+            f"{name}: its file has {listed(unknown, 2)}, and the model of its config.json has no such weights. Save "
+            f"the model again with save_pretrained."
+        )
+
+
 def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
     """A student as `save_pretrained` wrote it, its embedding whole or factorised; in evaluation mode."""
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "embedding_rank", None) is None:
-        return model_class(task).from_pretrained(folder)
+        return model_class(task).from_pretrained(folder, trust_remote_code=False)
     model = model_class(task).from_config(config)
     full: torch.nn.Embedding = model.get_input_embeddings()
     thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, full.embedding_dim, full.padding_idx)

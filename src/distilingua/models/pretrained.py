@@ -87,7 +87,7 @@ class Pretrained(Student):
             ]
             trim_tokenizer(self._tokenizer, texts, folder)
 
-        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build), trust_remote_code=False)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from distilingua.models.depth import chosen_layers, keep_layers

@@ -47,7 +47,7 @@ class OwnVocabulary(Student):
             texts = (text for column in self.spells for text in texts_of(some, column) if text)
             self.train_tokenizer(texts).save_pretrained(folder)
 
-        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build))
+        return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build), trust_remote_code=False)
 
     def train_tokenizer(self, texts: Iterable[str]) -> PreTrainedTokenizerBase:
         from distilingua.models.vocabulary import train_tokenizer

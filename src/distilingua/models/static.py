@@ -118,12 +118,19 @@ def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> 
     """
     from transformers import AutoModel
 
+    from distilingua.models.loading import check_weights
+
     name = f"student.path={source.path}"
     theirs = read_tokenizer(name, source.location, source.local, source.revision)
     with readable(name, source.local):
-        model = AutoModel.from_pretrained(
-            source.location, revision=source.revision, trust_remote_code=False, dtype=torch.float32
+        model, report = AutoModel.from_pretrained(
+            source.location,
+            revision=source.revision,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
         )
+    check_weights(name, model, report)
     known = model.get_input_embeddings().weight.detach()
     surfaces = {n: tokenizer.decode([n]).strip() for n in set(range(len(tokenizer))) - set(tokenizer.all_special_ids)}
     surfaces = {n: surface for n, surface in surfaces.items() if surface}

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.utils import get_class
 from omegaconf import DictConfig
 
 from distilingua.errors import UserError
+from distilingua.locations import read_yaml
 from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, results_in
 
 Failed = Callable[[Sequence[str], str], JobReturn | None]
@@ -53,7 +53,7 @@ def unfinished(sweep: Path) -> dict[tuple[str, ...], Path]:
     """Overrides of a job -> its folder, of all that have begun, and have neither a result nor an error."""
     files = {file.parents[1]: file for file in sweep.glob("*/.hydra/overrides.yaml")}
     left = {job: file for job, file in files.items() if not results_in(job) and not (job / FAILED).exists()}
-    return {tuple(map(str, yaml.safe_load(file.read_text("utf-8")) or ())): job for job, file in left.items()}
+    return {tuple(map(str, read_yaml(file) or ())): job for job, file in left.items()}
 
 
 def launch_the_others(launch: Any, failed: Failed) -> Any:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
+from distilingua.locations import read_yaml
 from distilingua.parts import OBJECTIVES
 
 SWEEP = "sweep.yaml"
@@ -57,7 +58,7 @@ def varied_keys(overrides: Sequence[str]) -> list[str]:
 def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
     """What stands in SWEEP; None where there is none, or a damaged one."""
     try:
-        note = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
+        note = read_yaml(sweep / SWEEP)
         return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
     except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
         return None

@@ -31,6 +31,8 @@ from torch import nn
 from distilingua.artifacts import fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
+from distilingua.locations import read_yaml
+from distilingua.models.folder import STUDENTS
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
@@ -128,8 +130,11 @@ def fit(
 
 
 def load_best(module: nn.Module, file: Path) -> None:
-    """Puts the weights back that did best on dev. What lies in shards, or is damaged, is left: the last ones stay."""
-    if file.is_file() and undamaged(file):
+    """Puts the weights back that did best on dev; where they are damaged or gone, the last ones stay, which is said.
+    What lies in shards is left."""
+    if file.name and not file.is_dir() and not undamaged(file):
+        console.print(f"{file} is damaged or gone: the weights after the last step are kept instead.", soft_wrap=True)
+    elif file.is_file():
         kept = torch.load(file, map_location="cpu", weights_only=True)
         module.load_state_dict(kept["state_dict"])
         module.last_agreement = kept["agreement"]
@@ -280,7 +285,7 @@ def check_settings(cfg: DictConfig) -> None:
     """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "settings.yaml"
-    if file.exists() and yaml.safe_load(file.read_text("utf-8")) != settings_of(cfg):
+    if file.exists() and read_yaml(file) != settings_of(cfg):
         raise UserError(
             f"{cfg.paths.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
             f"{checkpoints} to start again."
@@ -318,6 +323,8 @@ def keep_settings(cfg: DictConfig, rows: str) -> None:
     checkpoints.mkdir(parents=True, exist_ok=True)
     for file in results(cfg):  # of a run that was deleted: this one has not finished
         file.unlink(missing_ok=True)
+        for student in STUDENTS:
+            shutil.rmtree(file.with_name(student), ignore_errors=True)
     files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(cfg), allow_unicode=True)}
     if HydraConfig.initialized():  # Hydra's own copy of them is cut short where the disk is full
         files = {"overrides.yaml": yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), **files}
@@ -333,11 +340,19 @@ def results(cfg: DictConfig) -> list[Path]:
     return [run / str(name) / "metrics.json" for name in tasks]
 
 
-def finished(cfg: DictConfig) -> list[dict[str, Any]]:
-    """The results of a run that has come to its end, whose settings and rows have been checked; else none."""
+def finished(cfg: DictConfig, *identities: str) -> list[dict[str, Any]]:
+    """The results of a run that has come to its end, whose settings and rows have been checked; else none.
+
+    Args:
+        identities: what its results are of, which decides where `checkpoints/` was deleted to save room.
+    """
     run, files = Path(cfg.paths.run), results(cfg)
-    if not all(file.exists() for file in (*files, run / "checkpoints" / "settings.yaml")):
+    if not all(file.exists() for file in files):
         return []
+    if not (run / "checkpoints" / "settings.yaml").exists():
+        known = [json.loads(file.read_text("utf-8")).get("identity") for file in files]
+        if known != list(identities):
+            return []
     delete_checkpoints(cfg)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)

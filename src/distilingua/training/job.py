@@ -85,8 +85,7 @@ def dry_run(job: Job) -> None:
             are not the student's.
     """
     task, student = job.task, job.encoder.tokenizer
-    if job.student.origin() is None:
-        job.student.model(task, student)
+    job.student.model(task, student)
     task.targets(job.rows.train, job.encoder(job.rows.train, job.cache))
     for name, encoder in job.teachers.items():
         task.comparable(student, encoder.tokenizer, job.objective.same_classes)

@@ -29,8 +29,8 @@ from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, dry_run, labelled, prepare, rows_of
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
 from distilingua.training.plan import make_plan
-from distilingua.training.student import distil, save, student_fit, student_predictor, student_recipe
-from distilingua.training.train import Clock, Taught, conclude, teach
+from distilingua.training.student import deliver, distil, student_fit, student_recipe
+from distilingua.training.train import Clock, Taught, conclude, identity, teach
 
 
 @exclusive_run
@@ -47,7 +47,7 @@ def train_multitask(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -
         jobs = prepare_all(cfg, parts or {})
         rows = fingerprint({name: rows_of(job) for name, job in jobs.items()})
         check_rows(cfg, rows)
-        if known := finished(cfg):
+        if known := finished(cfg, *map(identity, jobs.values())):
             return dict(zip(jobs, known, strict=True))
         for job in jobs.values():
             show_data(job.rows)
@@ -104,7 +104,5 @@ def distil_multitask(
     fit(cfg, "student", shared, data, plan, recipes)
     students = {}
     for name, job in jobs.items():
-        folder = job.run / "student_of_all"
-        save(modules[name], job.encoder.tokenizer, folder)
-        students[name] = student_predictor(job, folder)
+        students[name] = deliver(job, modules[name].student, job.run / "student_of_all")
     return students, shared.last_agreement

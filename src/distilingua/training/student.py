@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,21 @@ import numpy as np
 import pyarrow as pa
 import torch
 from datasets import Dataset
+from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from lightning import Trainer, seed_everything
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
-from distilingua.artifacts import FILES, RECIPE, cached, code_fingerprint, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, note_files, rows_fingerprint
 from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, lists_of, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.foreign import HARMLESS
+from distilingua.models.folder import OWN
 from distilingua.models.loading import load_student
 from distilingua.models.on_policy import OnPolicy
 from distilingua.tasks.task import Task
@@ -64,15 +68,13 @@ def train_direct(job: Job) -> Predictor:
         given = job, objective, train_rows, job.rows.dev, TeacherOutputs()
         module, data, plan = student_fit(*given, encoded=encoded)
         fit(cfg, "direct", module, data, plan, recipe, one_device=True)
-        save(module, job.encoder.tokenizer, folder)
+        module.student.save_pretrained(folder)
 
     folder = cached(job.cache, "direct", recipe, build)
     delete_checkpoints(cfg, "direct")
-    if not job.objective.needs_teacher:
-        own = job.run / "student"
-        shutil.copytree(folder, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECIPE, FILES))
-        folder = own
-    return student_predictor(job, folder)
+    if job.objective.needs_teacher:
+        return student_predictor(job, folder)
+    return deliver(job, load_student(folder, job.task), job.run / "student")
 
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
@@ -85,8 +87,7 @@ def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, di
         module, trainer = self_train(job, outputs, rows, module, recipe)
     if not trainer.is_global_zero:
         return None
-    save(module, job.encoder.tokenizer, job.run / "student")
-    return student_predictor(job, job.run / "student"), module.last_agreement
+    return deliver(job, module.student, job.run / "student"), module.last_agreement
 
 
 def self_train(
@@ -167,10 +168,34 @@ def student_predictor(job: Job, folder: Path) -> Predictor:
     return Predictor(partial(load_student, folder, job.task), job.encoder, job.device, folder)
 
 
-def save(module: DistillationModule, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """A plain transformers folder: weights, configuration and tokenizer."""
-    module.student.save_pretrained(folder)
+def deliver(job: Job, model: PreTrainedModel, folder: Path) -> Predictor:
+    """Writes a student as a plain folder of transformers that is whole: weights, configuration, tokenizer, how it reads
+    text (`OWN` in config.json), and hashes of all."""
+    tokenizer = deepcopy(job.encoder.tokenizer)
+    if job.task.problem_type is not None:
+        model.config.problem_type = job.task.problem_type
+    setattr(model.config, OWN, reading(job))
+    if not job.task.hears():  # or a pipeline with truncation=True would not know where to cut
+        tokenizer.model_max_length = job.task.max_length
+    shutil.rmtree(folder, ignore_errors=True)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    note_files(folder, folder.iterdir())
+    return student_predictor(job, folder)
+
+
+def reading(job: Job) -> dict[str, Any]:
+    """How a student reads text, and what it is judged on; see `delivery.model.Delivered`."""
+    typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
+    reads = ["id", *job.task.reads, "label"]
+    return {
+        "task": plain(job.cfg.task),
+        "cleaning": plain(job.cfg.cleaning),
+        "prefix": job.encoder.prefix,
+        "languages": job.pair.languages,
+        "overrides": [item for item in typed if HARMLESS.fullmatch(item)],
+        "rows": {lang: rows_fingerprint(rows, reads) for lang, rows in job.rows.test.items()},
+    }
 
 
 def soft_label_accuracy(job: Job, outputs: TeacherOutputs) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from distilingua.artifacts import whole_file, write_json
+from distilingua.artifacts import fingerprint, whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
@@ -31,6 +31,7 @@ from distilingua.training.fitting import (
     exclusive_run,
     finished,
     keep_settings,
+    settings_of,
 )
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare, rows_of
@@ -58,7 +59,7 @@ def train(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str
         job = prepare(cfg, next(iter(parts.values())) if parts else None)
         rows = rows_of(job)
         check_rows(cfg, rows)
-        if known := finished(cfg):
+        if known := finished(cfg, identity(job)):
             console.print_whole(results_table(known[0]))
             return known[0]
         show_data(job.rows)
@@ -152,6 +153,7 @@ def conclude(
         "soft_labels": soft_label_accuracy(job, outputs),
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
+        "identity": identity(job),
     }
     # before what is drawn, which may fail; whoever resumes takes it for the end, see `finished`
     write_json(job.run / "metrics.json", metrics)
@@ -163,6 +165,11 @@ def conclude(
         if told:
             console.print(told)
     return metrics
+
+
+def identity(job: Job) -> str:
+    """What a result is of: settings and rows."""
+    return fingerprint([settings_of(job.cfg), rows_of(job)])
 
 
 def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
