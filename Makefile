@@ -1,6 +1,6 @@
 # make demo: set up and run the main job.   make test: set up and run the tests.   make lint: style and types.
 # make test-long: whole jobs of every task, what is exported of them, and commands that are killed, raced and resumed.
-# make test-fuzz: 10,000 damaged corpora, where make test has 2,100.
+# make test-fuzz: 10,000 damaged corpora and 2,000 models and inputs of strangers, where make test has a fifth.
 # make test-docs: notebooks, recipes, a renamed clone and an installed wheel, each run as a reader would.
 # make test-browser: pages in headless Chromium; needs chromium, chromium-driver and npm, which .ci/run installs.
 # make rename NAME=myproject: a clone becomes a project of your own.   make schema: what editors know of conf/.
@@ -28,7 +28,7 @@ test-long: setup
 	$(BIN)/python -m pytest -m long
 
 test-fuzz: setup
-	EXAMPLES=10000 $(BIN)/python -m pytest tests/corpora/test_fuzz.py
+	EXAMPLES=10000 $(BIN)/python -m pytest tests/corpora/test_fuzz.py tests/delivery/test_fuzz.py
 
 test-docs: setup
 	$(BIN)/python -m pytest -m docs

@@ -140,10 +140,10 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 9\n"
 FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
     "code of its own": (with_config(**MYSTERY), "it has code of its own, which is not run here"),
     "kind": (with_config(model_type=3), "does not recognize this architecture"),
-    "no kind": (with_config(model_type=None), "cannot load this model"),
+    "no kind": (with_config(model_type=None), "cannot load or ask this model"),
     "shape": (with_config(hidden_size="x"), "hidden_size"),
     "heads": (with_config(num_attention_heads=5), "not a multiple of the number of attention heads"),
-    "positions": (with_config(max_position_embeddings="many"), "cannot load this model"),
+    "positions": (with_config(max_position_embeddings="many"), "cannot load or ask this model"),
     "list": (put("config.json", "[]"), r"config\.json is damaged \(it is no object\)"),
     "half a config": (cut("config.json"), r"config\.json is damaged"),
     "half the weights": (cut("model.safetensors"), r"model\.safetensors is damaged \(it has \d+ bytes of \d+\)"),
@@ -154,7 +154,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], None], str]] = {
     "half an index": (put("model.safetensors.index.json", '{"m', "model.safetensors"), r"index\.json is damaged"),
     "half a tokenizer": (cut("tokenizer.json"), r"tokenizer\.json is damaged"),
     "half of its settings": (cut("tokenizer_config.json"), r"tokenizer_config\.json is damaged"),
-    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load this model"),
+    "no tokenizer": (lambda folder: (folder / "tokenizer.json").unlink(), "cannot load or ask this model"),
 }
 
 

@@ -431,7 +431,8 @@ MISSING = object()
 
 def text_table(names: Sequence[str], columns: Iterable[Sequence[Any]]) -> pa.Table:
     """Columns as text; as JSON (`schema.AS_JSON`) where a cell is no text, or none that Arrow can hold."""
-    made = [_column(name, cells) for name, cells in zip(names, columns, strict=True)]
+    spelt = [name.encode(errors="replace").decode() for name in names]  # a name may be half a character, too
+    made = [_column(name, cells) for name, cells in zip(spelt, columns, strict=True)]
     return pa.table([cells for _, cells in made], pa.schema([kind for kind, _ in made]))
 
 

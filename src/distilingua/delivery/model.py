@@ -57,7 +57,8 @@ class Delivered:
         """Names of the classes in the order of the logits; none where the model does not say."""
         names = self.config.get("id2label") or {}
         try:
-            return [str(names[key]) for key in sorted(names, key=int)]
+            # half a character, which JSON can spell, no file of answers can
+            return [str(names[key]).encode(errors="replace").decode() for key in sorted(names, key=int)]
         except (ValueError, TypeError):
             raise UserError(f"{self.given}: id2label of its config.json is {names}; expected 0, 1, …") from None
 

@@ -22,7 +22,7 @@ from distilingua.corpora.tables import Dialect
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.delivery.streams import ENCODING, Chunk, Source, of_file, of_pipe, of_texts, sink
 from distilingua.errors import NumberError, UserError, refuse
-from distilingua.models.folder import reserved_positions
+from distilingua.models.folder import readable, reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
 from distilingua.tasks.task import Task
 
@@ -39,13 +39,15 @@ def predict(arguments: Sequence[str]) -> None:
     """
     options = parse(arguments)
     model = find(options.model)
-    task = known_task(model.settings, model.given) or task_of_head(model)
+    with readable(model.given, model.folder):
+        task = known_task(model.settings, model.given) or task_of_head(model)
     columns = columns_of(options, task)
     source = source_of(options, task, columns)
     if options.all and not task.names_classes:
         raise UserError(f"--all: answers of task={task.name} are texts, and not one of several classes. Leave it out.")
     quieten()
-    answering = Answering.of(model, task, columns, options)
+    with readable(model.given, model.folder):
+        answering = Answering.of(model, task, columns, options)
     named: list[str] = []
     rows = bad = 0
     added = {options.name: "string", "probability": "double", **({"probabilities": "string"} if options.all else {})}
@@ -53,7 +55,8 @@ def predict(arguments: Sequence[str]) -> None:
     bar = Progress(console=Console(stderr=True), transient=True, disable=not shown)
     with sink(options.to, source, added) as write, bar:
         for chunk in source.chunks(bar):
-            answers = answering(chunk)
+            with readable(model.given, model.folder):
+                answers = answering(chunk)
             values = zip(*((one.text, one.probability, one.all) for one in answers), strict=True)
             write(chunk, dict(zip(added, values, strict=False)))
             problems = [f"row {rows + n}: {one.problem}" for n, one in enumerate(answers, 1) if one.problem]

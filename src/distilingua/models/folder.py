@@ -33,7 +33,7 @@ WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.b
 
 @contextmanager
 def readable(name: str, folder: Path | None) -> Iterator[None]:
-    """Whatever a library raises for files of a model becomes one sentence that says which file it is.
+    """Whatever a library raises for a model's files, or while it computes, becomes one sentence that names the file.
 
     Args:
         name: what the user set: `teacher.path=FOLDER`.
@@ -41,9 +41,9 @@ def readable(name: str, folder: Path | None) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, MemoryError):
+    except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
-    except Exception as error:  # there is no end to what they raise: transformers 20 kinds, safetensors its own
+    except BaseException as error:  # there is no end to what they raise, and a panic of Rust is not even an Exception
         if full_disk(error) or type(error).__name__ == "OutOfMemoryError":
             raise
         refuse(damaged(name, folder) if folder is not None else None)
@@ -53,8 +53,8 @@ def readable(name: str, folder: Path | None) -> Iterator[None]:
         elif "weights_only" in reason:
             reason = "its .bin file holds more than weights, or none; what it would run is not run here"
         raise UserError(
-            f"{name}: transformers cannot load this model ({type(error).__name__}: {reason[:200]}). Save or download "
-            f"it again, or choose another one."
+            f"{name}: transformers cannot load or ask this model ({type(error).__name__}: {reason[:200]}). Save or "
+            f"download it again, or choose another one."
         ) from error
 
 
@@ -100,7 +100,28 @@ def damaged(name: str, folder: Path) -> str | None:
             problem = f"{type(error).__name__}: {error}"
         if problem:
             return f"{name}: {file.name} is damaged ({problem}). Save or download the model again."
+    return _beyond_weights(name, folder)
+
+
+def _beyond_weights(name: str, folder: Path) -> str | None:
+    """What to say of a config.json that describes more than its weights can hold: to build that takes for ever."""
+    config, weights = folder / "config.json", folder / "model.safetensors"
+    if not (config.is_file() and weights.is_file()):
+        return None
+    tensors, size = len(_header(weights)), weights.stat().st_size
+    for key, value in read_json(name, config).items() if tensors else ():
+        most = tensors if key.endswith("layers") else size if key.endswith(("_size", "_dim", "_heads")) else None
+        if type(value) is int and most and value > most:
+            return f"{name}: config.json says {key}={value}, and the weights beside it are {tensors} of {size} bytes."
     return None
+
+
+def _header(weights: Path) -> dict[str, Any]:
+    """What a file of safetensors begins with: of each tensor, type, shape and place."""
+    with weights.open("rb") as content:
+        header: dict[str, Any] = json.loads(content.read(int.from_bytes(content.read(8), "little")))
+    header.pop("__metadata__", None)
+    return header
 
 
 def _missing_shard(index: Path) -> str | None:
@@ -119,8 +140,7 @@ def _cut(file: Path) -> str | None:
         if len(start) < 8 or header > size - 8:
             lfs = (start + content.read(60)).startswith(b"version https://git-lfs")
             return "it is a pointer of git-lfs: run `git lfs pull`" if lfs else "it has no whole header"
-        tensors = json.loads(content.read(header))
-    ends = [8 + header + one["data_offsets"][1] for key, one in tensors.items() if key != "__metadata__"]
+    ends = [8 + header + one["data_offsets"][1] for one in _header(file).values()]
     return f"it has {size} bytes of {max(ends)}" if ends and max(ends) != size else None
 
 
