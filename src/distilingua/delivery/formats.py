@@ -53,9 +53,9 @@ class Student:
 
     @cached_property
     def inputs(self) -> dict[str, Any]:
-        """Of the two longest of a few rows: a size of 0 or 1 would become a constant of the graph."""
+        """Of the two longest of a few rows, or one twice: a size of 0 or 1 would become a constant of the graph."""
         encoded = self.encoder.changed(self.rows.select(range(min(32, len(self.rows)))).to_list())
-        inputs, _ = self.encoder.collate(encoded[np.argsort(encoded.lengths)[-2:]])
+        inputs, _ = self.encoder.collate(encoded[np.resize(np.argsort(encoded.lengths)[-2:], 2)])
         return dict(inputs)
 
     @cached_property
