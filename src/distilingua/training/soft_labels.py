@@ -232,8 +232,7 @@ def store_soft_labels(
 
     def ask(folder: Path, encoded: Encoded) -> None:
         texts_at = Ragged.by_lengths(np.empty(0), task.positions(encoded))
-        total = int(texts_at.offsets[-1])
-        progress = folder / "progress.json"
+        total, progress = int(texts_at.offsets[-1]), folder / "progress.json"
         done, lost = _progress(progress)
         arrays: dict[str, np.ndarray] = {}
         for n, (texts, cells, vectors) in enumerate(teacher.cells(encoded, "Soft labels", done, pooling), 1):
@@ -241,18 +240,12 @@ def store_soft_labels(
             k = min(keep, width) if keep is not None else None
             if not arrays:  # the first batch tells how many classes there are
                 beside = (len(encoded), vectors.shape[1]) if vectors is not None else None
-                arrays = _arrays(folder, total, width, k, dtype, beside, new=not done)
+                shapes = _shapes(total, width, k, dtype, beside)
+                arrays = _opened(folder, shapes) if done else _made(folder, shapes)
             if vectors is not None:
                 arrays["vectors"][texts] = vectors.numpy()
             # texts are asked in the order of their length, and stand in the store in the order of the rows
-            at = stretches(texts_at.offsets[:-1][texts], texts_at.lengths[texts])
-            if k is None:
-                arrays["logits"][at] = cells.numpy()
-            else:
-                values, classes, rest = (part.numpy() for part in top_k(cells, k))
-                arrays["logits"][at], arrays["classes"][at], arrays["rest"][at] = values, classes, rest
-                kept = torch.from_numpy(dense(values, classes, rest, width))
-                lost += float((cells.softmax(-1) * (cells.log_softmax(-1) - kept)).nansum())
+            lost += _put(arrays, stretches(texts_at.offsets[:-1][texts], texts_at.lengths[texts]), cells, k)
             done += len(texts)
             last = done == len(encoded)
             if last:  # before the last note of progress: with it, a store is whole but for its name
@@ -260,8 +253,7 @@ def store_soft_labels(
                 if k is not None:
                     console.print(f"The {k} likeliest of {width} classes: KL from all of them {lost / total:.5f} nats")
             if last or n % SAVE_EVERY == 0:
-                for array in arrays.values():
-                    array.flush()  # type: ignore[attr-defined]  # a memory map
+                _flush(arrays)
                 with whole_file(progress) as file:
                     file.write_text(json.dumps([done, lost]))
         progress.unlink(missing_ok=True)
@@ -269,22 +261,37 @@ def store_soft_labels(
     def join(folder: Path, parts: Sequence[Path]) -> None:
         texts_at, stores = (
             Ragged.by_lengths(np.empty(0), task.positions(encoded)),
-            [Store(part, recipe) for part in parts],
+            [Store(one, recipe) for one in parts],
         )
         one = stores[0]
         k, vectors = one.logits.shape[1] if one.classes is not None else None, one.vectors
         beside = (len(encoded), vectors.shape[1]) if vectors is not None else None
-        arrays = _arrays(folder, int(texts_at.offsets[-1]), one.width, k, dtype, beside, new=True)
+        arrays = _made(folder, _shapes(int(texts_at.offsets[-1]), one.width, k, dtype, beside))
         for n, store in enumerate(stores):
             own = np.arange(n, len(encoded), len(stores))
             at = stretches(texts_at.offsets[:-1][own], texts_at.lengths[own])
             for name, array in arrays.items():
                 array[own if name == "vectors" else at] = getattr(store, name)
-        for array in arrays.values():
-            array.flush()  # type: ignore[attr-defined]  # a memory map
+        _flush(arrays)
         _write_index(folder, texts_at, one.width)
 
     return Store(cached_by_all(cache, "soft_labels", recipe, build, join, resumable=True), recipe)
+
+
+def _put(arrays: Mapping[str, np.ndarray], at: np.ndarray, cells: Tensor, k: int | None) -> float:
+    """Writes answers to positions, of which k classes or all are kept; how much is lost by that, in nats."""
+    if k is None:
+        arrays["logits"][at] = cells.numpy()
+        return 0.0
+    values, classes, rest = (part.numpy() for part in top_k(cells, k))
+    arrays["logits"][at], arrays["classes"][at], arrays["rest"][at] = values, classes, rest
+    kept = torch.from_numpy(dense(values, classes, rest, cells.shape[1]))
+    return float((cells.softmax(-1) * (cells.log_softmax(-1) - kept)).nansum())
+
+
+def _flush(arrays: Mapping[str, np.ndarray]) -> None:
+    for array in arrays.values():
+        array.flush()  # type: ignore[attr-defined]  # a memory map
 
 
 @contextmanager
@@ -303,42 +310,63 @@ def _write_index(folder: Path, texts_at: Ragged, width: int) -> None:
         file.write_text(json.dumps({"texts": len(texts_at), "width": width}), "utf-8")
 
 
-def _arrays(
-    folder: Path, total: int, width: int, k: int | None, dtype: str, beside: tuple[int, int] | None, new: bool
-) -> dict[str, np.ndarray]:
-    """Memory-mapped files for so many positions, and for sentence vectors of this shape beside them, if there is room
-    for them."""
+Shapes = Mapping[str, tuple[tuple[int, ...], str]]
+"""File of a store -> shape and type of its array."""
+
+
+def _shapes(total: int, width: int, k: int | None, dtype: str, beside: tuple[int, int] | None) -> Shapes:
+    """For so many positions, and for sentence vectors of this shape beside them; says how large they are."""
     shapes: dict[str, tuple[tuple[int, ...], str]] = {"logits": ((total, k or width), dtype)}
     if k is not None:
         shapes |= {"classes": ((total, k), "int32"), "rest": ((total,), dtype)}
     if beside is not None:
         shapes["vectors"] = (beside, "float16")
-    size = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
     vectors = f" and vectors of {beside[1]}" if beside else ""
-    console.print(f"Soft labels: {total} positions × {k or width} classes{vectors}, {size / 1e6:.1f} MB")
+    size = _bytes(shapes) / 1e6
+    console.print(f"Soft labels: {total} positions × {k or width} classes{vectors}, {size:.1f} MB")
+    return shapes
+
+
+def _bytes(shapes: Shapes) -> int:
+    return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+
+
+def _opened(folder: Path, shapes: Shapes) -> dict[str, np.ndarray]:
+    """The memory-mapped files that an interrupted computation has left.
+
+    Raises:
+        UserError: one is gone, or is not of its shape.
+    """
     files = {name: folder / f"{name}.npy" for name in shapes}
-    if not new:
-        try:
-            found = [open_memmap(file, "r").shape for file in files.values()]  # "r+" would lengthen one that is cut
-            if found != [shape for shape, _ in shapes.values()]:
-                raise ValueError(found)
-            return {name: open_memmap(file, "r+") for name, file in files.items()}
-        except (OSError, ValueError):
-            raise UserError(
-                f"{folder} holds soft labels that were interrupted, and their files are damaged. Delete it, and they "
-                f"are computed anew: rm -r {shlex.quote(str(folder))}"
-            ) from None
-    free = shutil.disk_usage(folder).free
-    error = None
-    if free >= size:
-        try:
+    try:
+        found = [open_memmap(file, "r").shape for file in files.values()]  # "r+" would lengthen one that is cut
+        if found != [shape for shape, _ in shapes.values()]:
+            raise ValueError(found)
+        return {name: open_memmap(file, "r+") for name, file in files.items()}
+    except (OSError, ValueError):
+        raise UserError(
+            f"{folder} holds soft labels that were interrupted, and their files are damaged. Delete it, and they are "
+            f"computed anew: rm -r {shlex.quote(str(folder))}"
+        ) from None
+
+
+def _made(folder: Path, shapes: Shapes) -> dict[str, np.ndarray]:
+    """New memory-mapped files.
+
+    Raises:
+        UserError: the disk has no room for them.
+    """
+    files = {name: folder / f"{name}.npy" for name in shapes}
+    size, free, error = _bytes(shapes), shutil.disk_usage(folder).free, None
+    try:
+        if free >= size:
             return {name: _allocated(file, *shapes[name]) for name, file in files.items()}
-        except OSError as raised:
-            error = full_disk(raised)
-            if error is None:
-                raise
-            for file in files.values():
-                file.unlink(missing_ok=True)
+    except OSError as raised:
+        error = full_disk(raised)
+        if error is None:
+            raise
+        for file in files.values():
+            file.unlink(missing_ok=True)
     raise UserError(
         f"teacher.store: the soft labels need {decimal(size)} and {folder.parents[1]} has {decimal(free)} left"
         f"{f' ({error.strerror})' if error else ''}. Set teacher.store_top_k=32 or teacher.store_dtype=float16, name "
