@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from distilingua.corpora.smart_home import SmartHome
-from distilingua.models.vocabulary import SPECIAL, train_tokenizer
+from distilingua.models.vocabulary import train_tokenizer, without_spaces
 
 TRAIN = """
 import sys
@@ -46,3 +46,19 @@ def test_case_carries_no_meaning_unless_it_should() -> None:
     assert train_tokenizer(texts, 60).tokenize("LAMP") == train_tokenizer(texts, 60).tokenize("lamp")
     cased = train_tokenizer(texts, 60, lowercase=False)
     assert cased.tokenize("Lamp") != cased.tokenize("lamp")
+
+
+def test_where_words_are_tagged_no_token_is_a_space() -> None:
+    """What reads tags word by word, such as transformers' pipeline, would take a lone space for a word."""
+    texts = ["lives in Paris .", "Ann saw Zoë ( in Oslo )", "quite often , said Ben"]
+    plain = train_tokenizer(texts, 60)
+    own = without_spaces(plain, 60)
+    assert any("▁" in plain.tokenize(text) for text in texts)
+    assert len(own) <= 60
+    for text in [*texts, "vive en Oslo", "(so) 'tis"]:
+        assert "▁" not in own.tokenize(text)
+        read = own(text, return_offsets_mapping=True, add_special_tokens=False)
+        assert all(text[start:end].strip() for start, end in read["offset_mapping"])
+        known = own.unk_token_id not in read["input_ids"]
+        assert own.decode(read["input_ids"]).strip() == text.lower() or not known
+    assert own.convert_tokens_to_ids(["<pad>", "<s>"]) == plain.convert_tokens_to_ids(["<pad>", "<s>"])

@@ -68,7 +68,7 @@ class Pretrained(Student):
     def origin(self) -> Any:
         return self._source.origin()
 
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+    def tokenizer(self, rows: Dataset, cache: Path, words: bool = False) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
         from distilingua.models.trimming import trim_tokenizer

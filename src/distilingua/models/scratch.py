@@ -32,20 +32,24 @@ class OwnVocabulary(Student):
     spells: ClassVar[tuple[str, ...]] = ("text", "text_pair")
     """Columns that its tokenizer learns from."""
 
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+    def tokenizer(self, rows: Dataset, cache: Path, words: bool = False) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
+
+        from distilingua.models.vocabulary import without_spaces
 
         recipe = {
             "kind": self.train_tokenizer.__qualname__,
             "texts": rows_fingerprint(rows, self.spells),
             "size": self.vocabulary,
             "lowercase": self.lowercase,
+            **({"words": True} if words else {}),
         }
 
         def build(folder: Path) -> None:
             some = select(rows, np.arange(0, len(rows), 1 + len(rows) // ENOUGH))
             texts = (text for column in self.spells for text in texts_of(some, column) if text)
-            self.train_tokenizer(texts).save_pretrained(folder)
+            tokenizer = self.train_tokenizer(texts)
+            (without_spaces(tokenizer, self.vocabulary) if words else tokenizer).save_pretrained(folder)
 
         return AutoTokenizer.from_pretrained(cached(cache, "tokenizers", recipe, build), trust_remote_code=False)
 

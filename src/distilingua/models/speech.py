@@ -73,7 +73,7 @@ class SpeechScratch(Student):
             else None,
         )
 
-    def tokenizer(self, rows: Dataset, cache: Path) -> SpeechProcessor:
+    def tokenizer(self, rows: Dataset, cache: Path, words: bool = False) -> SpeechProcessor:
         """The alphabet given, or that of the visible labels of `rows`."""
         alphabet = list(self.alphabet or characters(label for label in texts_of(rows, "label") if label))
         recipe = {"alphabet": alphabet, "sound": self.sound, "mels": self.mels, "frame_ms": self.frame_ms}

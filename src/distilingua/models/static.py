@@ -70,13 +70,13 @@ class Static(OwnVocabulary):
     def origin(self) -> Any:
         return None if self._source is None else self._source.origin()
 
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
+    def tokenizer(self, rows: Dataset, cache: Path, words: bool = False) -> PreTrainedTokenizerBase:
         if any(rows["text_pair"]):
             raise UserError(
                 "student: a bag of pieces cannot tell the two sentences of a pair apart. Choose student=nano, or a "
                 "task that reads one text."
             )
-        return super().tokenizer(rows, cache)
+        return super().tokenizer(rows, cache, words)
 
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
         from distilingua.models.bag import SCALE, BagConfig, BagForSequenceClassification

@@ -56,8 +56,13 @@ class Student(ABC):
         return None
 
     @abstractmethod
-    def tokenizer(self, rows: Dataset, cache: Path) -> PreTrainedTokenizerBase:
-        """The tokenizer; `rows` are the texts that training may see."""
+    def tokenizer(self, rows: Dataset, cache: Path, words: bool = False) -> PreTrainedTokenizerBase:
+        """The tokenizer.
+
+        Args:
+            rows: the texts that training may see.
+            words: whether answers are given word by word, so that no token may stand for the space between words.
+        """
 
     @abstractmethod
     def model(self, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

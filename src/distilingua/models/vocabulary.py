@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+SPACE = "▁"  # in front of a word
 SPECIAL = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"]
 
 
@@ -37,6 +39,27 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
     state["model"]["vocab"] = [*special, *learnt]
     tokenizer = Tokenizer.from_str(json.dumps(state))
     return _finished(tokenizer, single="<s> $A </s>", pair="<s> $A </s> $B </s>")
+
+
+def without_spaces(tokenizer: PreTrainedTokenizerFast, size: int) -> PreTrainedTokenizerFast:
+    """The same Unigram tokenizer, in which no token stands for a space alone: what reads answers word by word, such as
+    transformers' pipeline for tags, would take it for a word. Every letter can begin a word instead.
+
+    Args:
+        size: pieces it may have; the least likely ones of several letters make room.
+    """
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary: list[list[Any]] = state["model"]["vocab"]
+    scores = {piece: score for piece, score in vocabulary[len(SPECIAL) :] if piece != SPACE}
+    spaces = dict(vocabulary[len(SPECIAL) :]).get(SPACE, min(scores.values()))
+    letters = {SPACE + piece: spaces + score for piece, score in scores.items() if len(piece) == 1}
+    scores = {**letters, **scores}
+    needed = {piece for piece in scores if len(piece.removeprefix(SPACE)) == 1}
+    others = sorted((piece for piece in scores if piece not in needed), key=lambda piece: (-scores[piece], piece))
+    kept = [*needed, *others[: max(0, size - len(SPECIAL) - len(needed))]]
+    learnt = sorted(([piece, scores[piece]] for piece in kept), key=lambda one: (-one[1], one[0]))
+    state["model"]["vocab"] = [*vocabulary[: len(SPECIAL)], *learnt]
+    return _finished(Tokenizer.from_str(json.dumps(state)), single="<s> $A </s>", pair="<s> $A </s> $B </s>")
 
 
 def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = False) -> PreTrainedTokenizerFast:

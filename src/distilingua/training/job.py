@@ -63,7 +63,9 @@ def prepare(cfg: DictConfig, parts: Parts | None = None) -> Job:
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))
     task.fit_labels(rows.labels, (label for label in texts_of(rows.train, "label") if label))
-    encoder = Encoder(task, parts.student.tokenizer(rows.train, cache), parts.student.prefix)
+    encoder = Encoder(
+        task, parts.student.tokenizer(rows.train, cache, "text" in task.points_into), parts.student.prefix
+    )
     teachers = {name: teacher_encoder(parts, source, rows.train, cache) for name, source in members.items()}
     return Job(**vars(parts), cfg=cfg, rows=rows, encoder=encoder, teachers=teachers)
 

@@ -80,7 +80,8 @@ def prepare_all(cfg: DictConfig, parts: Mapping[str, Parts]) -> dict[str, Job]:
     jobs = {name: prepare(single, parts.get(name)) for name, single in tasks_of(cfg).items()}
     texts = joined([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
     first = next(iter(jobs.values()))
-    tokenizer = first.student.tokenizer(texts, first.cache)
+    words = any("text" in job.task.points_into for job in jobs.values())
+    tokenizer = first.student.tokenizer(texts, first.cache, words)
     return {name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer)) for name, job in jobs.items()}
 
 
