@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from distilingua.corpora.smart_home import SmartHome
-from distilingua.models.vocabulary import train_tokenizer, without_spaces
+from distilingua.models.vocabulary import SPECIAL, train_tokenizer, without_spaces
 
 TRAIN = """
 import sys
