@@ -20,6 +20,8 @@ from distilingua.monitoring.sweep import differing, final_scores, settings_in, s
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
+IN_SIGHT = ("lr", "objective", "student")
+"""Settings that single runs are compared by; jobs of a sweep are by what varies."""
 Vectors = Mapping[str, tuple[np.ndarray, Sequence[Sequence[str]]]]
 """Model -> sentence vectors, (sentences, width), with language, label and text of each sentence."""
 
@@ -37,7 +39,8 @@ def log_results(
     others = set(cfg.get("logger") or {}) - {"tensorboard"}
     for logger in (*make_loggers(cfg, "student", others), *make_loggers(cfg, "scores", {"tensorboard"})):
         if isinstance(logger, TensorBoardLogger):
-            log_hparams(logger, settings, scores, differing=set(typed_values()))
+            varied = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+            log_hparams(logger, settings, scores, shown={*typed_values(), *(() if varied else IN_SIGHT)})
             log_evaluations(logger, task.labels, evaluations["student"], evaluations.get("teacher"))
             for model, (values, sentences) in vectors.items():
                 header = ["lang", "label", "text"]
@@ -49,16 +52,16 @@ def log_results(
 
 
 def log_hparams(
-    logger: TensorBoardLogger, settings: dict[str, Any], scores: dict[str, float], differing: Collection[str]
+    logger: TensorBoardLogger, settings: dict[str, Any], scores: dict[str, float], shown: Collection[str]
 ) -> None:
-    """As `logger.log_hyperparams` does, and says what differs: TensorBoard shows these columns first, and others by
-    their names, of which five are ticked."""
+    """As `logger.log_hyperparams` does, and says that what is to be shown differs: TensorBoard has these columns first,
+    and others by their names, of which five are ticked."""
     logger.log_metrics(scores)
     experiment, start, end = hparams(settings, scores)
     plugin = experiment.value[0].metadata.plugin_data
     content = HParamsPluginData.FromString(plugin.content)
     for info in content.experiment.hparam_infos:
-        info.differs = info.name in differing
+        info.differs = info.name in shown
     plugin.content = content.SerializeToString()
     for summary in (experiment, start, end):
         logger.experiment._get_file_writer().add_summary(summary)
