@@ -42,7 +42,8 @@ def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) 
     (old / "files.json").write_text(json.dumps({**note, "run": "/runs/first", "made": time.time() - 50 * DAY}))
     age(old, 40)
     (tmp_path / "soft_labels" / ".0123456789abcdef-unfinished").mkdir(parents=True)
-    (tmp_path / "soft_labels" / ".parts-1123456789abcdef").mkdir()  # of several processes
+    (tmp_path / "soft_labels" / "0123456789abcdef.lock").touch()  # of who has made it
+    (tmp_path / "soft_labels" / ".parts-1123456789abcdef" / "of_processes").mkdir(parents=True)
     (tmp_path / "soft_labels" / "my notes").mkdir()  # not ours
     answer = run("cache", str(tmp_path), folder=tmp_path)
     assert answer.returncode == 0, answer.stderr

@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from datasets import Dataset
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 
 from distilingua.columns import blocks
 from distilingua.console import console
-from distilingua.errors import UserError, full_disk
+from distilingua.errors import NO_ROOM, UserError, of_the_system
 from distilingua.used_code import code_fingerprint as code_fingerprint
 
 RECIPE, FILES = "recipe.json", "files.json"
@@ -31,6 +32,9 @@ RECIPE, FILES = "recipe.json", "files.json"
 latter is the time since a run has opened it, see cache.py."""
 
 
+PARTS = "of_processes"
+"""The kind of what several processes make together, inside of what it becomes a part of."""
+T = TypeVar("T")
 TOLD: set[Path] = set()
 """What this process has built, or has said that it found."""
 
@@ -109,24 +113,42 @@ def write_json(path: Path, found: Any) -> None:
         file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
 
 
+def noted(file: Path, way_out: str, read: Callable[[str], T]) -> T:
+    """What a file of this package's own says.
+
+    Args:
+        way_out: what to do where it is damaged.
+        read: of its text; raises what readers of damaged text do.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        return read(file.read_text("utf-8"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{file} is not as a run writes it ({told[:200]}). {way_out}") from None
+
+
 @contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name for what becomes `path`; what has it in the end is removed. A full disk is told by the name of `path`."""
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with _named(path):
+    with _named(path):
+        try:
             yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Says of a full disk what could not be written: neither a failing write nor a library in Rust does."""
+    """Says of a disk that is full or read-only what could not be written: neither a failing write nor a library in Rust
+    does, and nobody has named the file beside it."""
     try:
         yield
     except Exception as raised:
-        error = full_disk(raised)
+        error = of_the_system(raised, NO_ROOM | {errno.EROFS, errno.EACCES})
         if error is not None and (error.filename is None or Path(error.filename).name.startswith(".")):
             error.filename = str(path)
         if error is None or error is raised:
@@ -158,16 +180,13 @@ def cached(
     folder.parent.mkdir(parents=True, exist_ok=True)
     of_old = folder.exists()  # else this process makes it, or waits for one that does
     with FileLock(f"{folder}.lock"):
-        clear_unfinished(folder)
+        clear_unfinished(folder, resumable)
         if folder.exists() and not (folder / FILES).exists():  # nobody can say whether it is whole
             console.print(f"{folder} was kept without hashes of its files, and is made again.")
             remove(folder)
         if not folder.exists():
-            if resumable:
-                unfinished = unfinished_folder(folder)
-                unfinished.mkdir(exist_ok=True)
-            else:
-                unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            unfinished = unfinished_folder(folder)
+            unfinished.mkdir(exist_ok=True)
             try:
                 with _named(folder):
                     build(unfinished)
@@ -226,18 +245,18 @@ def check_files(folder: Path) -> None:
 
 
 def unfinished_folder(folder: Path) -> Path:
-    """Where a build that can go on is."""
+    """Where it is built, by whoever holds its lock."""
     return folder.with_name(f".{folder.name}-unfinished")
 
 
-def clear_unfinished(folder: Path, resumable: bool = False) -> None:
+def clear_unfinished(folder: Path, resumable: bool) -> None:
     """Removes what killed builders have left of a folder; whoever holds its lock may.
 
     Args:
-        resumable: what a build could go on with, too.
+        resumable: but for what a build can go on with.
     """
     for path in folder.parent.glob(f".{folder.name}-*"):
-        if resumable or path != unfinished_folder(folder):
+        if not resumable or path != unfinished_folder(folder):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -271,7 +290,7 @@ def cached_by_all(
 
     def part(n: int) -> Path:
         made = {**recipe, "part": [n, size]}
-        return cached(parts, "of_processes", made, lambda folder: build(folder, slice(n, None, size)), resumable)
+        return cached(parts, PARTS, made, lambda folder: build(folder, slice(n, None, size)), resumable)
 
     if not whole.exists():
         part(rank)

@@ -13,10 +13,11 @@ import pandas as pd
 import yaml
 from jinja2 import Environment, PackageLoader
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import noted, whole_file
 from distilingua.console import console
 from distilingua.delivery import pictures
-from distilingua.errors import UserError
+from distilingua.errors import UserError, masked
+from distilingua.locations import SEARCHPATH, typed_of
 from distilingua.monitoring.compare import compare, metrics_of
 from distilingua.monitoring.leaderboard import jobs_of, leaderboard
 from distilingua.monitoring.sweep import failures
@@ -66,12 +67,24 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         file = self.folder / "predictions.parquet"
-        return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        try:
+            return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        except (OSError, ValueError) as error:
+            raise UserError(f"{file} is damaged ({error}). Delete it: the page has no sentences then.") from None
 
-    def settings(self, name: str) -> Any:
-        """A file of Hydra's, or of a run of several tasks the one above."""
-        files = [folder / ".hydra" / name for folder in (self.folder, self.folder.parent)]
-        return next((yaml.safe_load(file.read_text("utf-8")) for file in files if file.exists()), None)
+    @property
+    def overrides(self) -> list[str]:
+        """What was typed for it, as it may be shown."""
+        return [masked(item) for item in typed_of(self.folder) if not item.startswith(SEARCHPATH)]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What shaped it: its own file, or of an older run Hydra's."""
+        names = "checkpoints/settings.yaml", ".hydra/config.yaml"
+        files = [folder / name for folder in (self.folder, self.folder.parent) for name in names]
+        way_out = "Delete it: the page leaves these settings out then."
+        read = (noted(file, way_out, lambda text: dict(yaml.safe_load(text))) for file in files if file.is_file())
+        return next(read, {})
 
 
 class Confusion(NamedTuple):
@@ -113,8 +126,8 @@ def report(folder: Path) -> Path:
         leaderboard=jobs_table(folder, best) if sweep else None,
         confusions={lang: confusions(best, lang) for lang in best.languages},
         disagreements={lang: disagreements(best, lang) for lang in best.languages},
-        overrides=best.settings("overrides.yaml") or [],
-        configuration=yaml.safe_dump(best.settings("config.yaml"), allow_unicode=True, sort_keys=False),
+        overrides=best.overrides,
+        configuration=masked(yaml.safe_dump(best.settings, allow_unicode=True, sort_keys=False)),
         made=best.metrics.get("made", {}),
     )
     with whole_file(folder / "report.html") as file:
@@ -168,8 +181,7 @@ def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
 
 def jobs_table(folder: Path, best: Run) -> pd.DataFrame | None:
     """The jobs, best first, by what the sweep compared; no target label takes part."""
-    config = best.settings("config.yaml") or {}
-    select = objectives(config.get("training", {}).get("select", "score"))
+    select = objectives(best.settings.get("training", {}).get("select", "score"))
     jobs = jobs_of(folder, select)
     return leaderboard(jobs, select) if jobs else None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shlex
 import shutil
 import signal
@@ -28,10 +28,11 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from distilingua.artifacts import fingerprint, whole_file
+from distilingua.artifacts import fingerprint, noted, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
-from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
+from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
+from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan, precision
@@ -63,6 +64,7 @@ def fit(
     """
     run = Path(cfg.paths.run)
     checkpoints = run / "checkpoints" / name
+    checkpoints.mkdir(parents=True, exist_ok=True)
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
     best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
@@ -154,7 +156,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         if wrong := no_numbers_in(self.module):
             raise NumberError(f"{wrong} holds what is no number, so it is not saved. Lower the learning rate.")
         file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(exist_ok=True)  # not the folder of a run that somebody has deleted
         # an open file: torch's own way of writing does not say that a disk is full
         with whole_file(file) as unfinished, unfinished.open("wb") as content:
             torch.save({**checkpoint, "belongs_to": self.belongs_to}, content)
@@ -269,7 +271,9 @@ def locked(run: Path) -> Iterator[None]:
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """What shapes a run, as plain values."""
     everything: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {name: value for name, value in everything.items() if name not in ("paths", "logger", "callbacks")}
+    callbacks = shaping(everything.pop("callbacks"))
+    settings = {name: value for name, value in everything.items() if name not in ("paths", "logger")}
+    return {**settings, **({"callbacks": callbacks} if callbacks else {})}
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -280,7 +284,8 @@ def check_settings(cfg: DictConfig) -> None:
     """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "settings.yaml"
-    if file.exists() and yaml.safe_load(file.read_text("utf-8")) != settings_of(cfg):
+    way_out = f"Restore it, or delete {checkpoints} to start again."
+    if file.exists() and noted(file, way_out, lambda text: dict(yaml.safe_load(text))) != settings_of(cfg):
         raise UserError(
             f"{cfg.paths.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
             f"{checkpoints} to start again."
@@ -298,11 +303,20 @@ def check_rows(cfg: DictConfig, rows: str) -> None:
     """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "rows.txt"
-    if (checkpoints / "settings.yaml").exists() and file.exists() and file.read_text("utf-8") != rows:
+    if not ((checkpoints / "settings.yaml").exists() and file.exists()):
+        return
+    way_out = f"Delete it, where the corpus is as it was; or delete {checkpoints} to start again."
+    if noted(file, way_out, _a_fingerprint) != rows:
         raise UserError(
             f"{cfg.paths.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
             f"folder (hydra.run.dir=…), or delete {checkpoints} to start again."
         )
+
+
+def _a_fingerprint(text: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{16}", text):
+        raise ValueError("16 hexadecimal digits are expected")
+    return text
 
 
 def keep_settings(cfg: DictConfig, rows: str) -> None:
@@ -341,4 +355,4 @@ def finished(cfg: DictConfig) -> list[dict[str, Any]]:
     delete_checkpoints(cfg)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
-    return [json.loads(file.read_text("utf-8")) for file in files]
+    return [metrics_of(file) for file in files]
