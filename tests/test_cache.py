@@ -86,6 +86,28 @@ def test_what_is_being_made_stays(tmp_path: Path, old_and_new: tuple[Path, Path]
     assert not [path for path in tmp_path.rglob("*") if path.suffix != ".lock" and path.name != "teachers"]
 
 
+@pytest.mark.parametrize("kind", ["photos", "soft_labels"])
+@pytest.mark.parametrize("name", [OTHER, f".{OTHER}-unfinished", f".parts-{OTHER}"])
+def test_what_only_has_such_a_name_is_nobodys_to_free(tmp_path: Path, kind: str, name: str) -> None:
+    picture = tmp_path / kind / name / "a.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    (tmp_path / kind / f"1{OTHER[1:]}").symlink_to(picture.parent)
+    cache([str(tmp_path), "--prune", "0"])
+    assert picture.exists()
+
+
+def test_a_group_may_open_what_one_of_it_has_made(tmp_path: Path) -> None:
+    usual = os.umask(0o002)
+    try:
+        folder = cached(tmp_path, "teachers", {"name": "shared"}, build)
+    finally:
+        os.umask(usual)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, Path(f"{folder}.lock"), *folder.iterdir())}
+    assert set(modes.values()) == {0o775, 0o664}
+    assert modes[folder.name] == 0o775
+
+
 @pytest.mark.parametrize(
     "typed", [["--prune"], ["--prune", "x"], ["--prune", "-1"], ["a", "b"], ["--all"], ["nowhere"]]
 )

@@ -69,6 +69,8 @@ def outlast_readers() -> None:
     """Lets Python print through an `Outlet`. A letter that an encoding lacks costs the letter, not the run."""
     for number, name in enumerate(("stdout", "stderr"), start=1):
         stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):  # somebody in this process reads it
+            continue
         if stream is None:  # closed by whoever started us; the next file that is opened would take its place
             to_nowhere(number)
         raw = io.BufferedWriter(Outlet(number, "w", closefd=False))

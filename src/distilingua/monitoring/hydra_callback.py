@@ -48,8 +48,8 @@ class SweepCallback(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         own = "new_folder:" in str(OmegaConf.to_container(config.hydra.run))  # it is made when it is asked for
         folder = Path(config.hydra.run.dir)
-        if folder.is_dir() and not own:
-            SweepCallback.there = {entry.name for entry in folder.iterdir()}
+        known = folder.is_dir() and not own
+        SweepCallback.there = {entry.name for entry in folder.iterdir()} if known else None
         if has_begun(folder):
             config.hydra.output_subdir = None  # it says how that run was made, and this try may be refused
 

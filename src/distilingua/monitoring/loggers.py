@@ -33,6 +33,7 @@ def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
         options: of `wandb.init`.
     """
     check_installed("logger=wandb", ["wandb"], "loggers")
+    os.environ.setdefault("WANDB_SILENT", "true")  # or its login prints the address, password and all
     from wandb import Settings
 
     run = Path(save_dir).name
