@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -32,9 +32,10 @@ RECIPE, FILES = "recipe.json", "files.json"
 latter is the time since a run has opened it, see cache.py."""
 
 
+DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+"""What reading a damaged note, and looking into what was read, ends in."""
 PARTS = "of_processes"
 """The kind of what several processes make together, inside of what it becomes a part of."""
-T = TypeVar("T")
 TOLD: set[Path] = set()
 """What this process has built, or has said that it found."""
 
@@ -113,19 +114,19 @@ def write_json(path: Path, found: Any) -> None:
         file.write_text(json.dumps(found, indent=2, ensure_ascii=False), "utf-8")
 
 
-def noted(file: Path, way_out: str, read: Callable[[str], T]) -> T:
-    """What a file of this package's own says.
+@contextmanager
+def as_written(file: Path, way_out: str, *more: type[Exception]) -> Iterator[None]:
+    """Where a note of a run is read and used: a damaged one becomes a UserError that names it.
 
     Args:
-        way_out: what to do where it is damaged.
-        read: of its text; raises what readers of damaged text do.
-
-    Raises:
-        UserError: it is damaged.
+        way_out: what to do with it.
+        more: errors of those who use it.
     """
     try:
-        return read(file.read_text("utf-8"))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
+        yield
+    except UserError:
+        raise
+    except (*DAMAGED, yaml.YAMLError, *more) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{file} is not as a run writes it ({told[:200]}). {way_out}") from None
 

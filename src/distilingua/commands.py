@@ -229,7 +229,7 @@ def of_the_machine(raised: Exception, run: Path | None, cache: Path | None) -> U
         return None
     if error.errno in NO_MORE_FILES:
         return UserError(f"{error.strerror} for this command. Allow more, such as with `ulimit -n 4096`.{kept}")
-    file = str(error.filename or "a file")
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     if error.errno not in NO_ROOM:
         return UserError(f"{file}: {error.strerror}. Name one that this command can read, or write to.{kept}")
     folders = [run, cache, Path(tempfile.gettempdir())] if run else [Path(file).parent]

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, UndefinedError
 
-from distilingua.artifacts import noted, whole_file
+from distilingua.artifacts import as_written, whole_file
 from distilingua.console import console
 from distilingua.delivery import pictures
 from distilingua.errors import UserError, masked
@@ -24,6 +24,7 @@ from distilingua.monitoring.sweep import failures
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 
+AGAIN = "Restore it, or delete it and resume the run, which judges its student again."
 CONFUSIONS, SENTENCES, WRONG = 8, 2, 10  # how many are shown per language
 
 
@@ -67,10 +68,8 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         file = self.folder / "predictions.parquet"
-        try:
+        with as_written(file, "Delete it: the page has no sentences then."):
             return pd.read_parquet(file) if file.exists() else pd.DataFrame()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{file} is damaged ({error}). Delete it: the page has no sentences then.") from None
 
     @property
     def overrides(self) -> list[str]:
@@ -82,9 +81,9 @@ class Run:
         """What shaped it: its own file, or of an older run Hydra's."""
         names = "checkpoints/settings.yaml", ".hydra/config.yaml"
         files = [folder / name for folder in (self.folder, self.folder.parent) for name in names]
-        way_out = "Delete it: the page leaves these settings out then."
-        read = (noted(file, way_out, lambda text: dict(yaml.safe_load(text))) for file in files if file.is_file())
-        return next(read, {})
+        file = next((file for file in files if file.is_file()), None)
+        with as_written(file or self.folder, "Delete it: the page leaves these settings out then."):
+            return dict(yaml.safe_load(file.read_text("utf-8"))) if file else {}
 
 
 class Confusion(NamedTuple):
@@ -104,32 +103,33 @@ def report(folder: Path) -> Path:
     """
     runs = finished(folder)
     sweep = len(runs) > 1
-    oracles = [run for run in runs if run.metrics["protocol"] == "supervised"]
+    oracles = [run for run in runs if run.metrics.get("protocol") == "supervised"]
     distilled = [run for run in runs if run not in oracles and "teacher" in run.metrics["models"]]
     # by the source's dev split: no target label chooses
     best = max(distilled or runs, key=lambda run: run.metrics["dev"]["score"] or 0)
     models = with_oracle(best, oracles)
     page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
-    text = page.get_template("report.html.j2").render(
-        title=f"{best.metrics['task']}, {best.metrics['pair']}",
-        run=best,
-        metrics=best.metrics,
-        sweep=sweep,
-        runs=runs,
-        failed={job.name: why for job, why in failures(folder).items()},
-        names=pictures.NAMES,
-        scores=scores(best, models),
-        languages_picture=pictures.languages(models, best.metric, best.heading),
-        cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
-        curves_picture=pictures.curves(best.folder, best.metric, best.heading),
-        tables=compare([folder]).tables if sweep else [],  # means over seeds
-        leaderboard=jobs_table(folder, best) if sweep else None,
-        confusions={lang: confusions(best, lang) for lang in best.languages},
-        disagreements={lang: disagreements(best, lang) for lang in best.languages},
-        overrides=best.overrides,
-        configuration=masked(yaml.safe_dump(best.settings, allow_unicode=True, sort_keys=False)),
-        made=best.metrics.get("made", {}),
-    )
+    with as_written(best.folder / "metrics.json", AGAIN, UndefinedError):
+        text = page.get_template("report.html.j2").render(
+            title=f"{best.metrics['task']}, {best.metrics['pair']}",
+            run=best,
+            metrics=best.metrics,
+            sweep=sweep,
+            runs=runs,
+            failed={job.name: why for job, why in failures(folder).items()},
+            names=pictures.NAMES,
+            scores=scores(best, models),
+            languages_picture=pictures.languages(models, best.metric, best.heading),
+            cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
+            curves_picture=pictures.curves(best.folder, best.metric, best.heading),
+            tables=compare([folder]).tables if sweep else [],  # means over seeds
+            leaderboard=jobs_table(folder, best) if sweep else None,
+            confusions={lang: confusions(best, lang) for lang in best.languages},
+            disagreements={lang: disagreements(best, lang) for lang in best.languages},
+            overrides=best.overrides,
+            configuration=masked(yaml.safe_dump(best.settings, allow_unicode=True, sort_keys=False)),
+            made=best.metrics.get("made", {}),
+        )
     with whole_file(folder / "report.html") as file:
         file.write_text(text, "utf-8")
     console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)

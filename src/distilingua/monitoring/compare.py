@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
-from distilingua.artifacts import noted
+from distilingua.artifacts import as_written
 from distilingua.errors import Problems, UserError, masked
 from distilingua.locations import overrides_file, typed_of
 from distilingua.monitoring.frames import for_terminal
@@ -109,7 +109,7 @@ def table_of_seeds(runs: Sequence[Mapping[str, Any]], sure: pd.DataFrame) -> pd.
 
 def shares_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     """Language, column and what stands there, of one run."""
-    score = next(iter(run["shown"]))
+    score, *_ = run["shown"]
     for lang in run["models"]["student"]["languages"]:
         for name, model in run["models"].items():
             yield lang, name, model["languages"][lang][score]
@@ -175,17 +175,11 @@ def metrics_of(file: Path) -> dict[str, Any]:
     """What a run found; raises UserError for a file that is not as `train` writes it."""
     run = file.parent if overrides_file(file.parent) else file.parents[1]  # a task among several has no own
     again = f"`distilingua resume {shlex.quote(str(run))}` trains and judges the student again."
-    return noted(file, f"Delete it; {again}", _metrics)
-
-
-def _metrics(text: str) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads(text)
-    score, *_ = metrics["shown"]
-    shares = [scores[score] for model in metrics["models"].values() for scores in model["languages"].values()]
-    shares += [*metrics["soft_labels"].values(), *metrics["retention"].get("languages", {}).values()]
-    sum([*shares, *metrics["seconds"].values()])  # they are numbers
-    hash((metrics["seed"], metrics["task"], metrics["pair"]))
-    metrics["models"]["student"], metrics["dev"]["score"]
+    with as_written(file, f"Delete it; {again}"):
+        metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        sum([*(share for *_, share in shares_of(metrics)), *metrics["seconds"].values()])  # they are numbers
+        hash((metrics["seed"], metrics["task"], metrics["pair"]))
+        metrics["models"]["student"], metrics["dev"]["score"]
     return metrics
 
 

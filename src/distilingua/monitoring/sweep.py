@@ -17,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distilingua.artifacts import noted, whole_file
+from distilingua.artifacts import as_written, whole_file
 from distilingua.errors import UserError
 from distilingua.parts import OBJECTIVES
 
@@ -60,12 +60,9 @@ def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
     if not (sweep / SWEEP).exists():
         return None
     way_out = "Delete it, and type the sweep again: distilingua train -m OVERRIDES hydra.sweep.dir=FOLDER"
-    return noted(sweep / SWEEP, way_out, _note_of_sweep)
-
-
-def _note_of_sweep(text: str) -> dict[str, list[str]]:
-    note = yaml.safe_load(text)
-    return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
+    with as_written(sweep / SWEEP, way_out):
+        note = yaml.safe_load((sweep / SWEEP).read_text("utf-8"))
+        return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
 
 
 def key_of(override: str) -> str:

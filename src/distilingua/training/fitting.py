@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import shutil
 import signal
@@ -28,7 +27,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from distilingua.artifacts import fingerprint, noted, whole_file
+from distilingua.artifacts import as_written, fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
@@ -285,7 +284,9 @@ def check_settings(cfg: DictConfig) -> None:
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "settings.yaml"
     way_out = f"Restore it, or delete {checkpoints} to start again."
-    if file.exists() and noted(file, way_out, lambda text: dict(yaml.safe_load(text))) != settings_of(cfg):
+    with as_written(file, way_out):
+        same = not file.exists() or dict(yaml.safe_load(file.read_text("utf-8"))) == settings_of(cfg)
+    if not same:
         raise UserError(
             f"{cfg.paths.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
             f"{checkpoints} to start again."
@@ -305,18 +306,15 @@ def check_rows(cfg: DictConfig, rows: str) -> None:
     file = checkpoints / "rows.txt"
     if not ((checkpoints / "settings.yaml").exists() and file.exists()):
         return
-    way_out = f"Delete it, where the corpus is as it was; or delete {checkpoints} to start again."
-    if noted(file, way_out, _a_fingerprint) != rows:
+    with as_written(file, f"Delete it, where the corpus is as it was; or delete {checkpoints} to start again."):
+        before = file.read_text("utf-8")
+        if len(before) != len(rows):
+            raise ValueError(f"expected {len(rows)} signs")
+    if before != rows:
         raise UserError(
             f"{cfg.paths.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
             f"folder (hydra.run.dir=…), or delete {checkpoints} to start again."
         )
-
-
-def _a_fingerprint(text: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{16}", text):
-        raise ValueError("16 hexadecimal digits are expected")
-    return text
 
 
 def keep_settings(cfg: DictConfig, rows: str) -> None:
@@ -334,7 +332,12 @@ def keep_settings(cfg: DictConfig, rows: str) -> None:
         file.unlink(missing_ok=True)
     files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(cfg), allow_unicode=True)}
     if HydraConfig.initialized():  # Hydra's own copy of them is cut short where the disk is full
-        files = {"overrides.yaml": yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), **files}
+        typed = yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True)
+        files = {"overrides.yaml": typed, **files}
+        if HydraConfig.get().output_subdir is None and (run / ".hydra").exists():  # of a run that was here before
+            hydra = {"hydra": HydraConfig.instance().cfg, "config": cfg}
+            files |= {f"../.hydra/{name}.yaml": OmegaConf.to_yaml(one) for name, one in hydra.items()}
+            files["../.hydra/overrides.yaml"] = typed
     for name, text in files.items():
         with whole_file(checkpoints / name) as unfinished:
             unfinished.write_text(text, "utf-8")

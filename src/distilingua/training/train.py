@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from distilingua.artifacts import noted, whole_file, write_json
+from distilingua.artifacts import as_written, whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
@@ -234,7 +234,9 @@ class Clock:
         self.seconds: dict[str, float] = {}
         if file.exists():
             way_out = "Delete it: what is lost is how long the run has taken so far."
-            self.seconds, running = noted(file, way_out, _seconds)
+            with as_written(file, way_out):
+                self.seconds, running = json.loads(file.read_text("utf-8"))
+                sum([*self.seconds.values(), *running.values()])  # they are numbers
             saved = [path.stat().st_mtime for path in file.parent.glob("*/*.ckpt")]
             for stage, began in running.items():  # killed: what counts is what was saved of it
                 self.seconds[stage] = round(self.seconds.get(stage, 0.0) + max([0, *(t - began for t in saved)]), 1)
@@ -254,8 +256,3 @@ class Clock:
         if self.file.parent.exists():
             with suppress(OSError), whole_file(self.file) as unfinished:  # of a full disk, others tell
                 unfinished.write_text(json.dumps([self.seconds, running]), "utf-8")
-
-
-def _seconds(text: str) -> list[dict[str, float]]:
-    finished, running = json.loads(text)
-    return [{str(stage): float(value) for stage, value in part.items()} for part in (finished, running)]
