@@ -32,7 +32,9 @@ RECIPE, FILES = "recipe.json", "files.json"
 latter is the time since a run has opened it, see cache.py."""
 
 
-DAMAGED: tuple[type[Exception], ...] = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+DAMAGED: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError),
+)
 """What reading a damaged note, and looking into what was read, ends in."""
 PARTS = "of_processes"
 """The kind of what several processes make together, inside of what it becomes a part of."""
@@ -126,7 +128,7 @@ def as_written(file: Path, way_out: str, *more: type[Exception]) -> Iterator[Non
         yield
     except UserError:
         raise
-    except (*DAMAGED, yaml.YAMLError, *more) as error:
+    except (*DAMAGED, *more) as error:
         told = " ".join(f"{type(error).__name__}: {error}".split())
         raise UserError(f"{file} is not as a run writes it ({told[:200]}). {way_out}") from None
 
