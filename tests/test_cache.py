@@ -42,7 +42,8 @@ def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) 
     (old / "files.json").write_text(json.dumps({**note, "run": "/runs/first", "made": time.time() - 50 * DAY}))
     age(old, 40)
     (tmp_path / "soft_labels" / ".0123456789abcdef-unfinished").mkdir(parents=True)
-    (tmp_path / "soft_labels" / ".parts-1123456789abcdef").mkdir()  # of several processes
+    (tmp_path / "soft_labels" / "0123456789abcdef.lock").touch()  # of who has made it
+    (tmp_path / "soft_labels" / ".parts-1123456789abcdef" / "of_processes").mkdir(parents=True)
     (tmp_path / "soft_labels" / "my notes").mkdir()  # not ours
     answer = run("cache", str(tmp_path), folder=tmp_path)
     assert answer.returncode == 0, answer.stderr
@@ -83,6 +84,28 @@ def test_what_is_being_made_stays(tmp_path: Path, old_and_new: tuple[Path, Path]
     cache([str(tmp_path), "--prune", "0"])
     assert kept(tmp_path) == []
     assert not [path for path in tmp_path.rglob("*") if path.suffix != ".lock" and path.name != "teachers"]
+
+
+@pytest.mark.parametrize("kind", ["photos", "soft_labels"])
+@pytest.mark.parametrize("name", [OTHER, f".{OTHER}-unfinished", f".parts-{OTHER}"])
+def test_what_only_has_such_a_name_is_nobodys_to_free(tmp_path: Path, kind: str, name: str) -> None:
+    picture = tmp_path / kind / name / "a.jpg"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    (tmp_path / kind / f"1{OTHER[1:]}").symlink_to(picture.parent)
+    cache([str(tmp_path), "--prune", "0"])
+    assert picture.exists()
+
+
+def test_a_group_may_open_what_one_of_it_has_made(tmp_path: Path) -> None:
+    usual = os.umask(0o002)
+    try:
+        folder = cached(tmp_path, "teachers", {"name": "shared"}, build)
+    finally:
+        os.umask(usual)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, Path(f"{folder}.lock"), *folder.iterdir())}
+    assert set(modes.values()) == {0o775, 0o664}
+    assert modes[folder.name] == 0o775
 
 
 @pytest.mark.parametrize(

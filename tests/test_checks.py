@@ -232,3 +232,12 @@ def test_a_new_head_on_an_encoder_is_entered_nowhere_else(compose_run: Compose) 
 def test_keys_of_the_trainer_that_do_nothing_are_refused(compose_run: Compose, typed: str, words: str) -> None:
     with pytest.raises(UserError, match=re.escape(words)):
         check(compose_run(typed))
+
+
+def test_workers_that_could_not_open_their_files_are_refused(
+    compose_run: Compose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (64, 64))
+    with pytest.raises(UserError, match=r"workers=12: .* 64 are allowed\. Type `ulimit -n 232` before"):
+        check(compose_run("training.workers=12"))
+    check(compose_run("training.workers=1"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -293,7 +295,12 @@ def test_a_stopped_run_resumes_to_the_same_weights(
     assert last.exists()
     assert not (folder / "metrics.json").exists()  # it died before its end
     typed = [*settings, "optimizer.lr=0.5", f"hydra.run.dir='{folder}'"]
+    hydra = (folder / ".hydra/overrides.yaml").read_text()
     assert "holds a run with other settings" in refused("train", *typed, folder=tmp_path)
+    assert "holds a run with other settings" in refused(
+        "resume", str(folder), "callbacks=early_stopping", folder=tmp_path
+    )
+    assert (folder / ".hydra/overrides.yaml").read_text() == hydra
     resumed = launch("resume", str(folder), folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert (folder / "student/model.safetensors").read_bytes() == weights
@@ -319,3 +326,47 @@ def test_ctrl_c_outside_of_training_leaves_no_traceback() -> None:
         readable_errors(),
     ):
         raise KeyboardInterrupt
+
+
+MACHINE = [
+    (errno.EROFS, "there/page.html: Read-only file system"),
+    (errno.ENAMETOOLONG, "there/page.html: File name too long"),
+    (errno.EACCES, "there/page.html: Permission denied"),
+    (errno.ENOSPC, r"there is no room for there/page.html .*: there has .* left"),
+    (errno.EMFILE, r"Too many open files for this command.*ulimit -n"),
+]
+
+
+@pytest.mark.parametrize(("number", "told"), MACHINE)
+def test_what_the_machine_refuses_is_a_line(number: int, told: str) -> None:
+    with pytest.raises(SystemExit, match=f"^distilingua report: {told}"), readable_errors("distilingua report"):
+        raise OSError(number, os.strerror(number), "there/page.html")
+
+
+def test_a_mistake_of_this_package_stays_one() -> None:
+    with pytest.raises(OSError, match="of a library"), readable_errors("distilingua report"):
+        raise OSError("of a library")
+
+
+def test_a_folder_that_was_deleted_while_a_run_was_at_work_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=rf"{tmp_path}/run was deleted while"), readable_errors(run=tmp_path / "run"):
+        (tmp_path / "run" / "predictions.parquet").write_text("")
+
+
+@pytest.mark.parametrize("command", ["compare", "report", "cache", "evaluate", "resume", "corpus"])
+def test_names_that_no_disk_takes(tmp_path: Path, command: str) -> None:
+    typed = ["corpus=files", f"corpus.path={'x' * 300}"] if command == "corpus" else ["x" * 300]
+    assert "too long" in refused(command, *typed, folder=tmp_path).replace("does not exist", "too long")
+
+
+@pytest.mark.parametrize("there", [None, [], ["server.log", "train.log"]])
+def test_a_refused_run_takes_away_what_it_has_made(tmp_path: Path, there: list[str] | None) -> None:
+    folder = tmp_path / "run"
+    for name in there or ():
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("of others")
+    if there is not None:
+        folder.mkdir(exist_ok=True)
+    refused("train", "corpus=files", "corpus.path=nowhere", "hydra.run.dir=run", folder=tmp_path)
+    assert folder.exists() == (there is not None)
+    assert sorted(path.name for path in folder.glob("*")) == (there or [])

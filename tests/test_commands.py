@@ -8,17 +8,19 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from mlflow.exceptions import MlflowException
 
 from distilingua.console import Printer, console
 from distilingua.corpora import smart_home
 from distilingua.corpora.smart_home import SmartHome
-from distilingua.errors import UserError
+from distilingua.errors import UserError, as_user_error
 from distilingua.locations import new_folder
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.sweep import SWEEP, varied_keys
@@ -190,6 +192,29 @@ def test_a_reader_may_leave_early(tmp_path: Path, command: str) -> None:
     assert answer.returncode in (0, 141, -13)
 
 
+@pytest.mark.parametrize("how", ["| head -1; exit ${PIPESTATUS[0]}", ">&-", ">/dev/full"])
+def test_what_goes_on_without_a_reader(tmp_path: Path, how: str) -> None:
+    """As `train` does; a standard output that takes no more for another reason is named."""
+    code = """
+import sys, time
+from distilingua.cli import outlast_readers
+outlast_readers()
+try:
+    for n in range(30):
+        print(n, flush=True)
+        time.sleep(0.02)
+except OSError as error:
+    print(error.filename, file=sys.stderr)
+open("end", "w").close()
+print("end", file=sys.stderr)
+"""
+    piped = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} {how}"
+    answer = subprocess.run(["bash", "-c", piped], cwd=tmp_path, capture_output=True, text=True, timeout=HANGS)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stderr.splitlines() == [*(["the standard output"] if "full" in how else []), "end"]
+    assert (tmp_path / "end").read_text() == ""
+
+
 # --- compare ----------------------------------------------------------------------------------------------------------
 
 
@@ -261,6 +286,15 @@ def test_so_is_what_was_typed_for_them(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"overrides\.yaml is damaged"):
             compare([tmp_path])
         assert "overrides.yaml is damaged" in refused("resume", str(tmp_path / "bad"), folder=tmp_path)
+
+
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    typed = "logger.mlflow.tracking_uri=http://joe:hunter2@server:5000"
+    for n in (1, 2):
+        (finished(tmp_path / str(n), n, 0.5) / ".hydra/overrides.yaml").write_text(yaml.safe_dump([typed]))
+    assert "tracking_uri=http://***@server:5000" in shown(tmp_path).replace("\n", "")
+    error = as_user_error(MlflowException("API request to http://joe:hunter2@server:5000/api failed"))
+    assert re.match(r"logger: the tracking server .* http://\*\*\*@server:5000/api failed", str(error))
 
 
 def test_a_run_without_a_teacher_is_compared_too(tmp_path: Path) -> None:

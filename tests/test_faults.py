@@ -15,14 +15,15 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file, save_file
+from torch.utils.data import DataLoader
 
 from distilingua.console import console
-from distilingua.errors import UserError
+from distilingua.errors import UserError, as_user_error
 from distilingua.monitoring.sweep import objective
 from distilingua.overrides import for_resume
-from distilingua.training.fitting import fit, undamaged
-from distilingua.training.train import train
-from tests.conftest import passes
+from distilingua.training.fitting import check_rows, check_settings, finished, fit, keep_settings, undamaged
+from distilingua.training.train import Clock, train
+from tests.conftest import Compose, passes
 from tests.processes import HANGS, Job, launch, run, start
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
@@ -301,6 +302,33 @@ def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  
     best = "best/best.ckpt"
     assert seen == [["best/.best.ckpt"], [".epoch.ckpt", best], [".last.ckpt", best, "epoch.ckpt"]]
     assert sorted(path.name for path in folder.iterdir()) == ["best", "epoch.ckpt", "last.ckpt"]
+
+
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        ("checkpoints/settings.yaml", check_settings),
+        ("checkpoints/rows.txt", lambda cfg: check_rows(cfg, "0" * 16)),
+        ("checkpoints/seconds.json", lambda cfg: Clock(Path(cfg.paths.run) / "checkpoints/seconds.json")),
+        ("metrics.json", finished),
+    ],
+)
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe\0", b"{", b"[1, [2]]", b"x: ["])
+def test_a_damaged_note_of_a_run_is_named(compose_run: Compose, name: str, read: Any, damage: bytes) -> None:
+    cfg = compose_run()
+    run = Path(cfg.paths.run)
+    keep_settings(cfg, "0" * 16)
+    (run / "metrics.json").touch()
+    (run / name).write_bytes(damage)
+    with pytest.raises(UserError, match=rf"^{run / name} is not as a run writes it \(.*\)\. (Delete|Restore) it"):
+        read(cfg)
+
+
+def test_a_process_that_builds_batches_and_is_killed_is_told() -> None:
+    loader = DataLoader([0], collate_fn=lambda _: os.kill(os.getpid(), signal.SIGKILL), num_workers=1)
+    with pytest.raises(RuntimeError) as raised:
+        next(iter(loader))
+    assert "set training.workers=0" in str(as_user_error(raised.value))
 
 
 # --- numbers that are none --------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shlex
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import yaml
 from datasets import Dataset
 from filelock import FileLock
 from hydra.core.hydra_config import HydraConfig
 
 from distilingua.columns import blocks
 from distilingua.console import console
-from distilingua.errors import UserError, full_disk
+from distilingua.errors import NO_ROOM, UserError, of_the_system
 from distilingua.used_code import code_fingerprint as code_fingerprint
 
 RECIPE, FILES = "recipe.json", "files.json"
@@ -31,6 +32,12 @@ RECIPE, FILES = "recipe.json", "files.json"
 latter is the time since a run has opened it, see cache.py."""
 
 
+DAMAGED: tuple[type[Exception], ...] = (
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, yaml.YAMLError),
+)
+"""What reading a damaged note, and looking into what was read, ends in."""
+PARTS = "of_processes"
+"""The kind of what several processes make together, inside of what it becomes a part of."""
 TOLD: set[Path] = set()
 """What this process has built, or has said that it found."""
 
@@ -110,23 +117,41 @@ def write_json(path: Path, found: Any) -> None:
 
 
 @contextmanager
+def as_written(file: Path, way_out: str, *more: type[Exception]) -> Iterator[None]:
+    """Where a note of a run is read and used: a damaged one becomes a UserError that names it.
+
+    Args:
+        way_out: what to do with it.
+        more: errors of those who use it.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except (*DAMAGED, *more) as error:
+        told = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{file} is not as a run writes it ({told[:200]}). {way_out}") from None
+
+
+@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     """A name for what becomes `path`; what has it in the end is removed. A full disk is told by the name of `path`."""
     unfinished = path.with_name(f".{path.name}-{os.getpid()}")
-    try:
-        with _named(path):
+    with _named(path):
+        try:
             yield unfinished
-    finally:
-        unfinished.unlink(missing_ok=True)
+        finally:
+            unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Says of a full disk what could not be written: neither a failing write nor a library in Rust does."""
+    """Says of a disk that is full or read-only what could not be written: neither a failing write nor a library in Rust
+    does, and nobody has named the file beside it."""
     try:
         yield
     except Exception as raised:
-        error = full_disk(raised)
+        error = of_the_system(raised, NO_ROOM | {errno.EROFS, errno.EACCES})
         if error is not None and (error.filename is None or Path(error.filename).name.startswith(".")):
             error.filename = str(path)
         if error is None or error is raised:
@@ -158,16 +183,13 @@ def cached(
     folder.parent.mkdir(parents=True, exist_ok=True)
     of_old = folder.exists()  # else this process makes it, or waits for one that does
     with FileLock(f"{folder}.lock"):
-        clear_unfinished(folder)
+        clear_unfinished(folder, resumable)
         if folder.exists() and not (folder / FILES).exists():  # nobody can say whether it is whole
             console.print(f"{folder} was kept without hashes of its files, and is made again.")
             remove(folder)
         if not folder.exists():
-            if resumable:
-                unfinished = unfinished_folder(folder)
-                unfinished.mkdir(exist_ok=True)
-            else:
-                unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+            unfinished = unfinished_folder(folder)
+            unfinished.mkdir(exist_ok=True)
             try:
                 with _named(folder):
                     build(unfinished)
@@ -235,18 +257,18 @@ def check_files(folder: Path, way_out: str | None = None) -> None:
 
 
 def unfinished_folder(folder: Path) -> Path:
-    """Where a build that can go on is."""
+    """Where it is built, by whoever holds its lock."""
     return folder.with_name(f".{folder.name}-unfinished")
 
 
-def clear_unfinished(folder: Path, resumable: bool = False) -> None:
+def clear_unfinished(folder: Path, resumable: bool) -> None:
     """Removes what killed builders have left of a folder; whoever holds its lock may.
 
     Args:
-        resumable: what a build could go on with, too.
+        resumable: but for what a build can go on with.
     """
     for path in folder.parent.glob(f".{folder.name}-*"):
-        if resumable or path != unfinished_folder(folder):
+        if not resumable or path != unfinished_folder(folder):
             shutil.rmtree(path, ignore_errors=True)
 
 
@@ -280,7 +302,7 @@ def cached_by_all(
 
     def part(n: int) -> Path:
         made = {**recipe, "part": [n, size]}
-        return cached(parts, "of_processes", made, lambda folder: build(folder, slice(n, None, size)), resumable)
+        return cached(parts, PARTS, made, lambda folder: build(folder, slice(n, None, size)), resumable)
 
     if not whole.exists():
         part(rank)

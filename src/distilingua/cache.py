@@ -14,7 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 from rich.filesize import decimal
 
-from distilingua.artifacts import FILES, remove
+from distilingua.artifacts import FILES, PARTS, RECIPE, remove
 from distilingua.console import console, plain_table
 from distilingua.errors import UserError
 
@@ -77,8 +77,19 @@ def cache(arguments: Sequence[str]) -> None:
 
 def kept(root: Path) -> list[Kept]:
     """All of a cache, by kind, what was used last first."""
-    found = [_inspect(path) for path in root.glob("*/*") if path.is_dir() and NAME.fullmatch(path.name)]
+    found = [_inspect(path) for path in root.glob("*/*") if NAME.fullmatch(path.name) and _is_ours(path)]
     return sorted(found, key=lambda one: (one.folder.parent.name, -one.used))
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether a run has made it: a name is no proof, and FOLDER may be any. It has its lock beside it, or its parts
+    inside, and what is finished its notes too."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    if folder.name.startswith(".parts-"):
+        return (folder / PARTS).is_dir()
+    locked = folder.with_name(f"{folder.name.lstrip('.')[:16]}.lock").is_file()
+    return locked and (folder.name.startswith(".") or any((folder / name).is_file() for name in (RECIPE, FILES)))
 
 
 def _inspect(folder: Path) -> Kept:

@@ -325,6 +325,20 @@ def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             )
 
 
+def _workers(cfg: DictConfig, parts: Parts) -> Iterator[str]:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    allowed, workers = resource.getrlimit(resource.RLIMIT_NOFILE)[0], cfg.training.workers
+    needed = 40 + 16 * workers  # pipes of each, and the tensors on their way; with too few, torch waits for ever
+    if workers and allowed != resource.RLIM_INFINITY and allowed < needed:
+        yield (
+            f"training.workers={workers}: they and this process keep about {needed} files open, and {allowed} are "
+            f"allowed. Type `ulimit -n {needed}` before, or set training.workers=0."
+        )
+
+
 def _precision(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     computes = cfg.trainer.accelerator
     for name, member in parts.source.members.items() if parts.objective.needs_teacher else ():
@@ -353,5 +367,6 @@ RULES: tuple[Rule, ...] = (
     _augmentation,
     _hearing,
     _device,
+    _workers,
     _precision,
 )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
-from contextlib import suppress
+from typing import Any
 
 from distilingua.usage import COMMANDS, USAGE, help_of
 
@@ -13,14 +16,13 @@ ASKING = {*HELPS, "--hydra-help", "--cfg", "-c", "--info", "-i"}  # options that
 
 
 def main() -> None:
-    with suppress(AttributeError, OSError):  # a letter that its encoding lacks costs the letter, not the run
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    outlast_readers()
     command, *rest = sys.argv[1:] or ["--help"]
     if "=" in command or (command.startswith("-") and command not in HELPS):
         # Lightning starts the other processes of a job by repeating the command line without its first word
         command, rest = "train", [command, *rest]
     asks = not ASKING.isdisjoint(rest)
-    if asks or command not in ("train", "resume"):
+    if asks or command not in ("train", "resume", "evaluate", "export"):
         quit_quietly()
     if command in {*HELPS, "help"}:
         print(help_of(*rest[:1]), end="")
@@ -38,3 +40,39 @@ def quit_quietly() -> None:
     """A reader that has seen enough (`… | head`) ends a command that only prints, as it ends any program of Unix."""
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+class Outlet(io.FileIO):
+    """The standard output or error of a command that goes on when its reader has gone away (`… | head`, a terminal that
+    was closed): what it writes then is lost. Another error has a name, and is the last one."""
+
+    def write(self, content: Any) -> int:
+        try:
+            return super().write(content)
+        except OSError as error:
+            to_nowhere(self.fileno())
+            if error.errno in (errno.EPIPE, errno.EIO):
+                return len(content)
+            error.filename = f"the standard {'output' if self.fileno() == 1 else 'error'}"
+            raise
+
+
+def to_nowhere(number: int) -> None:
+    """Makes a descriptor of a file one that takes all, and keeps nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+
+
+def outlast_readers() -> None:
+    """Lets Python print through an `Outlet`. A letter that an encoding lacks costs the letter, not the run."""
+    for number, name in enumerate(("stdout", "stderr"), start=1):
+        stream = getattr(sys, name)
+        if stream is not getattr(sys, f"__{name}__"):  # somebody in this process reads it
+            continue
+        if stream is None:  # closed by whoever started us; the next file that is opened would take its place
+            to_nowhere(number)
+        raw = io.BufferedWriter(Outlet(number, "w", closefd=False))
+        encoding, by_line = getattr(stream, "encoding", "utf-8"), getattr(stream, "line_buffering", True)
+        setattr(sys, name, io.TextIOWrapper(raw, encoding, "backslashreplace", line_buffering=by_line))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
@@ -27,42 +28,33 @@ from distilingua.cache import cache
 from distilingua.checks import check
 from distilingua.completion import completion
 from distilingua.console import console
-from distilingua.errors import STOPS, Stopped, UserError, as_user_error, full_disk, stop
+from distilingua.errors import NO_MORE_FILES, NO_ROOM, STOPS, Stopped, UserError, as_user_error, of_the_system, stop
 from distilingua.locations import conf_folder, free_bytes
+from distilingua.monitoring.hydra_callback import SweepCallback
 from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, objective
 from distilingua.parts import objectives
 from distilingua.usage import config_of, mistyped
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
-    """Runs a command; what it refuses ends it with a line for each problem."""
-    with refusals(f"distilingua {command}"):
+    """Runs a command; whatever ends it, but a mistake of this package, is told in a line for each problem."""
+    with readable_errors(f"distilingua {command}"):
         if command in WITHOUT_HYDRA:
             WITHOUT_HYDRA[command](arguments)
             return
         hydra_main, overrides_for = WITH_HYDRA[command]
         typed = overrides_for(arguments)
-    with refusals("distilingua"):
+    with readable_errors():
         sys.argv = [sys.argv[0], *overrides.for_hydra(typed)]
-    # or Hydra prints its errors itself, in several lines and none of them with what to type
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")
-    try:
-        hydra_main()
-    except Exception as error:
-        if (problem := mistyped(error, config_of(command))) is None:
-            raise
-        sys.exit(f"distilingua: {problem}")
-
-
-@contextmanager
-def refusals(who: str) -> Iterator[None]:
-    """A UserError ends a command with its message alone, each of its lines by itself; Ctrl-C with nothing."""
-    try:
-        yield
-    except UserError as error:
-        sys.exit("\n".join(f"{who}: {problem}" for problem in str(error).splitlines()))
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+        # or Hydra prints its errors itself, in several lines and none of them with what to type
+        os.environ.setdefault("HYDRA_FULL_ERROR", "1")
+        threading.excepthook = in_a_thread
+        try:
+            hydra_main()
+        except Exception as error:
+            if (problem := mistyped(error, config_of(command))) is None:
+                raise
+            raise UserError(problem) from None
 
 
 # --- what Hydra runs --------------------------------------------------------------------------------------------------
@@ -107,7 +99,7 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
     # of the processes of a job, on all its machines, which print the same
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     log = console.logged(run / "train.log") if first else nullcontext()
-    with readable_errors(unused=run, cache=Path(cfg.paths.cache)), log:
+    with readable_errors(run=run, cache=Path(cfg.paths.cache)), log:
         parts = check(cfg)
         from distilingua.training.multitask import train_multitask
         from distilingua.training.train import train as train_one
@@ -132,7 +124,7 @@ def corpus(cfg: DictConfig) -> None:
 def evaluate(cfg: DictConfig) -> None:
     """Judges models on the test rows of a configuration; see `overrides.for_evaluate`."""
     folder, typed = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task
-    with readable_errors(unused=folder), console.logged(folder / "evaluate.log"):
+    with readable_errors(run=folder), console.logged(folder / "evaluate.log"):
         from distilingua.delivery.evaluate import evaluate_models
         from distilingua.delivery.model import for_its_task
 
@@ -143,8 +135,7 @@ def evaluate(cfg: DictConfig) -> None:
 def export(cfg: DictConfig) -> None:
     """Writes a model in other formats; see `overrides.for_export`."""
     folder, typed = Path(HydraConfig.get().runtime.output_dir), HydraConfig.get().overrides.task
-    there = any(folder.iterdir())  # an earlier export, which a refusal leaves alone
-    with readable_errors(unused=None if there else folder), console.logged(folder / "export.log"):
+    with readable_errors(run=folder), console.logged(folder / "export.log"):
         from distilingua.delivery.export import export_model
         from distilingua.delivery.model import for_its_task
 
@@ -167,55 +158,86 @@ WITH_HYDRA: dict[
 }
 
 
+def in_a_thread(ended: threading.ExceptHookArgs) -> None:
+    """What a disk refuses to a thread of TensorBoard, it hands on to the main one, which tells it."""
+    if not isinstance(ended.exc_value, OSError):
+        threading.__excepthook__(ended)
+
+
 @contextmanager
-def readable_errors(unused: Path | None = None, cache: Path | None = None) -> Iterator[None]:
-    """A UserError ends the command with its message alone, and so do Ctrl-C, other signals, and a full disk.
+def readable_errors(who: str = "", run: Path | None = None, cache: Path | None = None) -> Iterator[None]:
+    """How every command ends: a UserError, and what the machine refuses, with its message alone; Ctrl-C and other
+    signals with their exit code.
 
     Args:
-        unused: folder of a run, removed where the run never began.
+        who: of a command that leaves nothing to go on with, what its lines begin with.
+        run: folder of a run; what was made there is removed where the run never began.
         cache: where it keeps what later runs use.
     """
     # nohup and launchers of clusters have plans of their own
-    ours = [number for number in STOPS if signal.getsignal(number) == signal.SIG_DFL]
+    ours = [number for number in STOPS if signal.getsignal(number) == signal.SIG_DFL and not who]
     for number in ours if threading.current_thread() is threading.main_thread() else ():
         signal.signal(number, stop)
     try:
         try:
             yield
+            sys.stdout.flush()  # or what cannot be printed is told by Python as it ends, and nobody knows
         except KeyboardInterrupt:  # outside of training, which saves and says how to go on
+            if who:
+                sys.exit(128 + signal.SIGINT)
             stop(signal.SIGINT)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         raise
     except Exception as raised:
-        began = unused and any(entry.name != ".hydra" and entry.suffix != ".log" for entry in unused.iterdir())
-        error = as_user_error(raised)
-        if error is None and (full := full_disk(raised)):
-            began = True  # what was typed for it is kept: with room, it goes on
-            error = no_room(full, [folder for folder in (unused, cache) if folder], unused)
+        refused = as_user_error(raised)
+        error = refused or of_the_machine(raised, run, cache)
         if error is None:
             raise
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
+        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
             raise error from None  # it is told beside the other jobs
-        if unused and not began:
-            shutil.rmtree(unused)
-        with refusals("distilingua"):
-            raise error from None
+        if run and refused:
+            take_away(run)
+        sys.exit("\n".join(f"{who or 'distilingua'}: {problem}" for problem in str(error).splitlines()))
 
 
-def no_room(full: OSError, folders: Sequence[Path], run: Path | None) -> UserError:
-    """What to say of a file that could not be written for want of room.
+def take_away(run: Path) -> None:
+    """Removes what a refused run has made, where that is no more than Hydra's notes and a log."""
+    made = [entry for entry in run.iterdir() if entry.name not in (SweepCallback.there or ())]
+    if any(entry.name != ".hydra" and entry.suffix != ".log" for entry in made):
+        return
+    for entry in made:
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    if SweepCallback.there is None:
+        run.rmdir()
+
+
+def of_the_machine(raised: Exception, run: Path | None, cache: Path | None) -> UserError | None:
+    """What to say of what a disk or the system refuses; None of any other error.
 
     Args:
-        folders: where a run writes; and where programs do without asking, the folder for temporary files.
-        run: the one that resumes, if there is any.
+        run: where a command writes; and where programs do without asking, the folder for temporary files.
+        cache: of a run, which can go on.
     """
-    free, fullest = min((free_bytes(folder), folder) for folder in (*folders, Path(tempfile.gettempdir())))
-    kept = f" What was finished is kept; then go on with: distilingua resume {shlex.quote(str(run))}" if run else ""
+    kept = f" What was finished is kept; then go on with: distilingua resume {shlex.quote(str(run))}" if cache else ""
+    if run and not any(run.glob("*.log")):
+        return UserError(f"{run} was deleted while it was at work in there. Type it again: the cache has what it kept.")
+    error = of_the_system(raised, NO_ROOM | NO_MORE_FILES | {errno.EROFS})
+    if error is None and isinstance(raised, OSError) and raised.filename:
+        error = raised
+    if error is None:
+        return None
+    if error.errno in NO_MORE_FILES:
+        return UserError(f"{error.strerror} for this command. Allow more, such as with `ulimit -n 4096`.{kept}")
+    file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
+    if error.errno not in NO_ROOM:
+        return UserError(f"{file}: {error.strerror}. Name one that this command can read, or write to.{kept}")
+    folders = [run, cache, Path(tempfile.gettempdir())] if run else [Path(file).parent]
+    free, fullest = min((free_bytes(folder), folder) for folder in folders if folder)
     return UserError(
-        f"there is no room for {full.filename or 'a file'} ({full.strerror}): {fullest} has {decimal(free)} left. Make "
-        f"room (`distilingua cache` lists what earlier runs keep, `distilingua cache --prune 30` frees what no run of "
-        f"30 days has used), or name folders on another disk: paths.cache=FOLDER hydra.run.dir=FOLDER.{kept}"
+        f"there is no room for {file} ({error.strerror}): {fullest} has {decimal(free)} left. Make room (`distilingua "
+        f"cache` lists what earlier runs keep, `distilingua cache --prune 30` frees what no run of 30 days has used), "
+        f"or name folders on another disk: paths.cache=FOLDER hydra.run.dir=FOLDER.{kept}"
     )
 
 

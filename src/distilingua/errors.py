@@ -7,7 +7,7 @@ import math
 import os
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +19,11 @@ class UserError(CompactHydraException, ValueError):
     """Something the user gave cannot work. The message says what was given, what was expected, what to type instead.
 
     A message may have several lines, one for every problem. Hydra prints a `CompactHydraException` as its message
-    alone, without a traceback, and exits with status 1.
+    alone, without a traceback, and exits with status 1. Passwords in addresses are left out of it.
     """
+
+    def __init__(self, told: str) -> None:
+        super().__init__(masked(told))
 
 
 class NumberError(UserError):
@@ -79,6 +82,11 @@ class Problems:
         refuse(*self.found)
 
 
+def masked(text: str) -> str:
+    """Text without what stands before the host in addresses: a tracking server's user and password."""
+    return re.sub(r"://[^/\s'\"]*@", "://***@", text)
+
+
 def as_user_error(raised: BaseException | None) -> UserError | None:
     """What a user should read of it; None for an error that is ours."""
     if isinstance(raised, MissingMandatoryValue):
@@ -92,6 +100,16 @@ def as_user_error(raised: BaseException | None) -> UserError | None:
                 f"{name} is set, and {unknown[1]} has no such option. Leave it out, or choose another {place}."
             )
         raised = cause
+    if type(raised).__module__.partition(".")[0] in ("mlflow", "wandb"):
+        return UserError(
+            f"logger: the tracking server does not take what is logged ({' '.join(str(raised).split())[:300]}). See "
+            f"that it answers, or leave it out: logger=tensorboard. What was finished is kept."
+        )
+    if isinstance(raised, RuntimeError) and str(raised).startswith("DataLoader worker"):
+        return UserError(
+            f"a process that builds batches was killed ({raised}). Give it more memory, or set training.workers=0. "
+            f"What was finished is kept: distilingua resume goes on from there."
+        )
     return raised if isinstance(raised, UserError) else None
 
 
@@ -102,20 +120,26 @@ def listed(names: Sequence[str], most: int = 5) -> str:
 
 
 NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # the disk, the share of a user, the largest file of a limit
+NO_MORE_FILES = {errno.EMFILE, errno.ENFILE}  # are opened for this process, or this machine
 IN_RUST = re.compile(r"\(os error (\d+)\)")  # how safetensors and tokenizers tell, in the text alone
 
 
 def full_disk(raised: BaseException | None) -> OSError | None:
-    """What says in a chain of errors that something could not be written for want of room; None if nothing does.
+    """What says in a chain of errors that something could not be written for want of room; None if nothing does."""
+    return of_the_system(raised, NO_ROOM)
+
+
+def of_the_system(raised: BaseException | None, numbers: Collection[int]) -> OSError | None:
+    """The first in a chain of errors that has one of these numbers; None if none has.
 
     Libraries wrap it: a logger reports that a number has a wrong type, a data set that it could not be made.
     """
     seen: set[int] = set()
     while raised is not None and id(raised) not in seen:
         seen.add(id(raised))
-        if isinstance(raised, OSError) and raised.errno in NO_ROOM:
+        if isinstance(raised, OSError) and raised.errno in numbers:
             return raised
-        if (told := IN_RUST.search(str(raised))) and int(told[1]) in NO_ROOM:
+        if (told := IN_RUST.search(str(raised))) and int(told[1]) in numbers:
             return OSError(int(told[1]), os.strerror(int(told[1])))
         raised = raised.__cause__ or raised.__context__
     return None

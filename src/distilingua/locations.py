@@ -88,10 +88,26 @@ def typed_for(overrides: Path) -> list[str] | None:
         typed = read_yaml(overrides)
         hydra = overrides.parents[1] / ".hydra/hydra.yaml"
         own = read_yaml(hydra)["hydra"]["overrides"]["hydra"] if hydra.exists() else []
-    except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, LookupError, TypeError, RecursionError, yaml.YAMLError):
         return None
     places = [item for item in own if item.startswith(SEARCHPATH)]
     return [*places, *map(str, typed)] if isinstance(typed, list) else None
+
+
+def typed_of(run: Path) -> list[str]:
+    """What was typed for a run, or for the one that a task among several is of; nothing where nobody knows.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    file = overrides_file(run) or overrides_file(run.parent)
+    typed = typed_for(file) if file else []
+    if typed is None:
+        raise UserError(
+            f"{file} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
+            f"delete the folder of the run."
+        )
+    return typed
 
 
 def new_folder(path: str) -> str:

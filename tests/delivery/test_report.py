@@ -129,6 +129,25 @@ def test_a_folder_without_a_run_and_a_damaged_one_are_told(tmp_path: Path) -> No
         assert len(told.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["predictions.parquet", "checkpoints/settings.yaml", "checkpoints/overrides.yaml", "metrics.json"]
+)
+def test_a_damaged_file_of_a_run_is_named(copied: Path, name: str) -> None:
+    (copied / name).write_bytes(b"\xff[")
+    with pytest.raises(UserError, match=rf"{copied / name} is (damaged|not as a run writes it).*(Delete|delete)"):
+        report(copied)
+
+
+def test_settings_are_those_of_the_run_and_no_password_is_shown(copied: Path) -> None:
+    address = "logger.mlflow.tracking_uri=http://joe:hunter2@server"
+    (copied / "checkpoints/overrides.yaml").write_text(f"['{address}']", "utf-8")
+    (copied / ".hydra/overrides.yaml").write_text("[of=another]", "utf-8")
+    text = report(copied).read_text("utf-8")
+    assert "http://***@server" in text
+    assert "hunter2" not in text
+    assert "of=another" not in text
+
+
 def test_curves_are_those_of_tensorboard(tmp_path: Path) -> None:
     assert curves(tmp_path, "accuracy", "acc") == ""
     write_curves(tmp_path, ["en", "zh-CN"], steps=3)

@@ -11,15 +11,18 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
-from distilingua.monitoring.hydra_callback import check_sweep
-from distilingua.monitoring.sweep import final_scores, varied_keys
+from distilingua.monitoring.hydra_callback import check_same_sweep, check_sweep
+from distilingua.monitoring.sweep import SWEEP, final_scores, varied_keys
+from distilingua.training.fitting import settings_of
 from distilingua.training.job import training_recipe
 from tests.processes import run
 from tests.test_sweeps import SMALL, of
@@ -166,3 +169,31 @@ def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run)
     assert usual == recipe("~callbacks.speed")
     assert usual != stopped
     assert stopped != recipe("callbacks=early_stopping", "callbacks.early_stopping.patience=5")
+
+
+def test_so_is_what_any_callback_may_have_shaped_and_a_run_has_these_settings(compose_run) -> None:  # type: ignore[no-untyped-def]
+    averaged = "+callbacks.mean._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
+    usual, watched, stopped, mean = (
+        settings_of(compose_run(typed))
+        for typed in ("seed=1", "~callbacks.curves", "callbacks=early_stopping", averaged)
+    )
+    assert usual == watched
+    assert len({str(one.get("callbacks")) for one in (usual, stopped, mean)}) == 3
+
+
+def test_a_folder_has_one_sweep(tmp_path: Path) -> None:
+    first = {"hydra": [], "task": ["seed=1,2", "optimizer.lr=1e-3"], "varied": ["seed"]}
+    other = {**first, "task": ["seed=1,2", "optimizer.lr=2e-3"]}
+    more = {**first, "hydra": ["hydra.sweeper.n_trials=60"], "task": [*first["task"], "logger=csv"]}
+    searched = {**first, "hydra": ["hydra.sweeper.params.seed=1"]}
+    (tmp_path / SWEEP).write_text(yaml.safe_dump(first))
+    check_same_sweep(tmp_path, other)  # no job of the first one has begun
+    (tmp_path / "seed-1/checkpoints").mkdir(parents=True)
+    (tmp_path / "seed-1/checkpoints/settings.yaml").touch()
+    check_same_sweep(tmp_path, more)
+    for note in (other, searched):
+        with pytest.raises(UserError, match=r"holds a sweep with other settings.*distilingua resume"):
+            check_same_sweep(tmp_path, note)
+    (tmp_path / SWEEP).write_text("{hydra: [")
+    with pytest.raises(UserError, match=r"sweep\.yaml is not as a run writes it"):
+        check_same_sweep(tmp_path, first)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from functools import partial
 from pathlib import Path
@@ -20,6 +19,7 @@ from distilingua.delivery.evaluate import find_models, read_rows, tell_other_row
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
 from distilingua.errors import UserError, refuse, truth, whole
+from distilingua.monitoring.compare import metrics_of
 from distilingua.parts import Benchmark
 
 
@@ -117,7 +117,7 @@ def measured(model: Delivered) -> dict[str, Any]:
     run = run_of(Path(model.given).expanduser())
     if run is None or not (run / "metrics.json").is_file():
         return {}
-    models: dict[str, Any] = json.loads((run / "metrics.json").read_text("utf-8"))["models"]
+    models: dict[str, Any] = metrics_of(run / "metrics.json")["models"]
     return models
 
 

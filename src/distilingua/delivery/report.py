@@ -11,19 +11,20 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, UndefinedError
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import as_written, whole_file
 from distilingua.console import console
 from distilingua.delivery import pictures
-from distilingua.errors import UserError
-from distilingua.locations import read_yaml
+from distilingua.errors import UserError, masked
+from distilingua.locations import SEARCHPATH, read_yaml, typed_of
 from distilingua.monitoring.compare import compare, metrics_of
 from distilingua.monitoring.leaderboard import jobs_of, leaderboard
 from distilingua.monitoring.sweep import failures
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 
+AGAIN = "Restore it, or delete it and resume the run, which judges its student again."
 CONFUSIONS, SENTENCES, WRONG = 8, 2, 10  # how many are shown per language
 
 
@@ -67,12 +68,22 @@ class Run:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         file = self.folder / "predictions.parquet"
-        return pd.read_parquet(file) if file.exists() else pd.DataFrame()
+        with as_written(file, "Delete it: the page has no sentences then."):
+            return pd.read_parquet(file) if file.exists() else pd.DataFrame()
 
-    def settings(self, name: str) -> Any:
-        """A file of Hydra's, or of a run of several tasks the one above."""
-        files = [folder / ".hydra" / name for folder in (self.folder, self.folder.parent)]
-        return next((read_yaml(file) for file in files if file.exists()), None)
+    @property
+    def overrides(self) -> list[str]:
+        """What was typed for it, as it may be shown."""
+        return [masked(item) for item in typed_of(self.folder) if not item.startswith(SEARCHPATH)]
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What shaped it: its own file, or of an older run Hydra's."""
+        names = "checkpoints/settings.yaml", ".hydra/config.yaml"
+        files = [folder / name for folder in (self.folder, self.folder.parent) for name in names]
+        file = next((file for file in files if file.is_file()), None)
+        with as_written(file or self.folder, "Delete it: the page leaves these settings out then."):
+            return dict(read_yaml(file)) if file else {}
 
 
 class Confusion(NamedTuple):
@@ -92,32 +103,33 @@ def report(folder: Path) -> Path:
     """
     runs = finished(folder)
     sweep = len(runs) > 1
-    oracles = [run for run in runs if run.metrics["protocol"] == "supervised"]
+    oracles = [run for run in runs if run.metrics.get("protocol") == "supervised"]
     distilled = [run for run in runs if run not in oracles and "teacher" in run.metrics["models"]]
     # by the source's dev split: no target label chooses
     best = max(distilled or runs, key=lambda run: run.metrics["dev"]["score"] or 0)
     models = with_oracle(best, oracles)
     page = Environment(loader=PackageLoader("distilingua.delivery", "."), autoescape=True, trim_blocks=True)
-    text = page.get_template("report.html.j2").render(
-        title=f"{best.metrics['task']}, {best.metrics['pair']}",
-        run=best,
-        metrics=best.metrics,
-        sweep=sweep,
-        runs=runs,
-        failed={job.name: why for job, why in failures(folder).items()},
-        names=pictures.NAMES,
-        scores=scores(best, models),
-        languages_picture=pictures.languages(models, best.metric, best.heading),
-        cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
-        curves_picture=pictures.curves(best.folder, best.metric, best.heading),
-        tables=compare([folder]).tables if sweep else [],  # means over seeds
-        leaderboard=jobs_table(folder, best) if sweep else None,
-        confusions={lang: confusions(best, lang) for lang in best.languages},
-        disagreements={lang: disagreements(best, lang) for lang in best.languages},
-        overrides=best.settings("overrides.yaml") or [],
-        configuration=yaml.safe_dump(best.settings("config.yaml"), allow_unicode=True, sort_keys=False),
-        made=best.metrics.get("made", {}),
-    )
+    with as_written(best.folder / "metrics.json", AGAIN, UndefinedError):
+        text = page.get_template("report.html.j2").render(
+            title=f"{best.metrics['task']}, {best.metrics['pair']}",
+            run=best,
+            metrics=best.metrics,
+            sweep=sweep,
+            runs=runs,
+            failed={job.name: why for job, why in failures(folder).items()},
+            names=pictures.NAMES,
+            scores=scores(best, models),
+            languages_picture=pictures.languages(models, best.metric, best.heading),
+            cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
+            curves_picture=pictures.curves(best.folder, best.metric, best.heading),
+            tables=compare([folder]).tables if sweep else [],  # means over seeds
+            leaderboard=jobs_table(folder, best) if sweep else None,
+            confusions={lang: confusions(best, lang) for lang in best.languages},
+            disagreements={lang: disagreements(best, lang) for lang in best.languages},
+            overrides=best.overrides,
+            configuration=masked(yaml.safe_dump(best.settings, allow_unicode=True, sort_keys=False)),
+            made=best.metrics.get("made", {}),
+        )
     with whole_file(folder / "report.html") as file:
         file.write_text(text, "utf-8")
     console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)
@@ -169,8 +181,7 @@ def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:
 
 def jobs_table(folder: Path, best: Run) -> pd.DataFrame | None:
     """The jobs, best first, by what the sweep compared; no target label takes part."""
-    config = best.settings("config.yaml") or {}
-    select = objectives(config.get("training", {}).get("select", "score"))
+    select = objectives(best.settings.get("training", {}).get("select", "score"))
     jobs = jobs_of(folder, select)
     return leaderboard(jobs, select) if jobs else None
 

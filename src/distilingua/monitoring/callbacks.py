@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,20 @@ from distilingua.errors import STOPS, stop
 
 GAIN = 1e-4  # a smaller one is none
 SIGUSR2 = getattr(signal, "SIGUSR2", None)  # Windows has none
+
+
+OWN = "ProgressBar", "Speed", "OneChartForAllLanguages", "StopBetweenBatches", "BetweenSteps"
+OF_LIGHTNING = "ModelCheckpoint", "LearningRateMonitor", "DeviceStatsMonitor", "RichProgressBar", "TQDMProgressBar"
+WATCHING = {  # callbacks that change nothing of what is learnt
+    *(f"distilingua.monitoring.callbacks.{name}" for name in OWN),
+    *(f"lightning.pytorch.callbacks.{name}" for name in OF_LIGHTNING),
+}
+
+
+def shaping(callbacks: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Those of the group `callbacks`, as plain values, that may change what is learnt: all that are not known to
+    watch."""
+    return {key: one for key, one in (callbacks or {}).items() if (one or {}).get("_target_") not in WATCHING}
 
 
 class ProgressBar(RichProgressBar):

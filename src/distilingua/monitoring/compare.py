@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,9 @@ import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
-from distilingua.errors import Problems, UserError
-from distilingua.locations import overrides_file, typed_for
+from distilingua.artifacts import as_written
+from distilingua.errors import Problems, UserError, masked
+from distilingua.locations import overrides_file, typed_of
 from distilingua.monitoring.frames import for_terminal
 from distilingua.monitoring.sweep import failures
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
@@ -107,7 +109,7 @@ def table_of_seeds(runs: Sequence[Mapping[str, Any]], sure: pd.DataFrame) -> pd.
 
 def shares_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
     """Language, column and what stands there, of one run."""
-    score = next(iter(run["shown"]))
+    score, *_ = run["shown"]
     for lang in run["models"]["student"]["languages"]:
         for name, model in run["models"].items():
             yield lang, name, model["languages"][lang][score]
@@ -171,31 +173,19 @@ def read_counts(file: Path) -> dict[str, dict[str, Any]]:
 
 def metrics_of(file: Path) -> dict[str, Any]:
     """What a run found; raises UserError for a file that is not as `train` writes it."""
-    try:
+    run = file.parent if overrides_file(file.parent) else file.parents[1]  # a task among several has no own
+    again = f"`distilingua resume {shlex.quote(str(run))}` trains and judges the student again."
+    with as_written(file, f"Delete it; {again}"):
         metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        score = next(iter(metrics["shown"]))
-        shares = [scores[score] for model in metrics["models"].values() for scores in model["languages"].values()]
-        shares += [*metrics["soft_labels"].values(), *metrics["retention"].get("languages", {}).values()]
-        sum([*shares, *metrics["seconds"].values()])  # they are numbers
+        sum([*(share for *_, share in shares_of(metrics)), *metrics["seconds"].values()])  # they are numbers
         hash((metrics["seed"], metrics["task"], metrics["pair"]))
-        _ = metrics["models"]["student"], metrics["dev"]["score"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, StopIteration, RecursionError) as error:
-        raise UserError(
-            f"{file} is not as a run writes it ({type(error).__name__}: {error}). Delete it; `distilingua resume "
-            f"{file.parent}` writes it anew, where the run's checkpoints are."
-        ) from None
+        metrics["models"]["student"], metrics["dev"]["score"]
     return metrics
 
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:
     """Everything that was typed for this run, but its seed and its place."""
-    file = overrides_file(run) or overrides_file(run.parent)  # a task among several has no own
-    typed = typed_for(file) if file else []
-    if typed is None:
-        raise UserError(
-            f"{file} is damaged, and says what was typed for that run. Mend it (a line `- pair=en-de` for each), or "
-            f"delete the folder of the run."
-        )
-    own = [f"task={metrics['task']}"] if file and run not in file.parents else []
-    kept = [item for item in typed if not item.startswith(("seed=", "paths.", "hydra."))]
+    typed = typed_of(run)
+    own = [f"task={metrics['task']}"] if typed and overrides_file(run) is None else []  # one among several
+    kept = [masked(item) for item in typed if not item.startswith(("seed=", "paths.", "hydra."))]
     return " ".join(sorted([*own, *kept])) or f"pair={metrics['pair']}"

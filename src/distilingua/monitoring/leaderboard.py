@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ from matplotlib.figure import Figure
 
 from distilingua.artifacts import whole_file
 from distilingua.console import console
-from distilingua.errors import UserError
-from distilingua.locations import typed_for
+from distilingua.errors import UserError, masked
+from distilingua.locations import typed_of
+from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.frames import escaped, for_terminal, piped, text_frame
 from distilingua.monitoring.sweep import differing, failures, final_scores, key_of, objective, results_in, three_digits
 from distilingua.parts import OBJECTIVES
@@ -85,10 +85,10 @@ def jobs_of(sweep: Path, select: Sequence[str]) -> list[JobOfSweep]:
     jobs, failed = [], failures(sweep)
     for file in sorted(sweep.glob("*/.hydra/overrides.yaml")):
         folder = file.parents[1]
-        overrides = typed_for(file) or []
+        overrides = typed_of(folder)
         varied = {key_of(item): item.partition("=")[2] for item in differing(sweep, overrides)}
         why = failed.get(folder.resolve())
-        results = [] if why else [json.loads(path.read_text("utf-8")) for path in results_in(folder)]
+        results = [] if why else [metrics_of(path) for path in results_in(folder)]
         job = JobOfSweep(folder, overrides, varied, results, why or ("finished" if results else "unfinished"))
         for by in (*select, *COSTS) if results else ():
             try:
@@ -155,7 +155,7 @@ def conclude_sweep(sweep: Path, select: Sequence[str]) -> None:
     console.print_whole(for_terminal(leaderboard(jobs, select), words=len(finished[0].varied)))
     if any(job.beside_others for job in finished):
         console.print("ms was measured beside other jobs; `distilingua evaluate FOLDER` measures one alone.")
-    best = shlex.join(["distilingua", "train", *finished[0].overrides])
+    best = masked(shlex.join(["distilingua", "train", *finished[0].overrides]))
     console.print(f"The best: {best}", soft_wrap=True)
     figure = pareto_figure(finished, select[0])
     with whole_file(sweep / "pareto.png") as path:

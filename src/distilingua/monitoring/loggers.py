@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
         options: of `wandb.init`.
     """
     check_installed("logger=wandb", ["wandb"], "loggers")
+    os.environ.setdefault("WANDB_SILENT", "true")  # or its login prints the address, password and all
     from wandb import Settings
 
     run = Path(save_dir).name
@@ -43,4 +45,6 @@ def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:
 def mlflow(version: str, save_dir: str, **options: Any) -> MLFlowLogger:
     """A run of MLflow for a model, named after it and its run; `options` are those of Lightning's logger."""
     check_installed("logger=mlflow", ["mlflow"], "loggers")
+    for name, value in {"MAX_RETRIES": "2", "TIMEOUT": "30"}.items():  # or a server that is gone is asked for minutes
+        os.environ.setdefault(f"MLFLOW_HTTP_REQUEST_{name}", value)
     return MLFlowLogger(run_name=f"{Path(save_dir).name}/{version}", **options)

@@ -7,16 +7,16 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distilingua.artifacts import whole_file
+from distilingua.artifacts import as_written, whole_file
 from distilingua.errors import UserError
 from distilingua.locations import read_yaml
 from distilingua.parts import OBJECTIVES
@@ -56,12 +56,13 @@ def varied_keys(overrides: Sequence[str]) -> list[str]:
 
 
 def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
-    """What stands in SWEEP; None where there is none, or a damaged one."""
-    try:
+    """What stands in SWEEP; None where there is none. Raises UserError for a damaged one."""
+    if not (sweep / SWEEP).exists():
+        return None
+    way_out = "Delete it, and type the sweep again: distilingua train -m OVERRIDES hydra.sweep.dir=FOLDER"
+    with as_written(sweep / SWEEP, way_out):
         note = read_yaml(sweep / SWEEP)
         return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
-    except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError):
-        return None
 
 
 def key_of(override: str) -> str:
@@ -71,6 +72,12 @@ def key_of(override: str) -> str:
 def settings_in(overrides: Sequence[str]) -> list[str]:
     """Those that say something about a run."""
     return [item for item in overrides if re.split(r"[./]", key_of(item).lstrip("+~"))[0] not in PLUMBING]
+
+
+def settings_of_sweep(note: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """Key -> the last override of it, of all that shape the jobs of a sweep: how many a search tries is no such one."""
+    searched = [item for item in note["hydra"] if re.match(r"\+*hydra(/|\.)sweeper(\.params|=)", item)]
+    return {key_of(item).lstrip("+"): item for item in (*settings_in(note["task"]), *searched)}
 
 
 def differing(sweep: Path, overrides: Sequence[str]) -> list[str]:
@@ -127,6 +134,11 @@ def final_scores(metrics: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def has_begun(job: Path) -> bool:
+    """Whether something is kept in its folder that belongs to its settings."""
+    return (job / "checkpoints" / "settings.yaml").exists() or bool(results_in(job))
+
+
 def results_in(job: Path) -> list[Path]:
     """Files with what a job found, one for every task; none where it has not come to its end."""
     return sorted(job.glob("metrics.json")) or sorted(job.glob("*/metrics.json"))
@@ -146,7 +158,7 @@ def note_failure(file: Path, raised: BaseException) -> None:
     """Leaves the status of a job that failed beside it: when and why in the first line, then the traceback."""
     when = time.strftime("%Y-%m-%d %H:%M:%S")
     lines = [f"failed {when}: {str(raised) or type(raised).__name__}", "", *traceback.format_exception(raised)]
-    with whole_file(file) as unfinished:
+    with suppress(OSError), whole_file(file) as unfinished:  # of a disk that is full, or a folder that is gone
         unfinished.write_text("\n".join(lines), "utf-8")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import signal
@@ -28,12 +27,13 @@ from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from distilingua.artifacts import fingerprint, whole_file
+from distilingua.artifacts import as_written, fingerprint, whole_file
 from distilingua.console import console
 from distilingua.errors import NumberError, Stopped, UserError
 from distilingua.locations import read_yaml
 from distilingua.models.folder import STUDENTS
-from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly
+from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
+from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan, precision
@@ -65,6 +65,7 @@ def fit(
     """
     run = Path(cfg.paths.run)
     checkpoints = run / "checkpoints" / name
+    checkpoints.mkdir(parents=True, exist_ok=True)
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
     best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
@@ -159,7 +160,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         if wrong := no_numbers_in(self.module):
             raise NumberError(f"{wrong} holds what is no number, so it is not saved. Lower the learning rate.")
         file = Path(path)
-        file.parent.mkdir(parents=True, exist_ok=True)
+        file.parent.mkdir(exist_ok=True)  # not the folder of a run that somebody has deleted
         # an open file: torch's own way of writing does not say that a disk is full
         with whole_file(file) as unfinished, unfinished.open("wb") as content:
             torch.save({**checkpoint, "belongs_to": self.belongs_to}, content)
@@ -274,7 +275,9 @@ def locked(run: Path) -> Iterator[None]:
 def settings_of(cfg: DictConfig) -> dict[str, Any]:
     """What shapes a run, as plain values."""
     everything: Any = OmegaConf.to_container(cfg, resolve=True)
-    return {name: value for name, value in everything.items() if name not in ("paths", "logger", "callbacks")}
+    callbacks = shaping(everything.pop("callbacks"))
+    settings = {name: value for name, value in everything.items() if name not in ("paths", "logger")}
+    return {**settings, **({"callbacks": callbacks} if callbacks else {})}
 
 
 def check_settings(cfg: DictConfig) -> None:
@@ -285,7 +288,10 @@ def check_settings(cfg: DictConfig) -> None:
     """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "settings.yaml"
-    if file.exists() and read_yaml(file) != settings_of(cfg):
+    way_out = f"Restore it, or delete {checkpoints} to start again."
+    with as_written(file, way_out):
+        same = not file.exists() or dict(read_yaml(file)) == settings_of(cfg)
+    if not same:
         raise UserError(
             f"{cfg.paths.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
             f"{checkpoints} to start again."
@@ -303,7 +309,13 @@ def check_rows(cfg: DictConfig, rows: str) -> None:
     """
     checkpoints = Path(cfg.paths.run) / "checkpoints"
     file = checkpoints / "rows.txt"
-    if (checkpoints / "settings.yaml").exists() and file.exists() and file.read_text("utf-8") != rows:
+    if not ((checkpoints / "settings.yaml").exists() and file.exists()):
+        return
+    with as_written(file, f"Delete it, where the corpus is as it was; or delete {checkpoints} to start again."):
+        before = file.read_text("utf-8")
+        if len(before) != len(rows):
+            raise ValueError(f"expected {len(rows)} signs")
+    if before != rows:
         raise UserError(
             f"{cfg.paths.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
             f"folder (hydra.run.dir=…), or delete {checkpoints} to start again."
@@ -327,7 +339,12 @@ def keep_settings(cfg: DictConfig, rows: str) -> None:
             shutil.rmtree(file.with_name(student), ignore_errors=True)
     files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(cfg), allow_unicode=True)}
     if HydraConfig.initialized():  # Hydra's own copy of them is cut short where the disk is full
-        files = {"overrides.yaml": yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True), **files}
+        typed = yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True)
+        files = {"overrides.yaml": typed, **files}
+        if HydraConfig.get().output_subdir is None and (run / ".hydra").exists():  # of a run that was here before
+            hydra = {"hydra": HydraConfig.instance().cfg, "config": cfg}
+            files |= {f"../.hydra/{name}.yaml": OmegaConf.to_yaml(one) for name, one in hydra.items()}
+            files["../.hydra/overrides.yaml"] = typed
     for name, text in files.items():
         with whole_file(checkpoints / name) as unfinished:
             unfinished.write_text(text, "utf-8")
@@ -349,11 +366,11 @@ def finished(cfg: DictConfig, *identities: str) -> list[dict[str, Any]]:
     run, files = Path(cfg.paths.run), results(cfg)
     if not all(file.exists() for file in files):
         return []
-    if not (run / "checkpoints" / "settings.yaml").exists():
-        known = [json.loads(file.read_text("utf-8")).get("identity") for file in files]
-        if known != list(identities):
-            return []
+    known = [metrics_of(file) for file in files]
+    settings = run / "checkpoints" / "settings.yaml"
+    if not settings.exists() and [metrics.get("identity") for metrics in known] != list(identities):
+        return []
     delete_checkpoints(cfg)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
-    return [json.loads(file.read_text("utf-8")) for file in files]
+    return known

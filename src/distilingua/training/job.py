@@ -20,6 +20,7 @@ from distilingua.data.rows import Rows
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer
+from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Parts, assemble, read_rows
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
@@ -184,10 +185,10 @@ def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dic
         optimizer: what this model's own has of its own.
     """
     cfg = job.cfg
-    stops = cfg.callbacks.get("early_stopping")  # the one callback that says how long a model learns
+    callbacks = shaping(plain(cfg.callbacks))
     trainer = {name: value for name, value in plain(cfg.trainer).items() if name not in WATCHING}
     return {
-        **({"early_stopping": plain(stops)} if stops else {}),
+        **({"callbacks": callbacks} if callbacks else {}),
         "labels": job.task.labels,
         "task": plain(cfg.task),
         "seed": cfg.seed,

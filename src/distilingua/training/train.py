@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.text import Text
 
-from distilingua.artifacts import fingerprint, whole_file, write_json
+from distilingua.artifacts import as_written, fingerprint, whole_file, write_json
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
@@ -240,7 +240,10 @@ class Clock:
         self.file, self.of = file, of
         self.seconds: dict[str, float] = {}
         if file.exists():
-            self.seconds, running = json.loads(file.read_text("utf-8"))
+            way_out = "Delete it: what is lost is how long the run has taken so far."
+            with as_written(file, way_out):
+                self.seconds, running = json.loads(file.read_text("utf-8"))
+                sum([*self.seconds.values(), *running.values()])  # they are numbers
             saved = [path.stat().st_mtime for path in file.parent.glob("*/*.ckpt")]
             for stage, began in running.items():  # killed: what counts is what was saved of it
                 self.seconds[stage] = round(self.seconds.get(stage, 0.0) + max([0, *(t - began for t in saved)]), 1)
