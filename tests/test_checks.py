@@ -175,6 +175,10 @@ def test_rules_between_parts_are_told_at_once_too(compose_run: Compose) -> None:
         (["experiment=speech", "task.hearings=0"], r"task\.hearings=0: expected a whole number"),
         (["experiment=speech", 'task.alphabet="abcb"'], r"task\.alphabet names 'b' twice"),
         (["experiment=speech", "task=intent"], r"task\.most_wer is set, and TextClassification has no such option"),
+        (
+            ["augmentation=[char_noise]", "objective=custom", "objective/terms=[minilm]", "teacher.store=false"],
+            r"and minilm compares them with the teacher's\. Set augmentation\.char_noise\.keeps_meaning=false",
+        ),
         (["training.select=best"], r"training\.select=best is not known. Choose one of: score, agreement"),
         (["task=translation", *WRITES, "teacher.scratch.positions=8"], "more than the teacher.scratch's 8 positions"),
     ],

@@ -157,8 +157,8 @@ class QuestionAnswering(WithoutClasses):
         return 1 + super().positions(encoded)
 
     def unread(self, encoded: EncodedRow) -> dict[str, Any]:
-        blank = [0] * len(encoded["at"])
-        return {"input_ids": [0], "lengths": [1], "window": blank, "at": blank}
+        blank, windows = [0] * len(encoded["at"]), len(encoded["lengths"])
+        return {"input_ids": [0] * windows, "lengths": [1] * windows, "window": blank, "at": blank}
 
     def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
@@ -170,14 +170,16 @@ class QuestionAnswering(WithoutClasses):
         inside = Ragged(window * longest + at.values, at.offsets).padded(PADDING)
         return inputs, as_tensor(np.concatenate([(first * longest)[:, None], inside], axis=1))
 
+    def windows(self, inputs: Mapping[str, Tensor], at: Tensor | None) -> Tensor:
+        assert at is not None
+        return windows_of_rows(at, *inputs["input_ids"].shape)
+
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
         """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
         with this character; `FAR` inside of pieces."""
         assert at is not None
         both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
-        first = at[:, 0] // both.shape[1]
-        counts = torch.diff(first, append=first.new_tensor([len(both)]))
-        nothing = torch.segment_reduce(both[:, 0], "min", lengths=counts)
+        nothing = torch.segment_reduce(both[:, 0], "min", lengths=windows_of_rows(at, *both.shape[:2]))
         index = at[:, 1:].clamp(min=0)
         edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
         # padding repeats piece 0 of the batch, which is no character's
@@ -329,6 +331,12 @@ def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None
         if not character.isspace():
             found.append(before)
     return [window for _, window, _ in found], [piece for *_, piece in found]
+
+
+def windows_of_rows(at: Tensor, windows: int, longest: int) -> Tensor:
+    """How many windows each row has, (rows,), of `at` as `collate` makes it for so many of this length."""
+    first = at[:, 0] // longest
+    return torch.diff(first, append=first.new_tensor([windows]))
 
 
 def first_of_piece(at: Tensor) -> Tensor:

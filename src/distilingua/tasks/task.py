@@ -314,6 +314,10 @@ class Task(Delivery, ABC):
         index = at[rows, columns]
         return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
 
+    def windows(self, inputs: Mapping[str, Tensor], at: Tensor | None) -> Tensor | None:
+        """See `Layers`, of inputs as `collate` makes them. (answers)"""
+        return None
+
     def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
         """Adds a batch; what a model did not see for want of length is judged all the same. (answers)"""
         metrics.update(signals.student, batch["labels"], row=signals.row)

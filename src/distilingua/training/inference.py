@@ -153,7 +153,7 @@ class Predictor:
         for rows, inputs, at in self.batches(encoded, title, start):
             read = read or LayerReader(self.model, {"vector"} if pooling else (), pooling or "")
             with torch.inference_mode():
-                output, layers = read(inputs)
+                output, layers = read(inputs, self.encoder.task.windows(inputs, at))
                 cells = self.encoder.task.cells(output, at)
             self._check(cells, at, rows)
             vectors = layers.vector.cpu() if layers is not None and layers.vector is not None else None

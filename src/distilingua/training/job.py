@@ -14,12 +14,14 @@ from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
-from distilingua.columns import column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
+from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
-from distilingua.errors import UserError
+from distilingua.distillation.losses.layers import other_pieces
+from distilingua.errors import UserError, refuse
+from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
-from distilingua.models.teacher import load_tokenizer
+from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.parts import Parts, assemble, read_rows
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
@@ -81,19 +83,43 @@ def dry_run(job: Job) -> None:
     is lost.
 
     Raises:
-        UserError: a student that cannot be built, a text that a model cannot read, a teacher whose classes or positions
-            are not the student's.
+        UserError: a student that cannot be built, a text that a model cannot read, a teacher whose classes, positions
+            or layers cannot be compared with the student's.
     """
     task, student = job.task, job.encoder.tokenizer
-    if job.student.origin() is None:
-        job.student.model(task, student)
-    task.targets(job.rows.train, job.encoder(job.rows.train, job.cache))
+    layers = not {"vector"}.issuperset(job.objective.needs)
+    model = job.student.model(task, student) if layers or job.student.origin() is None else None
+    own = job.encoder(job.rows.train, job.cache)
+    task.targets(job.rows.train, own)
     for name, encoder in job.teachers.items():
         task.comparable(student, encoder.tokenizer, job.objective.same_classes)
         source = job.source.members[name]
         if source.fine_tune is None:
             check_order(job, source, encoder)
-        encoder(job.rows.numbered(teacher_inputs(job.rows)), job.cache)
+        numbers = teacher_inputs(job.rows)
+        read = encoder(job.rows.numbered(numbers), job.cache)
+        if layers and model is not None:
+            teacher = outline(source, task, encoder.tokenizer)
+            for one in (model, teacher):
+                LayerReader(one, job.objective.needs)
+            job.objective.connect(model.config, teacher.config)
+            check_pieces(job, own, read, places_of(numbers, job.rows.table))
+
+
+def check_pieces(job: Job, own: Encoded, read: Encoded, places: np.ndarray) -> None:
+    """Raises UserError where a term compares piece by piece, and a live teacher reads others than the student.
+
+    Args:
+        own, read: what the student reads of the training rows, and the teacher of the texts in their place.
+        places: number of a row of the corpus -> its place in `read`.
+    """
+    terms = job.objective.by_piece
+    texts = lists_of(job.rows.train, "teacher_texts")
+    rows = np.flatnonzero(texts.lengths)
+    theirs = read.lists("input_ids")[places[texts.values[texts.offsets[rows]]]]
+    each = zip(own.lists("input_ids")[rows], theirs, strict=True)
+    differ = sum(not np.array_equal(*pieces) for pieces in each) if terms else 0
+    refuse(*(str(other_pieces(name, differ, len(rows), way_out)) for name, way_out in terms.items() if differ))
 
 
 def check_order(job: Job, source: TeacherSource, encoder: Encoder) -> None:

@@ -76,12 +76,13 @@ class DistillationModule(LightningModule):
 
     def signals(self, batch: Batch) -> Signals:
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
-        output, student_layers = self.read_student(batch["student"])
+        windows = self.task.windows
+        output, student_layers = self.read_student(batch["student"], windows(batch["student"], batch["student_at"]))
         soft, vector = batch.get("soft_labels"), batch.get("teacher_vector")
         teacher_layers = Layers(vector=vector) if vector is not None else None
         self._wrong: dict[str, tuple[Tensor, Tensor | None]] = {}
         if soft is None and self.teacher is not None:
-            answer, teacher_layers = self.teacher(batch["teacher"])
+            answer, teacher_layers = self.teacher(batch["teacher"], windows(batch["teacher"], batch["teacher_at"]))
             soft = self.task.cells(answer, batch["teacher_at"])
             self._wrong["teacher"] = no_numbers(soft, batch["teacher_at"]), batch["teacher_at"]
         cells = self.task.cells(output, batch["student_at"])
