@@ -33,6 +33,7 @@ from distilingua.models.layers import LayerReader
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.tasks.task import windows_of
 from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
@@ -159,8 +160,8 @@ def layers_of(
     task = QuestionAnswering(max_length=40, stride=8)
     encoded = task.encode({"text": ["which room?"] * len(contexts), "text_pair": contexts}, tokenizer, "")
     inputs, at = task.collate(encoded, 0)
-    windows = task.windows(inputs, at)
-    assert windows.tolist() == encoded.lists("lengths").lengths.tolist()
+    windows = windows_of(at, inputs)
+    assert windows is None or windows.tolist() == encoded.lists("lengths").lengths.tolist()
     wanted = {"vector", "hidden", "attentions", "qkv"}
     layers = LayerReader(model, wanted)(inputs, windows if rows else None)[1]
     assert layers is not None

@@ -18,7 +18,7 @@ from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
-from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
+from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from torchmetrics import MetricCollection
@@ -170,16 +170,13 @@ class QuestionAnswering(WithoutClasses):
         inside = Ragged(window * longest + at.values, at.offsets).padded(PADDING)
         return inputs, as_tensor(np.concatenate([(first * longest)[:, None], inside], axis=1))
 
-    def windows(self, inputs: Mapping[str, Tensor], at: Tensor | None) -> Tensor:
-        assert at is not None
-        return windows_of_rows(at, *inputs["input_ids"].shape)
-
     def cells(self, output: Any, at: Tensor | None) -> Tensor:
         """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
         with this character; `FAR` inside of pieces."""
         assert at is not None
         both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
-        nothing = torch.segment_reduce(both[:, 0], "min", lengths=windows_of_rows(at, *both.shape[:2]))
+        windows = windows_of(at, {"input_ids": both})
+        nothing = both[:, 0] if windows is None else torch.segment_reduce(both[:, 0], "min", lengths=windows)
         index = at[:, 1:].clamp(min=0)
         edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
         # padding repeats piece 0 of the batch, which is no character's
@@ -331,12 +328,6 @@ def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None
         if not character.isspace():
             found.append(before)
     return [window for _, window, _ in found], [piece for *_, piece in found]
-
-
-def windows_of_rows(at: Tensor, windows: int, longest: int) -> Tensor:
-    """How many windows each row has, (rows,), of `at` as `collate` makes it for so many of this length."""
-    first = at[:, 0] // longest
-    return torch.diff(first, append=first.new_tensor([windows]))
 
 
 def first_of_piece(at: Tensor) -> Tensor:

@@ -314,10 +314,6 @@ class Task(Delivery, ABC):
         index = at[rows, columns]
         return torch.where((index == ABSENT)[:, None], torch.nan, logits[rows, index.clamp(min=0)])
 
-    def windows(self, inputs: Mapping[str, Tensor], at: Tensor | None) -> Tensor | None:
-        """See `Layers`, of inputs as `collate` makes them. (answers)"""
-        return None
-
     def watch(self, metrics: MetricCollection, signals: Signals, batch: Mapping[str, Any]) -> None:
         """Adds a batch; what a model did not see for want of length is judged all the same. (answers)"""
         metrics.update(signals.student, batch["labels"], row=signals.row)
@@ -345,6 +341,16 @@ def no_numbers(cells: Tensor, at: Tensor | None) -> Tensor:
     """
     wrong = ~cells.amax(-1).isfinite()  # a class may be impossible, all of them cannot
     return wrong if at is None else wrong & (at != ABSENT)[at != PADDING]
+
+
+def windows_of(at: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """How many windows each row is read in, see `Layers`, of what `Task.collate` makes: the first position of a row is
+    in its first one. None where each is one."""
+    ids = inputs.get("input_ids")
+    if at is None or ids is None or len(ids) == len(at):
+        return None
+    first = at[:, 0] // ids.shape[1]
+    return torch.diff(first, append=first.new_tensor([len(ids)]))
 
 
 def rows_at(wrong: Tensor, at: Tensor | None) -> list[int]:

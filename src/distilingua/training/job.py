@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.parts import Parts, assemble, read_rows
+from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
 
@@ -83,9 +85,10 @@ def dry_run(job: Job) -> None:
     is lost.
 
     Raises:
-        UserError: a student that cannot be built, a text that a model cannot read, a teacher whose classes, positions
-            or layers cannot be compared with the student's.
+        UserError: what `rehearse` refuses, a student that cannot be built, a text that a model cannot read, a teacher
+            whose classes, positions or layers cannot be compared with the student's.
     """
+    rehearse(job.cfg, job.source.members if job.teachers else {})
     task, student = job.task, job.encoder.tokenizer
     layers = not {"vector"}.issuperset(job.objective.needs)
     model = job.student.model(task, student) if layers or job.student.origin() is None else None
@@ -201,12 +204,18 @@ WATCHING = {  # keys of `trainer` that change no weights, or that one process wh
 }
 
 
-def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dict[str, Any]:
-    """What shapes every model this package trains.
+def named_class(part: Any) -> Any:
+    """What a configuration has made of a class and options, as plain values again."""
+    if not isinstance(part, partial):
+        return part
+    return {"_target_": f"{part.func.__module__}.{part.func.__qualname__}", "args": part.args, **part.keywords}
+
+
+def training_recipe(job: Job, dev: Iterable[Dataset]) -> dict[str, Any]:
+    """What shapes every model this package trains, beside its own optimizer.
 
     Args:
         dev: rows that choose the weights.
-        optimizer: what this model's own has of its own.
     """
     cfg = job.cfg
     stops = cfg.callbacks.get("early_stopping")  # the one callback that says how long a model learns
@@ -216,7 +225,6 @@ def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dic
         "labels": job.task.labels,
         "task": plain(cfg.task),
         "seed": cfg.seed,
-        "optimizer": {**plain(cfg.optimizer), **optimizer},
         "trainer": {**trainer, "precision": precision(cfg.trainer.precision)},
         "dev": [rows_fingerprint(rows, ["id", *job.task.reads, "label"]) for rows in dev],
     }
