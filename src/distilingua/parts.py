@@ -256,7 +256,8 @@ def misfits(key: str, value: Any, made: bool) -> Iterator[str]:
     if isinstance(value, dict):
         options: Mapping[str, Parameter] = {}
         with suppress(Exception):  # whatever is wrong with a class is told by whoever makes it
-            options = signature(get_object(value["_target_"])).parameters if made else {}
+            if made and not value.get("_partial_"):  # which is tried by `fitting.rehearse`
+                options = signature(get_object(value["_target_"])).parameters
         for name, inner in value.items():
             told = _expected(inner, options[name]) if name in options else None
             yield from [f"{key}.{name}={inner}: {told}"] if told else misfits(f"{key}.{name}", inner, made)

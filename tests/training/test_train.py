@@ -186,6 +186,20 @@ def test_layers_that_cannot_be_compared_are_refused_before_anything_trains(
     assert not (Path(cfg.paths.run) / "checkpoints").exists()
 
 
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_tokenizer_of_another_model_is_refused_before_anything_trains(
+    next_run: Compose, teacher_folder: Path, role: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    tokenizer.add_tokens([f"more{n}" for n in range(50)])
+    tokenizer.save_pretrained(teacher_folder)
+    path = (f"{role}.path={teacher_folder}",)
+    cfg = next_run(*path) if role == "teacher" else next_run(student=("student=hub", *path))
+    with pytest.raises(UserError, match=rf"{role}.*its tokenizer has \d+ pieces and the model knows \d+"):
+        train(cfg)
+    assert not (Path(cfg.paths.run) / "checkpoints").exists()
+
+
 def test_a_teacher_that_knows_the_task_is_taken_as_it_is(tiny_run, teacher_folder) -> None:  # type: ignore[no-untyped-def]
     cfg = tiny_run("teacher.fine_tune=null", "training.epochs=1")
     train(cfg)

@@ -15,7 +15,7 @@ from distilingua.errors import UserError
 from distilingua.models.folder import readable
 from distilingua.models.layers import LayerReader
 from distilingua.models.loading import load_with_head
-from distilingua.models.processors import read_tokenizer
+from distilingua.models.processors import check_tokens, read_tokenizer
 from distilingua.models.source import TeacherSource
 from distilingua.tasks.task import Task, model_class
 
@@ -49,13 +49,19 @@ def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedToke
 
 
 def outline(source: TeacherSource, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
-    """A teacher without weights, to look at what it is made of before it is trained."""
+    """A teacher without weights, to look at what it is made of before it is trained.
+
+    Raises:
+        UserError: it cannot be made; its tokenizer is another model's.
+    """
     with torch.device("meta"), readable(f"teacher.path={source.path}", source.local):
         if source.scratch is not None:
             return source.scratch.model(task, tokenizer)
         config = AutoConfig.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
         model: PreTrainedModel = model_class(task).from_config(config)
-        return model
+    if not task.hears():
+        check_tokens(model, tokenizer, f"teacher.path={source.path}")
+    return model
 
 
 def load_model(

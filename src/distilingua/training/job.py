@@ -91,7 +91,7 @@ def dry_run(job: Job) -> None:
     rehearse(job.cfg, job.source.members if job.teachers else {})
     task, student = job.task, job.encoder.tokenizer
     layers = not {"vector"}.issuperset(job.objective.needs)
-    model = job.student.model(task, student) if layers or job.student.origin() is None else None
+    model = job.student.model(task, student)
     own = job.encoder(job.rows.train, job.cache)
     task.targets(job.rows.train, own)
     for name, encoder in job.teachers.items():
@@ -101,8 +101,8 @@ def dry_run(job: Job) -> None:
             check_order(job, source, encoder)
         numbers = teacher_inputs(job.rows)
         read = encoder(job.rows.numbered(numbers), job.cache)
-        if layers and model is not None:
-            teacher = outline(source, task, encoder.tokenizer)
+        teacher = outline(source, task, encoder.tokenizer)
+        if layers:
             for one in (model, teacher):
                 LayerReader(one, job.objective.needs)
             job.objective.connect(model.config, teacher.config)
