@@ -65,6 +65,22 @@ def test_a_teacher_that_nobody_asks_needs_no_head(compose_run: Compose) -> None:
         ("task.max_length", "long", "a whole number of at least 3"),
         ("training.epochs", "true", "a whole number of at least 1"),
         ("objective.temperature", "nan", "a number above 0"),
+        ("objective.temperature", "inf", "a number of at most 2147483647"),
+        ("objective.terms.kl.weight", "much", "a number of at least 0"),
+        ("objective.terms.ce.label_smoothing", "-1", "a number of at least 0"),
+        ("seed", "4294967296", "a whole number of at least 0 and at most 2147483647"),
+        ("training.workers", "100000", "a whole number of at least 0 and at most 512"),
+        ("student.vocabulary", "1e20", "a whole number of at least 32"),
+        ("corpus.sentences", "1.5", "a whole number of at least 0"),
+        ("corpus.seed", "-7", "a whole number of at least 0"),
+        ("corpus.min_intents", "few", "a whole number of at least 0"),
+        ("pair.shots", "abc", "a whole number of at least 0"),
+        ("cleaning.duplicates", "3", "true or false"),
+        ("teacher.fine_tune.batch_size", "0", "a whole number of at least 1"),
+        ("teacher.fine_tune.lr", "-1", "a number above 0"),
+        ("teacher.fine_tune.lr_schedule.warmup", "2", "a share"),
+        ("trainer.gradient_clip_val", "nan", "a number of at most"),
+        ("optimizer.weight_decay", "1e20", "a number of at most"),
     ],
 )
 def test_values_of_no_use(compose_run: Compose, name: str, value: str, expected: str) -> None:
@@ -97,6 +113,18 @@ def test_values_of_a_part(compose_run: Compose, typed: list[str], message: str) 
     with pytest.raises(UserError) as refused:
         check(compose_run(*typed))
     assert message in str(refused.value)
+
+
+def test_a_number_is_told_once(compose_run: Compose) -> None:
+    with pytest.raises(UserError) as refused:
+        check(compose_run("student.dropout=high", "student.heads=1.5", "pair.labels=abc"))
+    keys = [line.partition("=")[0] for line in str(refused.value).splitlines()]
+    assert sorted(keys) == ["pair.labels", "student.dropout", "student.heads"]
+
+
+def test_a_word_is_no_part_of_a_configuration(compose_run: Compose) -> None:
+    with pytest.raises(UserError, match=r"trainer=gpu takes the place of all keys of trainer.*device=gpu"):
+        check(compose_run("trainer=gpu"))
 
 
 @pytest.mark.parametrize(
@@ -175,6 +203,10 @@ def test_rules_between_parts_are_told_at_once_too(compose_run: Compose) -> None:
         (["experiment=speech", "task.hearings=0"], r"task\.hearings=0: expected a whole number"),
         (["experiment=speech", 'task.alphabet="abcb"'], r"task\.alphabet names 'b' twice"),
         (["experiment=speech", "task=intent"], r"task\.most_wer is set, and TextClassification has no such option"),
+        (
+            ["augmentation=[char_noise]", "objective=custom", "objective/terms=[minilm]", "teacher.store=false"],
+            r"and minilm compares them with the teacher's\. Set augmentation\.char_noise\.keeps_meaning=false",
+        ),
         (["training.select=best"], r"training\.select=best is not known. Choose one of: score, agreement"),
         (["task=translation", *WRITES, "teacher.scratch.positions=8"], "more than the teacher.scratch's 8 positions"),
     ],
@@ -227,6 +259,11 @@ def test_a_new_head_on_an_encoder_is_entered_nowhere_else(compose_run: Compose) 
         ("+trainer.val_check_interval=0.5", "trainer.val_check_interval=0.5 would change nothing"),
         ("+trainer.limit_train_batches=0", "trainer.limit_train_batches=0 trains nothing"),
         ("trainer.devices=0", "trainer.devices=0: nothing computes"),
+        ("+trainer.max_steps=0", "trainer.max_steps=0 trains nothing"),
+        ("+trainer.enable_checkpointing=false", "would change nothing. Type ~callbacks.checkpoint"),
+        ("+trainer.logger=true", "would change nothing. Type logger=csv"),
+        ("+trainer.default_root_dir=x", "would change nothing. Type hydra.run.dir=FOLDER"),
+        ("trainer.accumulate_grad_batches=0", "expected a whole number of at least 1"),
     ],
 )
 def test_keys_of_the_trainer_that_do_nothing_are_refused(compose_run: Compose, typed: str, words: str) -> None:

@@ -21,7 +21,7 @@ from tests.conftest import ONE_LAYER, Compose
 CONF = conf_folder()
 GROUPS = (
     *("task", "corpus", "pair", "teacher", "student", "objective", "objective/terms", "schedule", "augmentation"),
-    *("device", "optimizer", "callbacks"),
+    *("device", "optimizer", "lr_schedule", "callbacks"),
 )
 
 

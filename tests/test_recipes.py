@@ -39,6 +39,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_what_can_be_added_has_a_recipe() -> None:
     wanted = {"corpus", "pair", "teacher", "student", "term", "schedule", "augmentation", "callback", "task"}
+    wanted |= {"optimizer", "rate"}
     assert {title.split()[-1] for title in RECIPES} == wanted
 
 

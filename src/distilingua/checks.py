@@ -259,6 +259,13 @@ def _augmentation(cfg: DictConfig, parts: Parts) -> Iterator[str]:
             f"augmentation={','.join(chosen)} changes text, and this task hears sound. Leave it out: augmentation=[]; "
             f"for sound, name more corpus.voices, corpus.speeds and corpus.pitches."
         )
+    for name, one in chosen.items() if parts.objective.by_piece else ():
+        if one.keeps_meaning:
+            terms = ", ".join(parts.objective.by_piece)
+            yield (
+                f"augmentation={name} changes pieces that the student reads, and {terms} compares them "
+                f"with the teacher's. Set augmentation.{name}.keeps_meaning=false, and the teacher reads them too."
+            )
     changing = [name for name, one in chosen.items() if not one.keeps_meaning and parts.objective.needs_teacher]
     for name in changing:
         if source.store:

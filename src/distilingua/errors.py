@@ -75,11 +75,12 @@ class Problems:
         error = as_user_error(raised)
         if error is not None:
             self.found += str(error).splitlines()
-        return error is not None
+        # an error that is ours may be what comes of a value that was refused already
+        return error is not None or (bool(self.found) and isinstance(raised, Exception))
 
     def tell(self) -> None:
-        """Raises UserError if anything was collected."""
-        refuse(*self.found)
+        """Raises UserError if anything was collected; of what is said of one key, the last."""
+        refuse(*{told.partition("=")[0] if re.match(r"[\w.]+=", told) else told: told for told in self.found}.values())
 
 
 def masked(text: str) -> str:
@@ -145,12 +146,21 @@ def of_the_system(raised: BaseException | None, numbers: Collection[int]) -> OSE
     return None
 
 
+LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+)
+
 # --- what a value should be: a sentence, or None where it is right ----------------------------------------------------
 
 
-def whole(name: str, value: Any, least: int) -> str | None:
-    wrong = type(value) is not int or value < least
-    return f"{name}={value}: expected a whole number of at least {least}." if wrong else None
+LARGEST = 2**31 - 1
+"""Whatever is counted here is less, and so are seeds, of which a few follow one another."""
+
+
+def whole(name: str, value: Any, least: int, most: int = LARGEST) -> str | None:
+    wrong = type(value) is not int or not least <= value <= most
+    bound = f" and at most {most}" if type(value) is int and value > most else ""
+    return f"{name}={value}: expected a whole number of at least {least}{bound}." if wrong else None
 
 
 def positive(name: str, value: Any, example: str) -> str | None:
@@ -167,17 +177,32 @@ def truth(name: str, value: Any) -> str | None:
     return f"{name}={value}: expected true or false." if type(value) is not bool else None
 
 
-def lengths(name: str, settings: Mapping[str, Any]) -> list[str | None]:
-    """What is wrong with how long a model is to train; null leaves a number to others.
+def learning(name: str, settings: Mapping[str, Any]) -> list[str | None]:
+    """What is wrong with how long a model is to train, and from how much at once; null leaves a number to others.
 
     Args:
         name: of the part of the configuration.
     """
     keys = ("epochs", "patience", "min_steps", "max_steps")
     wrong = [whole(f"{name}.{key}", settings[key], 1) for key in keys if settings.get(key) is not None]
+    wrong.append(whole(f"{name}.batch_size", settings.get("batch_size", 1), 1))
     least, most = settings.get("min_steps") or 1, settings.get("max_steps") or math.inf
     crossed = f"{name}: min_steps={least} is more than max_steps={most}. Try {name}.min_steps={most}."
     return [*wrong, crossed if not any(wrong) and least > most else None]
+
+
+def rate(optimizer: str, lr: Any, schedule: str, settings: Any) -> list[str | None]:
+    """What is wrong with a learning rate, and with a schedule of it that goes by a name.
+
+    Args:
+        optimizer, schedule: the parts of the configuration.
+    """
+    wrong = [positive(f"{optimizer}.lr", lr, "1e-3") if lr is not None else None]
+    if isinstance(settings, Mapping) and "_target_" not in settings:
+        name = settings.get("name")
+        known = f"{schedule}.name={name} is none of {', '.join(LR_SCHEDULES)}."
+        wrong += [share(f"{schedule}.warmup", settings.get("warmup")), known if name not in LR_SCHEDULES else None]
+    return wrong
 
 
 def text(name: str, value: Any) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.corpora.schema import Corpus
@@ -16,21 +19,10 @@ from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
 from distilingua.distillation.objective import Objective
-from distilingua.errors import Problems, lengths, one_of, positive, refuse, share, whole
+from distilingua.errors import LARGEST, Problems, learning, one_of, positive, rate, refuse, share, whole
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student
 from distilingua.tasks.task import Task
-
-LR_SCHEDULES = (  # those of transformers.get_scheduler that need no more than warm-up and number of steps
-    "linear",
-    "cosine",
-    "cosine_with_restarts",
-    "polynomial",
-    "constant",
-    "constant_with_warmup",
-    "inverse_sqrt",
-)
-
 
 OBJECTIVES = {  # what a sweeper may compare, and which way is better
     "score": "maximize",  # the main one, on the source's dev split
@@ -72,6 +64,7 @@ def assemble(cfg: DictConfig) -> Parts:
         UserError: all that single parts refuse, a line each.
     """
     problems = Problems()
+    problems.found += wrong_types(cfg)
     made = _judged(cfg, problems)
     measured = "task" in made and not made["task"].hears()  # which counts seconds, not pieces
     max_length = made["task"].max_length if measured else None
@@ -181,48 +174,112 @@ def tasks_of(cfg: DictConfig) -> dict[str, DictConfig]:
     return single
 
 
-SET_BY_PLAN = {  # keys of `trainer` that a training sets itself, and what is typed instead
+SET_HERE = {  # keys of `trainer` that a training sets itself, and what is typed instead
     "max_epochs": "training.epochs=N (of the teacher: teacher.fine_tune.epochs=N)",
     "min_epochs": "training.epochs=N, which are made to the end",
     "check_val_every_n_epoch": "training.epochs=N: dev is judged after every pass, and more often where one is long",
     "val_check_interval": "training.epochs=N: dev is judged after every pass, and more often where one is long",
+    "enable_checkpointing": "~callbacks.checkpoint: a run that is cut off then begins anew",
+    "logger": "logger=csv, a choice of its own",
+    "callbacks": "+callbacks.NAME._target_=CLASS",
+    "default_root_dir": "hydra.run.dir=FOLDER",
 }
+MOST_PROCESSES = 512
 
 
 def check_training(cfg: DictConfig) -> None:
     """Raises UserError for settings of no use that belong to no part of their own."""
-    training, objective = cfg.training, cfg.objective
+    training, objective, trainer = cfg.training, cfg.objective, cfg.trainer
     folder = Path(str(cfg.paths.cache))
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    devices = trainer.devices
     refuse(
-        *(whole(f"training.{name}", training[name], 1) for name in ("batch_size", "eval_batch_size")),
-        *lengths("training", training),
-        whole("training.workers", training.workers, 0),
+        *learning("training", training),
+        whole("training.eval_batch_size", training.eval_batch_size, 1),
+        whole("training.workers", training.workers, 0, MOST_PROCESSES),
         share("training.language_alpha", training.language_alpha),
         share("training.on_policy", training.on_policy),
         *(one_of("training.select", by, OBJECTIVES) for by in objectives(training.select)),
         "training.select=[] names nothing. Set training.select=score." if not objectives(training.select) else None,
         whole("seed", cfg.seed, 0),
-        positive("optimizer.lr", cfg.optimizer.lr, "1e-3") if cfg.optimizer.lr is not None else None,
-        share("lr_schedule.warmup", cfg.lr_schedule.warmup),
-        f"lr_schedule.name={cfg.lr_schedule.name} is none of {', '.join(LR_SCHEDULES)}."
-        if cfg.lr_schedule.name not in LR_SCHEDULES
-        else None,
+        *rate("optimizer", cfg.optimizer.get("lr"), "lr_schedule", cfg.lr_schedule),
         *(
-            f"trainer.{key}={cfg.trainer[key]} would change nothing. Type {instead}."
-            for key, instead in SET_BY_PLAN.items()
-            if key in cfg.trainer
+            f"trainer.{key}={trainer[key]} would change nothing. Type {instead}."
+            for key, instead in SET_HERE.items()
+            if key in trainer
         ),
-        "trainer.limit_train_batches=0 trains nothing. Type a number of batches, or a share such as 0.1."
-        if cfg.trainer.get("limit_train_batches") == 0
-        else None,
-        "trainer.devices=0: nothing computes. Type trainer.devices=1." if cfg.trainer.devices in (0, "0") else None,
+        *(
+            f"trainer.{key}=0 trains nothing. Type a number of {what}."
+            for key, what in (("limit_train_batches", "batches, or a share such as 0.1"), ("max_steps", "steps"))
+            if trainer.get(key) == 0
+        ),
+        whole("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+        "trainer.devices=0: nothing computes. Type trainer.devices=1." if devices in (0, "0") else None,
+        whole("trainer.devices", devices, -1, MOST_PROCESSES) if type(devices) is int else None,
         positive("objective.temperature", objective.temperature, "1"),
         share("objective.alpha", objective.alpha) if objective.get("alpha") is not None else None,
         f"paths.cache={folder} cannot be written. Name another folder: paths.cache=FOLDER."
         if not existing.is_dir() or not os.access(existing, os.W_OK)
         else None,
     )
+
+
+PARTS = ("task", "corpus", "pair", "teacher", "student", "objective", "schedule", "cleaning", "augmentation")
+SETTINGS = ("training", "trainer", "optimizer", "lr_schedule")
+
+
+def wrong_types(cfg: DictConfig) -> list[str]:
+    """Values that cannot be by their type, see `misfits`.
+
+    Raises:
+        UserError: a word stands where a part of the configuration should.
+    """
+    refuse(
+        *(
+            f"{name}={cfg[name]} takes the place of all keys of {name}. Set one of them, {name}.KEY=VALUE, or choose a "
+            f"file of a group{': device=gpu' if name == 'trainer' else ''}."
+            for name in (*PARTS, *SETTINGS)
+            if not isinstance(cfg[name], DictConfig)
+        )
+    )
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
+    return [told for name in ("seed", *PARTS, *SETTINGS) for told in misfits(name, values[name], name in PARTS)]
+
+
+def misfits(key: str, value: Any, made: bool) -> Iterator[str]:
+    """Numbers that are none or larger than anything counts to; and where a class is named, what its constructor does
+    not take, of what its annotations call a number or a truth.
+
+    Args:
+        made: whether what is named by `_target_` is about to be made anyway.
+    """
+    if isinstance(value, dict):
+        options: Mapping[str, Parameter] = {}
+        with suppress(Exception):  # whatever is wrong with a class is told by whoever makes it
+            if made and not value.get("_partial_"):  # which is tried by `fitting.rehearse`
+                options = signature(get_object(value["_target_"])).parameters
+        for name, inner in value.items():
+            told = _expected(inner, options[name]) if name in options else None
+            yield from [f"{key}.{name}={inner}: {told}"] if told else misfits(f"{key}.{name}", inner, made)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from misfits(key, inner, made)
+    elif type(value) in (int, float) and not abs(value) <= LARGEST:  # NaN is neither
+        yield f"{key}={value}: expected a number of at most {LARGEST}."
+
+
+def _expected(value: Any, option: Parameter) -> str | None:
+    """What an option of a constructor should have been, by its annotation and default; None where it may be this."""
+    around = {"None", "NoneType", "Optional", "Union", "typing", "class"}
+    kinds = set(re.findall(r"\w+", str(option.annotation))) - around
+    if value in (None, "???") or not kinds or not kinds <= {"int", "float", "bool"}:
+        return None
+    takes = {bool: "bool" in kinds, int: kinds != {"bool"}, float: "float" in kinds}.get(type(value), False)
+    usual = option.default
+    if takes and (value >= 0 or (type(usual) in (int, float) and usual < 0)):
+        return None
+    number = f"a {'' if 'float' in kinds else 'whole '}number of at least 0"
+    return f"expected {'true or false' if kinds == {'bool'} else number}."
 
 
 def _check_terms(terms: Mapping[str, Any]) -> None:

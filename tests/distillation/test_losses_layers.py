@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck
-from transformers import BertForSequenceClassification, PretrainedConfig
+from transformers import BertForSequenceClassification, PretrainedConfig, T5Config, T5ForSequenceClassification
 
 from distilingua.distillation.losses.attention import AttentionTransfer
 from distilingua.distillation.losses.contrastive import Contrastive
@@ -340,6 +340,16 @@ def test_real_models_of_different_shapes(precise: bool) -> None:
     learning = [*objective.parameters(), *student.bert.encoder.parameters()]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in learning)
     assert all(p.grad.abs().max() > 0 for p in objective.parameters())  # type: ignore[union-attr]
+
+
+def test_of_an_encoder_decoder_the_half_that_reads_is_compared() -> None:
+    size = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 3, "num_decoder_layers": 1, "num_heads": 2}
+    model = T5ForSequenceClassification(T5Config(vocab_size=20, decoder_start_token_id=0, **size))
+    inputs = {"input_ids": torch.tensor([[5, 6, 7, 1], [8, 9, 1, 0]]), "attention_mask": mask([4, 3]).long()}
+    layers = LayerReader(model.eval(), {"vector", "hidden", "attentions"})(inputs)[1]
+    assert layers is not None
+    assert (len(layers.hidden), len(layers.attentions)) == (4, 3)
+    assert layers.vector.tolist() == masked_mean(layers.hidden[-1], layers.mask).tolist()  # type: ignore[union-attr, arg-type]
 
 
 # which layers, which pieces

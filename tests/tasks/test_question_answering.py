@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +19,29 @@ from transformers import BertForQuestionAnswering, PreTrainedTokenizerBase
 from distilingua.checks import check
 from distilingua.columns import Encoded
 from distilingua.data.encoder import Encoder
+from distilingua.distillation.losses.attention import AttentionTransfer
 from distilingua.distillation.losses.ce import IGNORE_INDEX
+from distilingua.distillation.losses.contrastive import Contrastive
+from distilingua.distillation.losses.embedding import SentenceEmbedding
+from distilingua.distillation.losses.hidden import HiddenStates
 from distilingua.distillation.losses.kl import KL
+from distilingua.distillation.losses.minilm import MiniLM
+from distilingua.distillation.losses.term import Term
+from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
+from distilingua.models.layers import LayerReader
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.tasks.task import windows_of
 from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare
 from distilingua.training.train import train
-from tests.conftest import tiny_bert
+from tests.conftest import Compose, tiny_bert
 from tests.small_jobs import FewIntents, whole_job
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
+SQUAD = {"text": ["lamp"], "answer_start": [4]}
 LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))
 Read = dict[str, Any]
 
@@ -138,6 +151,79 @@ def test_windows_cover_a_long_context_and_are_one_distribution(
         nothing = output.start_logits[window : window + len(e["lengths"]), 0].min()
         assert answer[0, 0].item() == pytest.approx(nothing.item(), abs=1e-5)
         window += len(e["lengths"])
+
+
+def layers_of(
+    model: BertForQuestionAnswering, tokenizer: PreTrainedTokenizerBase, contexts: list[str], rows: bool = True
+) -> Layers:
+    """What a model computes of contexts in windows; each of these as a row of its own, unless `rows`."""
+    task = QuestionAnswering(max_length=40, stride=8)
+    encoded = task.encode({"text": ["which room?"] * len(contexts), "text_pair": contexts}, tokenizer, "")
+    inputs, at = task.collate(encoded, 0)
+    windows = windows_of(at, inputs)
+    assert windows is None or windows.tolist() == encoded.lists("lengths").lengths.tolist()
+    wanted = {"vector", "hidden", "attentions", "qkv"}
+    layers = LayerReader(model, wanted)(inputs, windows if rows else None)[1]
+    assert layers is not None
+    return layers
+
+
+def loss_of(term: Term, ours: Layers, theirs: Layers, read: list[bool]) -> float:
+    rows = torch.zeros(len(read))
+    signals = Signals(rows, None, rows, torch.tensor(read), len(read), student_layers=ours, teacher_layers=theirs)
+    signals.read = torch.arange(len(read))
+    return float(term(signals, 1.0).detach())
+
+
+TERMS = (
+    *(SentenceEmbedding, Contrastive, HiddenStates, AttentionTransfer),
+    *(partial(HiddenStates, pool="pieces"), partial(MiniLM, relation_heads=2)),
+)
+
+
+@pytest.mark.parametrize("make", TERMS)
+def test_rows_are_compared_however_many_windows_each_model_reads(
+    tokenizers: list[PreTrainedTokenizerBase], model: BertForQuestionAnswering, make: Callable[[], Term]
+) -> None:
+    torch.manual_seed(1)
+    student = BertForQuestionAnswering(tiny_bert(300, initializer_range=1.0)).eval()
+    term = make()
+    term.connect(student.config, model.config)
+    contexts = [LONG, CONTEXT, LONG[:300]]
+    if not term.by_piece:
+        ours, theirs = (
+            layers_of(one, pieces, contexts) for one, pieces in zip((student, model), tokenizers, strict=True)
+        )
+        assert len(ours.hidden[0]) != len(theirs.hidden[0])
+        assert 0 < loss_of(term, ours, theirs, [True, True, False]) < 1000
+        return
+    read = [True, False, True]
+    ours, theirs = (layers_of(one, tokenizers[1], contexts) for one in (student, model))
+    alone = []
+    for context in (contexts[0], contexts[2]):
+        both = [layers_of(one, tokenizers[1], [context], rows=False) for one in (student, model)]
+        alone.append(loss_of(term, *both, [True] * len(both[0].hidden[0])))
+    assert loss_of(term, ours, theirs, read) == pytest.approx(sum(alone) / 3, rel=1e-4)
+
+
+@pytest.mark.long
+def test_the_default_objective_learns_from_long_rows(tiny_run: Compose, tmp_path: Path) -> None:
+    """Student and teacher read them in different numbers of windows."""
+    for lang, split in product(("en", "de"), ("train", "dev", "test")):
+        rows = [
+            {"question": f"{split} {lang} {n}?", "context": LONG[:200], "answers": SQUAD, "key": n} for n in range(20)
+        ]
+        file = tmp_path / "long" / lang / f"{split}.jsonl"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    columns = [f"corpus.columns.{key}" for key in ("text=[question,context]", "label=answers", "block=null")]
+    metrics = train(
+        tiny_run(
+            *("task=answers", "task.max_length=32", "task.stride=8", f"corpus.path={tmp_path / 'long'}", *columns),
+            *("objective=kd_embedding", "teacher.languages=null", "training.epochs=1", "teacher.fine_tune.epochs=1"),
+        )
+    )
+    assert metrics["models"]["student"]["languages"].keys() == {"en", "de"}
 
 
 def test_a_character_is_read_in_the_window_that_shows_most_around_it() -> None:

@@ -7,16 +7,18 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from transformers import BertConfig, BertModel
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.training.fitting import delete_checkpoints
-from distilingua.training.plan import learning_rate, make_plan, process_count
+from distilingua.training.fitting import delete_checkpoints, rehearse
+from distilingua.training.plan import learning_rate, make_plan, optimizer_of, process_count, schedule_of
 from distilingua.training.train import train
+from tests.conftest import Compose
 
 TRAINER = {"accumulate_grad_batches": 1}
 AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "patience": None}
@@ -130,6 +132,73 @@ def test_no_label_of_a_target_chooses_weights(tiny_run) -> None:  # type: ignore
     assert baseline.Scalars("dev/select")[-1].value == pytest.approx(
         baseline.Scalars("dev/en/accuracy")[-1].value, abs=2e-5
     )
+
+
+def rehearsed(cfg: DictConfig) -> None:
+    (parts,) = check(cfg).values()
+    rehearse(cfg, parts.source.members)
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (["+trainer.max_time=soon"], "trainer cannot be made .*not a valid duration"),
+        (["trainer.accelerator=quantum"], "trainer cannot be made .*invalid accelerator name"),
+        (["+trainer.foo=1"], "trainer.foo is set, and Trainer has no such option"),
+        (["trainer.gradient_clip_val=-1"], "trainer.gradient_clip_val=-1: expected a number of at least 0"),
+        (["+callbacks.own._target_=nobody.knows.It"], "callbacks cannot be made"),
+        (["optimizer._target_=torch.optim.SGD"], "optimizer cannot be made .*'betas'.*leave out .*~optimizer.KEY"),
+        (
+            ["optimizer._target_=torch.optim.Muon", "~optimizer.betas", "~optimizer.fused"],
+            "only supports 2D parameters",
+        ),
+        (["teacher.fine_tune.optimizer.betas=[2,2]"], "teacher.fine_tune.optimizer cannot be made .*Invalid beta"),
+    ],
+)
+def test_what_a_training_could_not_be_made_of_is_refused_before_any(
+    compose_run: Compose, typed: list[str], words: str
+) -> None:
+    with pytest.raises(UserError, match=words):
+        rehearsed(compose_run(*typed))
+
+
+def own(cfg: DictConfig, place: str, kind: str, **keys: Any) -> None:
+    """A file of somebody's own in place of one of ours."""
+    OmegaConf.set_struct(cfg, False)
+    OmegaConf.update(cfg, place, {"_target_": kind, "_partial_": True, **keys}, merge=False)
+
+
+def test_optimizers_and_schedules_of_ones_own_leave_those_of_the_teacher(compose_run: Compose) -> None:
+    cfg = compose_run()
+    own(cfg, "optimizer", "torch.optim.SGD", lr=0.1)
+    own(cfg, "lr_schedule", "torch.optim.lr_scheduler.LinearLR", end_factor=0.0, total_iters="steps")
+    rehearsed(cfg)
+    teacher = check(cfg)["intent"].source.members["teacher"].fine_tune
+    assert teacher is not None
+    assert teacher["optimizer"].func is torch.optim.AdamW
+    assert teacher["lr_schedule"] == {"name": "linear", "warmup": 0.1}
+    make, lr = optimizer_of(instantiate(cfg.optimizer), 1e-3)
+    optimizer = make([torch.nn.Parameter(torch.ones(1))])
+    schedule = schedule_of(instantiate(cfg.lr_schedule), optimizer, 10)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    assert (lr, schedule.get_last_lr()) == (0.1, pytest.approx([0.1 / 6]))
+    own(cfg, "lr_schedule", "torch.optim.lr_scheduler.ReduceLROnPlateau")
+    with pytest.raises(UserError, match=r"lr_schedule cannot be made .*it waits for scores"):
+        rehearsed(cfg)
+
+
+def test_an_optimizer_without_a_rate_has_its_own(compose_run: Compose) -> None:
+    cfg = compose_run()
+    own(cfg, "optimizer", "torch.optim.Adafactor", weight_decay=0.1)
+    rehearsed(cfg)
+    assert optimizer_of(instantiate(cfg.optimizer), 1e-3)[1] is None
+    assert "rate" not in str(make_plan(AUTO, 10, TRAINER, None, processes=1))
+
+
+def test_steps_of_lightning_are_those_of_the_plan() -> None:
+    assert make_plan(AUTO, 200, {**TRAINER, "max_steps": 3}, 1e-3, processes=1).steps == 3
 
 
 def test_processes_are_counted_however_devices_are_spelt(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from distilingua.training.job import prepare
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
 from distilingua.training.train import train
-from tests.conftest import tiny_in
+from tests.conftest import Compose, tiny_in
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +164,40 @@ def test_a_teacher_whose_labels_are_in_another_order_is_refused(tiny_run, teache
     with pytest.raises(UserError, match=r"its labels are weather, music, light.*the corpus has light, music, weather"):
         train(cfg)
     assert not (Path(cfg.paths.run) / "student").exists()
+
+
+@pytest.mark.parametrize(
+    ("terms", "option", "message"),
+    [
+        ("attention", "attention.layers=null", "attention compares piece by piece, and in .* rows teacher and student"),
+        ("hidden", "hidden.pool=pieces", "Set objective.terms.hidden.pool=mean"),
+        ("hidden", "hidden.layers={9: 1}", "the student has no layer 9"),
+        ("minilm", "minilm.relation_heads=7", "relation_heads=7 does not divide"),
+    ],
+)
+def test_layers_that_cannot_be_compared_are_refused_before_anything_trains(
+    next_run: Compose, terms: str, option: str, message: str
+) -> None:
+    live = ("objective=custom", f"objective/terms=[ce,{terms}]", f"objective.terms.{option}", "teacher.store=false")
+    cfg = next_run(*live)
+    check(cfg)
+    with pytest.raises(UserError, match=message):
+        train(cfg)
+    assert not (Path(cfg.paths.run) / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("role", ["teacher", "student"])
+def test_a_tokenizer_of_another_model_is_refused_before_anything_trains(
+    next_run: Compose, teacher_folder: Path, role: str
+) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(teacher_folder)
+    tokenizer.add_tokens([f"more{n}" for n in range(50)])
+    tokenizer.save_pretrained(teacher_folder)
+    path = (f"{role}.path={teacher_folder}",)
+    cfg = next_run(*path) if role == "teacher" else next_run(student=("student=hub", *path))
+    with pytest.raises(UserError, match=rf"{role}.*its tokenizer has \d+ pieces and the model knows \d+"):
+        train(cfg)
+    assert not (Path(cfg.paths.run) / "checkpoints").exists()
 
 
 def test_a_teacher_that_knows_the_task_is_taken_as_it_is(tiny_run, teacher_folder) -> None:  # type: ignore[no-untyped-def]

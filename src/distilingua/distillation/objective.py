@@ -73,6 +73,11 @@ class Objective(nn.Module):
         return readers
 
     @property
+    def by_piece(self) -> dict[str, str]:
+        """Of terms that compare piece by piece, see `Term.by_piece`."""
+        return {name: term.by_piece for name, term in self.terms.items() if isinstance(term, Term) and term.by_piece}
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """What it says of labels, as plain values: of terms that compare with a teacher, its settings say more."""
         terms = [

@@ -33,6 +33,8 @@ class Layers:
         qkv: every layer's queries, keys and values, each (rows, length, width).
         vector: of every row's last layer, (rows, width): the mean over its pieces, or the first of them, whichever the
             model was trained to make.
+        windows: where a model reads a long row in windows, how many there are of each row, (rows,); all of the above
+            but the vector then have a row for every window, one after the other. None where each row is one.
     """
 
     input_ids: Tensor | None = None
@@ -41,6 +43,11 @@ class Layers:
     attentions: tuple[Tensor, ...] = ()
     qkv: tuple[tuple[Tensor, Tensor, Tensor], ...] = ()
     vector: Tensor | None = None
+    windows: Tensor | None = None
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """The mean over the windows of each row, (rows, …), of values of the windows, (windows, …)."""
+        return values if self.windows is None else torch.segment_reduce(values, "mean", lengths=self.windows)
 
 
 @dataclass

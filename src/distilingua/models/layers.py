@@ -55,7 +55,13 @@ class LayerReader:
 
         return keep
 
-    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Layers | None]:
+    def __call__(
+        self, inputs: Mapping[str, Tensor], windows: Tensor | None = None
+    ) -> tuple[ModelOutput, Layers | None]:
+        """
+        Args:
+            windows: see `Layers`.
+        """
         if not self.wanted:
             return self.model(**inputs), None
         self._listening = True
@@ -65,18 +71,21 @@ class LayerReader:
             output_attentions="attentions" in self.wanted,
         )
         self._listening = False
+        hidden, attentions = (  # of an encoder-decoder, the half that reads
+            output.get(f"encoder_{name}") or output.get(name) or () for name in ("hidden_states", "attentions")
+        )
+        mask = inputs["attention_mask"].bool()
         layers = Layers(
             input_ids=inputs["input_ids"],
-            mask=inputs["attention_mask"].bool(),
-            hidden=tuple(output.hidden_states) if "hidden" in self.wanted else (),
-            attentions=tuple(output.attentions or ()),
+            mask=mask,
+            hidden=tuple(hidden) if "hidden" in self.wanted else (),
+            attentions=tuple(attentions),
             qkv=tuple(zip(*self._kept, strict=True)),
-            vector=self._vector(output, inputs["attention_mask"].bool()) if "vector" in self.wanted else None,
+            windows=windows,
         )
+        if "vector" in self.wanted:
+            last = precise(list(hidden)[-1])
+            layers.vector = layers.by_row(last[:, 0] if self.pooling == "cls" else masked_mean(last, mask))
         for kept in self._kept:
             kept.clear()
         return output, layers
-
-    def _vector(self, output: ModelOutput, mask: Tensor) -> Tensor:
-        last = precise(output.hidden_states[-1])
-        return last[:, 0] if self.pooling == "cls" else masked_mean(last, mask)

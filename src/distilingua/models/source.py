@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, lengths, one_of, refuse, text, whole
+from distilingua.errors import UserError, learning, one_of, rate, refuse, text, whole
 from distilingua.locations import location
 from distilingua.models.folder import (
     WEIGHTS,
@@ -144,7 +144,7 @@ class TeacherSource:
             f"{role}.seeds={self.seeds}: what knows the task already is not fine-tuned. Set {role}.seeds=1."
             if self.seeds != 1 and self.fine_tune is None
             else None,
-            *(lengths(f"{role}.fine_tune", self.fine_tune) if self.fine_tune is not None else ()),
+            *(self._learning(f"{role}.fine_tune", self.fine_tune) if self.fine_tune is not None else ()),
             f"{role}.store_top_k={keep}: keep at least 1 class, or null for all."
             if keep is not None and whole("", keep, 1)
             else None,
@@ -155,6 +155,11 @@ class TeacherSource:
             if self.scratch is not None and self.fine_tune is None
             else None,
         )
+
+    @staticmethod
+    def _learning(key: str, settings: Mapping[str, Any]) -> list[str | None]:
+        rates = rate(key, settings.get("lr"), f"{key}.lr_schedule", settings.get("lr_schedule"))
+        return [*learning(key, settings), *rates]
 
     def _check_folder(self, folder: Path, max_length: int | None, role: str) -> None:
         name = f"{role}.path={self.path}"

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import ModelOutput
 
 from distilingua.distillation.signals import Layers
 from distilingua.errors import UserError
+from distilingua.models.folder import readable
 from distilingua.models.layers import LayerReader
 from distilingua.models.loading import load_with_head
-from distilingua.models.processors import read_tokenizer
+from distilingua.models.processors import check_tokens, read_tokenizer
 from distilingua.models.source import TeacherSource
-from distilingua.tasks.task import Task
+from distilingua.tasks.task import Task, model_class
 
 
 class FrozenTeacher:
@@ -37,12 +38,30 @@ class FrozenTeacher:
         self.model.to(device)
 
     @torch.no_grad()
-    def __call__(self, inputs: Mapping[str, Tensor]) -> tuple[ModelOutput, Layers | None]:
-        return self._read(inputs)
+    def __call__(
+        self, inputs: Mapping[str, Tensor], windows: Tensor | None = None
+    ) -> tuple[ModelOutput, Layers | None]:
+        return self._read(inputs, windows)
 
 
 def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
     return read_tokenizer(f"teacher.path={source.path}", source.location, source.local, source.revision, hears)
+
+
+def outline(source: TeacherSource, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A teacher without weights, to look at what it is made of before it is trained.
+
+    Raises:
+        UserError: it cannot be made; its tokenizer is another model's.
+    """
+    with torch.device("meta"), readable(f"teacher.path={source.path}", source.local):
+        if source.scratch is not None:
+            return source.scratch.model(task, tokenizer)
+        config = AutoConfig.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
+        model: PreTrainedModel = model_class(task).from_config(config)
+    if not task.hears():
+        check_tokens(model, tokenizer, f"teacher.path={source.path}")
+    return model
 
 
 def load_model(

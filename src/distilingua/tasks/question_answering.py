@@ -18,7 +18,7 @@ from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
-from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
+from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
 
 if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
     from torchmetrics import MetricCollection
@@ -157,8 +157,8 @@ class QuestionAnswering(WithoutClasses):
         return 1 + super().positions(encoded)
 
     def unread(self, encoded: EncodedRow) -> dict[str, Any]:
-        blank = [0] * len(encoded["at"])
-        return {"input_ids": [0], "lengths": [1], "window": blank, "at": blank}
+        blank, windows = [0] * len(encoded["at"]), len(encoded["lengths"])
+        return {"input_ids": [0] * windows, "lengths": [1] * windows, "window": blank, "at": blank}
 
     def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
@@ -175,9 +175,8 @@ class QuestionAnswering(WithoutClasses):
         with this character; `FAR` inside of pieces."""
         assert at is not None
         both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
-        first = at[:, 0] // both.shape[1]
-        counts = torch.diff(first, append=first.new_tensor([len(both)]))
-        nothing = torch.segment_reduce(both[:, 0], "min", lengths=counts)
+        windows = windows_of(at, {"input_ids": both})
+        nothing = both[:, 0] if windows is None else torch.segment_reduce(both[:, 0], "min", lengths=windows)
         index = at[:, 1:].clamp(min=0)
         edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
         # padding repeats piece 0 of the batch, which is no character's

@@ -343,6 +343,16 @@ def no_numbers(cells: Tensor, at: Tensor | None) -> Tensor:
     return wrong if at is None else wrong & (at != ABSENT)[at != PADDING]
 
 
+def windows_of(at: Tensor | None, inputs: Mapping[str, Tensor]) -> Tensor | None:
+    """How many windows each row is read in, see `Layers`, of what `Task.collate` makes: the first position of a row is
+    in its first one. None where each is one."""
+    ids = inputs.get("input_ids")
+    if at is None or ids is None or len(ids) == len(at):
+        return None
+    first = at[:, 0] // ids.shape[1]
+    return torch.diff(first, append=first.new_tensor([len(ids)]))
+
+
 def rows_at(wrong: Tensor, at: Tensor | None) -> list[int]:
     """Numbers of the rows that such positions belong to."""
     rows = torch.arange(len(wrong), device=wrong.device) if at is None else (at != PADDING).nonzero(as_tuple=True)[0]

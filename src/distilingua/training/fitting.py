@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import wraps
@@ -19,24 +19,28 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from lightning import LightningDataModule, Trainer
+from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from distilingua.artifacts import as_written, fingerprint, whole_file
 from distilingua.console import console
-from distilingua.errors import NumberError, Stopped, UserError
+from distilingua.errors import NumberError, Stopped, UserError, as_user_error, refuse
 from distilingua.locations import read_yaml
 from distilingua.models.folder import STUDENTS
+from distilingua.models.source import TeacherSource
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
 from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.loggers import make_loggers
+from distilingua.parts import misfits
 from distilingua.training.module import DistillationModule
-from distilingua.training.plan import Plan, precision
+from distilingua.training.plan import Plan, optimizer_of, precision, schedule_of
 from distilingua.training.processes import name_the_dead, put_together, shards, who_is_lost
 
 
@@ -69,27 +73,9 @@ def fit(
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
     best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
-    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else [])]
-    callbacks += [
-        instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
-        for key, callback in cfg.callbacks.items()
-    ]
-    loggers = make_loggers(cfg, name)
-    if not loggers:  # these refuse to train then, as they have nowhere to write to
-        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor | DeviceStatsMonitor)]
+    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else []), *_callbacks(cfg, checkpoints)]
     console.print(f"{name}: {plan}", soft_wrap=True)
-    trainer: Trainer = instantiate(
-        cfg.trainer,
-        max_epochs=plan.epochs,
-        check_val_every_n_epoch=plan.evaluate_epochs,
-        val_check_interval=plan.evaluate_share,
-        precision=precision(cfg.trainer.precision),
-        logger=loggers or False,
-        callbacks=callbacks,
-        default_root_dir=str(run),
-        plugins=[*instantiate(cfg.trainer.get("plugins") or []), saves],
-        **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
-    )
+    trainer = _trainer(cfg, plan, callbacks, make_loggers(cfg, name), saves, one_device=one_device)
     if shards(trainer) and last and last.is_file():  # Lightning restores shards after it has made the loaders
         data.load_state_dict(header(last)[type(data).__qualname__])
     plain = {name: deepcopy(part) for name, part in module.named_children()} if shards(trainer) else {}
@@ -128,6 +114,82 @@ def fit(
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
     load_best(module, Path(best.best_model_path))
     return trainer
+
+
+def _callbacks(cfg: DictConfig, checkpoints: Path) -> list[Callback]:
+    return [
+        instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
+        for key, callback in cfg.callbacks.items()
+    ]
+
+
+def _trainer(
+    cfg: DictConfig,
+    plan: Plan,
+    callbacks: list[Callback],
+    loggers: list[Any],
+    *plugins: Any,
+    one_device: bool = False,
+) -> Trainer:
+    if not loggers:  # these refuse to train then, as they have nowhere to write to
+        callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor | DeviceStatsMonitor)]
+    trainer: Trainer = instantiate(
+        cfg.trainer,
+        max_epochs=plan.epochs,
+        check_val_every_n_epoch=plan.evaluate_epochs,
+        val_check_interval=plan.evaluate_share,
+        precision=precision(cfg.trainer.precision),
+        logger=loggers or False,
+        callbacks=callbacks,
+        default_root_dir=str(cfg.paths.run),
+        plugins=[*instantiate(cfg.trainer.get("plugins") or []), *plugins],
+        **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
+    )
+    return trainer
+
+
+def rehearse(cfg: DictConfig, teachers: Mapping[str, TeacherSource]) -> None:
+    """Makes what every training makes, before the first of them.
+
+    Args:
+        teachers: that may be trained, by name.
+
+    Raises:
+        UserError: Lightning, an optimizer or a schedule of the learning rate does not take what was typed.
+    """
+    plain: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    refuse(*misfits("trainer", {key: value for key, value in plain.items() if key != "devices"}, made=True))
+    with _told("callbacks"):
+        callbacks = _callbacks(cfg, Path(cfg.paths.run))
+    with _told("trainer"):
+        _trainer(cfg, Plan(1, 1, None, None), callbacks, [])
+    with _told("optimizer"):
+        makes = [("", instantiate(cfg.optimizer, _partial_=True), instantiate(cfg.lr_schedule))]
+    for name, source in teachers.items():
+        if settings := source.fine_tune:
+            key = "teacher.fine_tune." if name == "teacher" else f"teacher.teachers.{name}.fine_tune."
+            makes.append((key, settings["optimizer"], settings["lr_schedule"]))
+    for key, make, schedule in makes:
+        with _told(f"{key}optimizer"):
+            optimizer = optimizer_of(make, 1e-3)[0]([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
+        with _told(f"{key}lr_schedule"):
+            if isinstance(schedule_of(schedule, optimizer, 100), ReduceLROnPlateau):
+                raise ValueError("it waits for scores, and rates are set step by step")
+
+
+@contextmanager
+def _told(key: str) -> Iterator[None]:
+    """Whatever a library raises for a part of the configuration is told as what it says of that part."""
+    try:
+        yield
+    except Exception as error:
+        known = as_user_error(error)
+        cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+        reason = " ".join(str(cause).split())
+        raise known or UserError(
+            f"{key} cannot be made as it is configured ({type(cause).__name__}: {reason[:250]}). Change its keys, or "
+            f"leave out what it does not have: ~{key}.KEY."
+        ) from error
 
 
 def load_best(module: nn.Module, file: Path) -> None:

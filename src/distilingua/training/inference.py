@@ -22,7 +22,7 @@ from distilingua.data.encoder import Encoder
 from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.teacher import in_precision
-from distilingua.tasks.task import no_numbers, rows_at
+from distilingua.tasks.task import no_numbers, rows_at, windows_of
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
@@ -153,7 +153,7 @@ class Predictor:
         for rows, inputs, at in self.batches(encoded, title, start):
             read = read or LayerReader(self.model, {"vector"} if pooling else (), pooling or "")
             with torch.inference_mode():
-                output, layers = read(inputs)
+                output, layers = read(inputs, windows_of(at, inputs))
                 cells = self.encoder.task.cells(output, at)
             self._check(cells, at, rows)
             vectors = layers.vector.cpu() if layers is not None and layers.vector is not None else None

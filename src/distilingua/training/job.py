@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from datasets import Dataset
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
-from distilingua.columns import column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
+from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
-from distilingua.errors import UserError
+from distilingua.distillation.losses.layers import other_pieces
+from distilingua.errors import UserError, refuse
+from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
-from distilingua.models.teacher import load_tokenizer
+from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Parts, assemble, read_rows
+from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
 
@@ -84,18 +88,44 @@ def dry_run(job: Job) -> None:
     is lost.
 
     Raises:
-        UserError: a student that cannot be built, a text that a model cannot read, a teacher whose classes or positions
-            are not the student's.
+        UserError: what `rehearse` refuses, a student that cannot be built, a text that a model cannot read, a teacher
+            whose classes, positions or layers cannot be compared with the student's.
     """
+    rehearse(job.cfg, job.source.members if job.teachers else {})
     task, student = job.task, job.encoder.tokenizer
-    job.student.model(task, student)
-    task.targets(job.rows.train, job.encoder(job.rows.train, job.cache))
+    layers = not {"vector"}.issuperset(job.objective.needs)
+    model = job.student.model(task, student)
+    own = job.encoder(job.rows.train, job.cache)
+    task.targets(job.rows.train, own)
     for name, encoder in job.teachers.items():
         task.comparable(student, encoder.tokenizer, job.objective.same_classes)
         source = job.source.members[name]
         if source.fine_tune is None:
             check_order(job, source, encoder)
-        encoder(job.rows.numbered(teacher_inputs(job.rows)), job.cache)
+        numbers = teacher_inputs(job.rows)
+        read = encoder(job.rows.numbered(numbers), job.cache)
+        teacher = outline(source, task, encoder.tokenizer)
+        if layers:
+            for one in (model, teacher):
+                LayerReader(one, job.objective.needs)
+            job.objective.connect(model.config, teacher.config)
+            check_pieces(job, own, read, places_of(numbers, job.rows.table))
+
+
+def check_pieces(job: Job, own: Encoded, read: Encoded, places: np.ndarray) -> None:
+    """Raises UserError where a term compares piece by piece, and a live teacher reads others than the student.
+
+    Args:
+        own, read: what the student reads of the training rows, and the teacher of the texts in their place.
+        places: number of a row of the corpus -> its place in `read`.
+    """
+    terms = job.objective.by_piece
+    texts = lists_of(job.rows.train, "teacher_texts")
+    rows = np.flatnonzero(texts.lengths)
+    theirs = read.lists("input_ids")[places[texts.values[texts.offsets[rows]]]]
+    each = zip(own.lists("input_ids")[rows], theirs, strict=True)
+    differ = sum(not np.array_equal(*pieces) for pieces in each) if terms else 0
+    refuse(*(str(other_pieces(name, differ, len(rows), way_out)) for name, way_out in terms.items() if differ))
 
 
 def check_order(job: Job, source: TeacherSource, encoder: Encoder) -> None:
@@ -177,12 +207,18 @@ WATCHING = {  # keys of `trainer` that change no weights, or that one process wh
 }
 
 
-def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dict[str, Any]:
-    """What shapes every model this package trains.
+def named_class(part: Any) -> Any:
+    """What a configuration has made of a class and options, as plain values again."""
+    if not isinstance(part, partial):
+        return part
+    return {"_target_": f"{part.func.__module__}.{part.func.__qualname__}", "args": part.args, **part.keywords}
+
+
+def training_recipe(job: Job, dev: Iterable[Dataset]) -> dict[str, Any]:
+    """What shapes every model this package trains, beside its own optimizer.
 
     Args:
         dev: rows that choose the weights.
-        optimizer: what this model's own has of its own.
     """
     cfg = job.cfg
     callbacks = shaping(plain(cfg.callbacks))
@@ -192,7 +228,6 @@ def training_recipe(job: Job, dev: Iterable[Dataset], **optimizer: float) -> dic
         "labels": job.task.labels,
         "task": plain(cfg.task),
         "seed": cfg.seed,
-        "optimizer": {**plain(cfg.optimizer), **optimizer},
         "trainer": {**trainer, "precision": precision(cfg.trainer.precision)},
         "dev": [rows_fingerprint(rows, ["id", *job.task.reads, "label"]) for rows in dev],
     }

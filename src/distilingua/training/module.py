@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
-from transformers import PretrainedConfig, PreTrainedModel, get_scheduler
+from transformers import PretrainedConfig, PreTrainedModel
 
 from distilingua.distillation.objective import Objective
 from distilingua.distillation.schedules import Progress
@@ -21,7 +21,8 @@ from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.on_policy import OnPolicy
 from distilingua.models.teacher import FrozenTeacher
-from distilingua.tasks.task import Task, no_numbers, rows_at
+from distilingua.tasks.task import Task, no_numbers, rows_at, windows_of
+from distilingua.training.plan import schedule_of
 from distilingua.training.processes import shards
 
 Batch = dict[str, Any]
@@ -36,7 +37,7 @@ class DistillationModule(LightningModule):
         task: which logits count, and how they are judged.
         objective: the weighted sum of terms.
         optimizer: makes an optimizer of parameters, e.g. a partial of `torch.optim.AdamW`.
-        lr_schedule: `name` of a transformers schedule and `warmup` as a fraction of all steps.
+        lr_schedule: see `schedule_of`.
         teacher: answers live; None when batches carry stored soft labels, or when there is no teacher.
         vector_width: of the teacher's sentence vectors, where batches carry these too.
         languages: names of the validation loaders, in order.
@@ -49,7 +50,7 @@ class DistillationModule(LightningModule):
         task: Task,
         objective: Objective,
         optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_schedule: Mapping[str, Any],
+        lr_schedule: Any,
         teacher: FrozenTeacher | None = None,
         vector_width: int | None = None,
         languages: Iterable[str] = (),
@@ -76,12 +77,14 @@ class DistillationModule(LightningModule):
 
     def signals(self, batch: Batch) -> Signals:
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
-        output, student_layers = self.read_student(batch["student"])
+        own = batch["student"]
+        output, student_layers = self.read_student(own, windows_of(batch["student_at"], own))
         soft, vector = batch.get("soft_labels"), batch.get("teacher_vector")
         teacher_layers = Layers(vector=vector) if vector is not None else None
         self._wrong: dict[str, tuple[Tensor, Tensor | None]] = {}
         if soft is None and self.teacher is not None:
-            answer, teacher_layers = self.teacher(batch["teacher"])
+            other = batch["teacher"]
+            answer, teacher_layers = self.teacher(other, windows_of(batch["teacher_at"], other))
             soft = self.task.cells(answer, batch["teacher_at"])
             self._wrong["teacher"] = no_numbers(soft, batch["teacher_at"]), batch["teacher_at"]
         cells = self.task.cells(output, batch["student_at"])
@@ -180,7 +183,7 @@ class DistillationModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
         total = int(self.trainer.estimated_stepping_batches)
-        scheduler = get_scheduler(self.lr_schedule["name"], optimizer, round(self.lr_schedule["warmup"] * total), total)
+        scheduler = schedule_of(self.lr_schedule, optimizer, total)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def configure_gradient_clipping(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from omegaconf import DictConfig
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, get_scheduler
 
 PASSES = 5  # over the rows, where these are neither few nor many
 PATIENCE = 4  # evaluations
@@ -28,7 +29,7 @@ class Plan:
     Args:
         epochs: passes over the rows.
         steps: of the optimizer, in all.
-        lr: peak learning rate.
+        lr: peak learning rate; None for an optimizer that has none.
         patience: evaluations without gain on dev, in its second half, after which it stops; None for never.
         evaluate_epochs: passes between two evaluations.
         evaluate_share: share of a pass between two evaluations, where a pass is long.
@@ -36,26 +37,30 @@ class Plan:
 
     epochs: int
     steps: int
-    lr: float
+    lr: float | None
     patience: int | None
     evaluate_epochs: int = 1
     evaluate_share: float = 1.0
 
     def __str__(self) -> str:
-        told = f"{self.steps} steps at most ({self.epochs} passes), rate {self.lr:.2g}"
-        return told + (
-            f", stops after {self.patience} evaluations without gain in its second half" if self.patience else ""
+        told = f"{self.steps} steps at most ({self.epochs} passes)"
+        return (
+            told
+            + (f", rate {self.lr:.2g}" if self.lr is not None else "")
+            + (f", stops after {self.patience} evaluations without gain in its second half" if self.patience else "")
         )
 
 
-def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float, processes: int) -> Plan:
+def make_plan(
+    settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float | None, processes: int
+) -> Plan:
     """
     Args:
         settings: `epochs`, `batch_size`, `min_steps`, `max_steps` and `patience`. Without epochs, it is five passes, as
             many more as make `min_steps`, or as few as `max_steps` allow; one at least. So many as are typed are made
             to the end, unless patience is typed, too.
         rows: to learn from.
-        trainer: `accumulate_grad_batches` and `limit_train_batches` of the configuration.
+        trainer: `accumulate_grad_batches`, `limit_train_batches` and `max_steps` of the configuration.
         lr: peak learning rate.
         processes: that share the rows.
     """
@@ -73,7 +78,33 @@ def make_plan(settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any]
         epochs = math.ceil(epochs / every) * every  # the last pass is evaluated too
     share = 1 / math.ceil(steps / BETWEEN)
     patience = settings.get("patience") or (PATIENCE if settings.get("epochs") is None else None)
-    return Plan(epochs, epochs * steps, lr, patience, every, share)
+    most = trainer.get("max_steps", -1)  # all there is, by Lightning's -1
+    return Plan(epochs, epochs * steps if most < 0 else min(epochs * steps, most), lr, patience, every, share)
+
+
+def optimizer_of(make: Any, usual: float) -> tuple[Any, float | None]:
+    """An optimizer of a configuration with its peak learning rate: its own, if one stands there, else the usual one.
+
+    Args:
+        make: a partial of its class; a kind without a key `lr` has none.
+    """
+    if "lr" not in make.keywords:
+        return make, None
+    lr = make.keywords["lr"] or usual
+    return partial(make, lr=lr), lr
+
+
+def schedule_of(settings: Any, optimizer: Any, steps: int) -> Any:
+    """What moves the learning rate, step by step.
+
+    Args:
+        settings: `name` of a transformers schedule and `warmup` as a share of all steps; or a partial of any scheduler
+            of torch, in which a value `steps` stands for their number.
+    """
+    if not isinstance(settings, partial):
+        return get_scheduler(settings["name"], optimizer, round(settings["warmup"] * steps), steps)
+    given = {key: steps if value == "steps" else value for key, value in settings.keywords.items()}
+    return settings.func(optimizer, *settings.args, **given)
 
 
 def learning_rate(model: PreTrainedModel) -> float:

@@ -34,7 +34,7 @@ from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
-from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, process_count
+from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, optimizer_of, process_count
 
 BESIDE = {"on_policy", "workers", "eval_batch_size", "select"}  # keys of `training` that shape no baseline
 
@@ -55,6 +55,7 @@ def train_direct(job: Job) -> Predictor:
         "rows": rows_fingerprint(train_rows, ["id", *job.task.reads, "label"]),
         "training": {name: value for name, value in plain(cfg.training).items() if name not in BESIDE},
         "augmentation": plain(cfg.augmentation),
+        "optimizer": plain(cfg.optimizer),
         "lr_schedule": plain(cfg.lr_schedule),
         **training_recipe(job, [job.rows.dev[job.pair.source]]),
         "code": code_fingerprint(
@@ -154,12 +155,11 @@ def student_fit(
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
     usual = job.student.lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
-    lr = cfg.optimizer.lr or usual
-    optimizer = instantiate(cfg.optimizer, lr=lr)
+    optimizer, lr = optimizer_of(instantiate(cfg.optimizer, _partial_=True), usual)
     width = outputs.stored.vector_width if outputs.stored is not None else None
     share = cfg.training.on_policy if teacher is not None else 0
     own = OnPolicy(share, job.task.max_length) if share else None
-    made = model, job.task, objective, optimizer, cfg.lr_schedule
+    made = model, job.task, objective, optimizer, instantiate(cfg.lr_schedule)
     module = DistillationModule(*made, teacher, width, data.languages, own)
     return module, data, make_plan(cfg.training, len(train_rows), cfg.trainer, lr, processes)
 

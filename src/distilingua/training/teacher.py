@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
-from hydra.utils import instantiate
 from lightning import seed_everything
 from torch import nn
 from transformers import PreTrainedModel
@@ -43,9 +42,18 @@ from distilingua.models.teacher import FrozenTeacher, load_model
 from distilingua.tasks.alignment import Alignment
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
-from distilingua.training.job import Job, labelled, places_of, plain, teacher_inputs, training_recipe, with_labels
+from distilingua.training.job import (
+    Job,
+    labelled,
+    named_class,
+    places_of,
+    plain,
+    teacher_inputs,
+    training_recipe,
+    with_labels,
+)
 from distilingua.training.module import DistillationModule
-from distilingua.training.plan import learning_rate, make_plan
+from distilingua.training.plan import learning_rate, make_plan, optimizer_of
 from distilingua.training.soft_labels import Store, StoredSoftLabels, store_soft_labels
 
 
@@ -71,9 +79,9 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         "base": repr(source.scratch) if source.scratch else source.origin(),
         "tokenizer": encoder.fingerprint,
         "rows": rows_fingerprint(train_rows, ["id", *task.reads, "label"]),
-        "fine_tune": settings,
+        "fine_tune": {key: named_class(value) for key, value in settings.items()},
         "prefix": source.prefix,
-        **training_recipe(job, [rows.dev[job.pair.source]], lr=settings["lr"], weight_decay=settings["weight_decay"]),
+        **training_recipe(job, [rows.dev[job.pair.source]]),
         "seed": seed,
         "code": code_fingerprint(fine_tuned, task, task.hard(), source.scratch or source),
     }
@@ -97,8 +105,8 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
             workers=cfg.training.workers,
             cache=job.cache,
         )
-        lr = settings["lr"] or learning_rate(model)
-        optimizer = instantiate(cfg.optimizer, lr=lr, weight_decay=settings["weight_decay"])
+        make = settings["optimizer"]
+        optimizer, lr = optimizer_of(partial(make, lr=settings["lr"]) if settings["lr"] else make, learning_rate(model))
         module = DistillationModule(
             model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
         )

@@ -58,14 +58,15 @@ class AttentionTransfer(MappedLayers):
 
     needs: ClassVar[frozenset[str]] = frozenset({"attentions"})
     option: ClassVar[str] = "objective.terms.attention.layers"
+    by_piece = f"{SAME_PIECES}, or another term."
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         ours, theirs = both_layers(signals)
-        mask = same_pieces(signals, "attention", f"{SAME_PIECES}, or another term.")
+        mask = same_pieces(signals, "attention", self.by_piece)
         length = mask.shape[1]
         losses = []
         for s, t in self.pairs:
             student, teacher = precise(ours.attentions[s - 1]), precise(theirs.attentions[t - 1])
             distance = attention_distance(student[..., :length, :length], teacher[..., :length, :length])
-            losses.append(masked_mean(distance, mask))
+            losses.append(ours.by_row(masked_mean(distance, mask)))
         return signals.mean_of_rows(torch.stack(losses).mean(0))

@@ -80,6 +80,8 @@ class HiddenStates(MappedLayers):
         if pool not in ("mean", "pieces"):
             raise UserError(f"objective.terms.hidden.pool={pool}: choose mean or pieces.")
         self.distance, self.pool, self.project = distance, pool, project
+        if pool == "pieces":
+            self.by_piece = f"Set objective.terms.hidden.pool=mean. Or: {SAME_PIECES}."
         self.projections = nn.ModuleList()
 
     def connect(self, student: ModelShape, teacher: ModelShape) -> None:
@@ -93,11 +95,10 @@ class HiddenStates(MappedLayers):
             for (s, t), project in zip(self.pairs, self.projections, strict=True):
                 losses.append(vector_distance(*pooled(signals, s, t, project), self.distance))
         else:
-            mask = same_pieces(signals, "hidden", f"Set objective.terms.hidden.pool=mean. Or: {SAME_PIECES}.")
+            mask = same_pieces(signals, "hidden", self.by_piece)
             length = mask.shape[1]
             for (s, t), project in zip(self.pairs, self.projections, strict=True):
                 student, teacher = precise(project(ours.hidden[s])), precise(theirs.hidden[t])
-                losses.append(
-                    masked_mean(vector_distance(student[:, :length], teacher[:, :length], self.distance), mask)
-                )
+                distance = vector_distance(student[:, :length], teacher[:, :length], self.distance)
+                losses.append(ours.by_row(masked_mean(distance, mask)))
         return signals.mean_of_rows(torch.stack(losses).mean(0))

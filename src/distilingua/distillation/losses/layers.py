@@ -165,13 +165,14 @@ def pooled(signals: Signals, student_layer: int, teacher_layer: int, project: nn
     assert ours.mask is not None
     assert theirs.mask is not None
     return (
-        masked_mean(precise(project(ours.hidden[student_layer])), ours.mask),
-        masked_mean(precise(theirs.hidden[teacher_layer]), theirs.mask),
+        ours.by_row(masked_mean(precise(project(ours.hidden[student_layer])), ours.mask)),
+        theirs.by_row(masked_mean(precise(theirs.hidden[teacher_layer]), theirs.mask)),
     )
 
 
 def same_pieces(signals: Signals, term: str, way_out: str) -> Tensor:
-    """Which pieces to compare one by one, (rows, length) bool, with the shorter padding of the two models.
+    """Which pieces to compare one by one, (rows, length) bool, with the shorter padding of the two models; of windows
+    where rows have them.
 
     Rows that the teacher did not read have none: what stands there in its place is of any length.
 
@@ -183,20 +184,24 @@ def same_pieces(signals: Signals, term: str, way_out: str) -> Tensor:
     assert theirs.mask is not None
     assert ours.input_ids is not None
     assert theirs.input_ids is not None
-    read = signals.row_mask[:, None]
+    read = signals.row_mask if ours.windows is None else signals.row_mask.repeat_interleave(ours.windows)
     length = min(ours.mask.shape[1], theirs.mask.shape[1])
-    mask = (ours.mask & read)[:, :length]
-    agree = (mask == (theirs.mask & read)[:, :length]) & (
+    mask = (ours.mask & read[:, None])[:, :length]
+    agree = (mask == (theirs.mask & read[:, None])[:, :length]) & (
         ~mask | (ours.input_ids[:, :length] == theirs.input_ids[:, :length])
     )
-    beyond = (ours.mask & read)[:, length:].any(1) | (theirs.mask & read)[:, length:].any(1)
+    beyond = (ours.mask & read[:, None])[:, length:].any(1) | (theirs.mask & read[:, None])[:, length:].any(1)
     differ = ~agree.all(1) | beyond
     if differ.any():
-        raise UserError(
-            f"objective.terms.{term} compares piece by piece, and in {int(differ.sum())} of "
-            f"{int(signals.row_mask.sum())} rows teacher and student read different pieces. {way_out}"
-        )
+        raise other_pieces(term, int(differ.sum()), int(read.sum()), way_out)
     return mask
+
+
+def other_pieces(term: str, differ: int, rows: int, way_out: str) -> UserError:
+    return UserError(
+        f"objective.terms.{term} compares piece by piece, and in {differ} of {rows} rows teacher and student read "
+        f"different pieces. {way_out}"
+    )
 
 
 SAME_PIECES = (

@@ -78,6 +78,7 @@ class MiniLM(MappedLayers):
 
     needs: ClassVar[frozenset[str]] = frozenset({"qkv"})
     option: ClassVar[str] = "objective.terms.minilm"
+    by_piece = f"{SAME_PIECES}, or another term."
 
     def __init__(
         self, weight: float = 1.0, relation_heads: int = 16, student_layer: int = -1, teacher_layer: int = -1
@@ -99,9 +100,9 @@ class MiniLM(MappedLayers):
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
         ours, theirs = both_layers(signals)
-        mask = same_pieces(signals, "minilm", f"{SAME_PIECES}, or another term.")
+        mask = same_pieces(signals, "minilm", self.by_piece)
         length = mask.shape[1]
         ((s, t),) = self.pairs
         relations = zip(ours.qkv[s - 1], theirs.qkv[t - 1], strict=True)
         losses = [relation_kl(a[:, :length], b[:, :length], self.relation_heads, mask) for a, b in relations]
-        return signals.mean_of_rows(torch.stack(losses).mean(0))
+        return signals.mean_of_rows(ours.by_row(torch.stack(losses).mean(0)))

@@ -30,6 +30,9 @@ class Term(nn.Module, ABC):
     aligns: ClassVar[bool] = False
     """Whether it compares distributions over other classes than the student's, see `Signals.shared`."""
 
+    by_piece: str = ""
+    """Of a term that compares models piece by piece: what to do where they read other pieces."""
+
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
         if not weight >= 0:
