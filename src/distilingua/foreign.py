@@ -57,7 +57,7 @@ def check_key(key: str, value: Any, known: Iterable[str]) -> None:
         return
     if last == "_target_":
         raise UserError(f"it names {value}, which no configuration of yours does, and is not run")
-    if last.startswith("_") and last.endswith("_"):
+    if last.startswith("_") and last.endswith("_") and last not in ("_partial_", "_convert_"):
         raise UserError(f"it sets {key}, which says how something is made, and is not taken")
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from inspect import Parameter, signature
@@ -18,8 +19,10 @@ from distilingua.corpora.schema import Corpus
 from distilingua.data.augmentation import Augmentation, make_augmentations
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
-from distilingua.distillation.objective import Objective
+from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.errors import LARGEST, Problems, learning, one_of, positive, rate, refuse, share, whole
+from distilingua.foreign import check_data, targets_in
+from distilingua.locations import conf_folder
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.student import Student
 from distilingua.tasks.task import Task
@@ -291,3 +294,38 @@ def _check_terms(terms: Mapping[str, Any]) -> None:
             if "_target_" not in term
         )
     )
+
+
+def made_of(cfg: DictConfig, model: Any, labels: Sequence[str], **more: Any) -> dict[str, Any]:
+    """What a module is made of as plain values, which its checkpoints carry: see `module_parts`."""
+    names = ("task", "objective", "schedule", "optimizer", "lr_schedule")
+    settings = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in names}
+    config = json.loads(model.config.to_json_string(use_diff=False))
+    return {**settings, "student": config, "labels": list(labels), **more}
+
+
+def module_parts(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a `DistillationModule` by what its checkpoint says: a student with random weights, no teacher.
+
+    Raises:
+        UserError: a class that no file of conf/ names.
+    """
+    from transformers import AutoConfig
+
+    from distilingua.models.loading import student_of_config
+
+    check_data(plain, targets_in(conf_folder()))
+    task: Task = instantiate(plain["task"]).fit_labels(plain["labels"])
+    if plain["baseline"]:
+        objective = hard_labels(task.hard())
+    else:
+        objective = instantiate(plain["objective"], schedules=instantiate(plain["schedule"]))
+    return {
+        "student": student_of_config(AutoConfig.for_model(**plain["student"]), task),
+        "task": task,
+        "objective": objective,
+        "optimizer": instantiate(plain["optimizer"], _partial_=True),
+        "lr_schedule": instantiate(plain["lr_schedule"]),
+        "languages": plain["languages"],
+        "vector_width": plain["vector_width"],
+    }

@@ -125,7 +125,7 @@ def test_every_place_that_makes_something_of_a_name_is_known() -> None:
     else. A model's own settings come through `foreign.check_data`, in delivery/model.py alone."""
     assert set(calls("instantiate")) == {
         *("parts.py", "data/augmentation.py", "monitoring/loggers.py", "delivery/evaluate.py", "delivery/export.py"),
-        *("training/fitting.py", "training/student.py", "training/teacher.py"),
+        *("training/fitting.py", "training/student.py"),
     }
     assert set(calls("get_class")) == {
         *("parts.py", "checks.py", "monitoring/killed.py", "tasks/delivery.py", "delivery/model.py"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ from torch.utils.data import DataLoader
 
 from distilingua.data.datamodule import MultilingualDataModule
 from distilingua.data.encoder import Encoder
+from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
+from distilingua.parts import module_parts
 from distilingua.training.fitting import fit
 from distilingua.training.inference import Predictor
 from distilingua.training.job import prepare
@@ -173,7 +176,7 @@ def test_checkpoints_hold_plain_values_and_load_without_pickle(next_run) -> None
     fit(cfg, "student", module, data, passes(1))
     checkpoint = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)
     assert all(name.startswith("student.") for name in checkpoint["state_dict"])
-    assert "hyper_parameters" not in checkpoint or not checkpoint["hyper_parameters"]
+    assert json.loads(json.dumps(checkpoint["hyper_parameters"])) == checkpoint["hyper_parameters"]
 
 
 def test_training_step_is_a_handful_of_lines() -> None:
@@ -226,3 +229,25 @@ def test_rows_of_the_teacher_are_found_by_id_not_by_position(next_run) -> None: 
         ids = Encoder(parts.job.task, parts.teacher.encoder.tokenizer)(alone, None)
         live = parts.teacher.model(torch.tensor([ids[0]["input_ids"]])).logits[0]
         assert torch.allclose(stored, live, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "student",
+    [("student=nano", "student.layers=1"), ("student=factorised", "student.embedding_rank=4", "student.layers=null")],
+)
+def test_a_checkpoint_says_itself_what_its_module_is(next_run: Any, tmp_path: Path, student: tuple[str, ...]) -> None:
+    module, data = Parts(next_run("objective=kd_embedding", student=student)).module(store=True)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=1, **quiet)
+    trainer.fit(module, datamodule=data)
+    trainer.save_checkpoint(tmp_path / "own.ckpt")
+    again = DistillationModule.load_from_checkpoint(tmp_path / "own.ckpt")
+    assert same(weights(module.student), weights(again.student))
+    plain = torch.load(tmp_path / "own.ckpt", weights_only=True)["hyper_parameters"]
+    assert json.loads(json.dumps(plain)) == plain
+    own = MultilingualDataModule(data.train, data.dev, data.encoder, batch_size=8, test=data.dev)
+    assert "dev/en/accuracy" in Trainer(**quiet).validate(again, datamodule=own)[0]
+    assert "test/en/accuracy" in Trainer(**quiet).test(again, datamodule=own)[0]
+    plain["task"]["_target_"] = "torch.hub.load"
+    with pytest.raises(UserError, match=r"names torch\.hub\.load"):
+        module_parts(plain)

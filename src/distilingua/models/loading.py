@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
 from distilingua.errors import UserError, listed
@@ -100,9 +100,16 @@ def load_student(folder: str | Path, task: Task) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if getattr(config, "embedding_rank", None) is None:
         return model_class(task).from_pretrained(folder, trust_remote_code=False)
-    model = model_class(task).from_config(config)
-    full: torch.nn.Embedding = model.get_input_embeddings()
-    thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, full.embedding_dim, full.padding_idx)
-    model.set_input_embeddings(thin.to(full.weight))
+    model = student_of_config(config, task)
     model.load_state_dict(load_file(Path(folder) / "model.safetensors"))
     return model.eval()
+
+
+def student_of_config(config: PretrainedConfig, task: Task) -> PreTrainedModel:
+    """A student with random weights, its embedding whole or factorised."""
+    model = model_class(task).from_config(config)
+    if getattr(config, "embedding_rank", None) is not None:
+        full: torch.nn.Embedding = model.get_input_embeddings()
+        thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, full.embedding_dim, full.padding_idx)
+        model.set_input_embeddings(thin.to(full.weight))
+    return model

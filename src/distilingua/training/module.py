@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from distilingua.errors import NumberError, listed
 from distilingua.models.layers import LayerReader
 from distilingua.models.on_policy import OnPolicy
 from distilingua.models.teacher import FrozenTeacher
+from distilingua.parts import module_parts
 from distilingua.tasks.task import Task, no_numbers, rows_at, windows_of
 from distilingua.training.plan import schedule_of
 from distilingua.training.processes import shards
@@ -70,6 +72,26 @@ class DistillationModule(LightningModule):
         self.dev_metrics = nn.ModuleList(task.metrics() for _ in self.languages)
         self.agreement = nn.ModuleList(MeanMetric() for _ in self.languages)
         self.last_agreement: dict[str, float] = {}
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]
+        cls, checkpoint_path: str | Path, map_location: Any = "cpu", **given: Any
+    ) -> DistillationModule:
+        """The module of a checkpoint of a run, with the weights that it has. It has no teacher, unless one is given.
+
+        Args:
+            given: arguments in place of those that the checkpoint says, or where it says none, as one of a module that
+                was not made by `student_fit`.
+
+        Raises:
+            UserError: it names a class that no file of conf/ names.
+        """
+        kept = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
+        module = cls(**{**(module_parts(kept["hyper_parameters"]) if "hyper_parameters" in kept else {}), **given})
+        known = module.state_dict()  # a term's projection belongs to the teacher, which is not there
+        weights = {name: one for name, one in kept["state_dict"].items() if name in known or name[:10] != "objective."}
+        module.load_state_dict(weights)
+        return module
 
     @property
     def progress(self) -> Progress:

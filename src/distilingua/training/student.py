@@ -29,6 +29,7 @@ from distilingua.foreign import HARMLESS
 from distilingua.models.folder import OWN
 from distilingua.models.loading import load_student
 from distilingua.models.on_policy import OnPolicy
+from distilingua.parts import made_of
 from distilingua.tasks.task import Task
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
@@ -161,6 +162,8 @@ def student_fit(
     own = OnPolicy(share, job.task.max_length) if share else None
     made = model, job.task, objective, optimizer, instantiate(cfg.lr_schedule)
     module = DistillationModule(*made, teacher, width, data.languages, own)
+    more = {"languages": data.languages, "vector_width": width, "baseline": objective is not job.objective}
+    module.save_hyperparameters(made_of(cfg, model, job.task.labels, **more), logger=False)
     return module, data, make_plan(cfg.training, len(train_rows), cfg.trainer, lr, processes)
 
 
