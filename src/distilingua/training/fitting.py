@@ -80,19 +80,48 @@ def fit(
         data.load_state_dict(header(last)[type(data).__qualname__])
     plain = {name: deepcopy(part) for name, part in module.named_children()} if shards(trainer) else {}
     stopper = next((one for one in callbacks if isinstance(one, StopBetweenBatches)), StopBetweenBatches())
+    ended = _trained(name, trainer, module, data, last, stopper)
+    if ended is not None:
+        if ended != signal.SIGINT and stopper.queue_again:
+            console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
+            with suppress(SubprocessError):  # SLURM refuses where it ended the job itself, to queue it again
+                stopper.queue_again(SIGUSR2, None)
+        raise Stopped(ended, f"\nInterrupted. {saved_at(checkpoints)} {_go_on(run)}")
+    put_together(module, plain, trainer)
+    if wrong := no_numbers_in(module):
+        raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
+    load_best(module, Path(best.best_model_path))
+    return trainer
+
+
+def _go_on(run: Path) -> str:
+    return f"Go on with: distilingua resume {shlex.quote(str(run))}"
+
+
+def _trained(
+    name: str,
+    trainer: Trainer,
+    module: DistillationModule,
+    data: LightningDataModule,
+    last: Path | None,
+    stopper: StopBetweenBatches,
+) -> int | None:
+    """Trains; the signal that ended it early, None where it came to its end. What goes wrong says where it is saved."""
+    run = Path(trainer.default_root_dir)
+    checkpoints = run / "checkpoints" / name
 
     def end_of_all(gone: str, own: bool = True) -> str:
-        go_on = f"Go on with: distilingua resume {shlex.quote(str(run))}" if own else "The same command goes on."
+        go_on = _go_on(run) if own else "The same command goes on."
         return f"{name}: {gone} ended, and the others with it. {saved_at(checkpoints)} {go_on}"
 
     name_the_dead(end_of_all)
     try:
         trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
-        ended = stopper.asked  # after the last step, where nothing was left to stop
+        return stopper.asked  # after the last step, where nothing was left to stop
     except Stopped:
         raise
     except SystemExit:  # how Lightning ends on KeyboardInterrupt, after its callbacks have saved
-        ended = stopper.asked or signal.SIGINT
+        return stopper.asked or signal.SIGINT
     except NumberError as error:
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
@@ -102,18 +131,6 @@ def fit(
         if gone:
             raise UserError(end_of_all(gone, own)) from error
         raise
-    if ended not in (None, signal.SIGINT) and stopper.queue_again:
-        console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
-        with suppress(SubprocessError):  # SLURM refuses where it was SLURM that ended the job, to queue it again itself
-            stopper.queue_again(SIGUSR2, None)
-    if ended is not None:
-        told = f"\nInterrupted. {saved_at(checkpoints)} Go on with: distilingua resume {shlex.quote(str(run))}"
-        raise Stopped(ended, told)
-    put_together(module, plain, trainer)
-    if wrong := no_numbers_in(module):
-        raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
-    load_best(module, Path(best.best_model_path))
-    return trainer
 
 
 def _callbacks(cfg: DictConfig, checkpoints: Path) -> list[Callback]:
