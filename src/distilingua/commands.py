@@ -230,7 +230,7 @@ def of_the_machine(raised: Exception, run: Path | None, cache: Path | None) -> U
     if error.errno in NO_MORE_FILES:
         return UserError(f"{error.strerror} for this command. Allow more, such as with `ulimit -n 4096`.{kept}")
     file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
-    if error.errno not in NO_ROOM:
+    if error.errno not in NO_ROOM or file.startswith("the standard "):
         return UserError(f"{file}: {error.strerror}. Name one that this command can read, or write to.{kept}")
     folders = [run, cache, Path(tempfile.gettempdir())] if run else [Path(file).parent]
     free, fullest = min((free_bytes(folder), folder) for folder in folders if folder)
@@ -282,8 +282,9 @@ def init(arguments: Sequence[str]) -> None:
         raise UserError(f"{folder} is there, and not empty. Name another folder.")
     try:
         shutil.copytree(Path(__file__).parent / "starter", folder, dirs_exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be written ({error}). Name another folder.") from None
+    except shutil.Error as error:  # of many files, each with its own
+        _, name, why = error.args[0][0]
+        raise UserError(f"{name} cannot be written ({why.partition(':')[0]}). Name another folder.") from None
     print(f"Go on with `cd {shlex.quote(str(folder))}` and its README.md.")
 
 

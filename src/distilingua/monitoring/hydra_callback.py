@@ -54,12 +54,12 @@ class SweepCallback(Callback):
             config.hydra.output_subdir = None  # it says how that run was made, and this try may be refused
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir)
         typed = {kind: [str(item) for item in config.hydra.overrides[kind]] for kind in ("hydra", "task")}
         params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
         note = {**typed, "varied": varied_keys([*params, *typed["task"]])}
         with told():
             check_sweep(config)
+            folder = Path(config.hydra.sweep.dir)  # it may be made when it is asked for
             check_same_sweep(folder, note)
             folder.mkdir(parents=True, exist_ok=True)
             with whole_file(folder / SWEEP) as file:
