@@ -26,6 +26,7 @@ from distilingua.models.folder import readable, reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
 from distilingua.tasks.task import Task
 
+READ = ("text", "text_pair", "audio", "lang")  # columns that an answer may depend on
 LONGEST = 512  # pieces, where neither the model nor its tokenizer says
 NAMED = 20  # rows without an answer
 SURROGATE = re.compile("[\ud800-\udfff]")  # what stands for bytes that are no UTF-8
@@ -242,7 +243,7 @@ def columns_of(options: argparse.Namespace, task: Task) -> dict[str, str]:
         UserError: a column that the task does not read.
     """
     named = dict(item.partition("=")[::2] for item in options.column)
-    reads = [name for name in task.reads if name in ("text", "text_pair", "audio", "lang")]
+    reads = [name for name in task.reads if name in READ]
     unknown = [name for name in named if name not in reads or not named[name]]
     if unknown:
         typed = f"{unknown[0]}={named[unknown[0]]}"

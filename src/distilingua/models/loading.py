@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,17 @@ def check_weights(name: str, model: PreTrainedModel, report: Mapping[str, Any]) 
         UserError: weights of the body that the file has not, has in another shape, or has and the model does not know.
     """
     body = model.base_model_prefix + "." if model.base_model is not model else ""
-    mismatched = [one for one, *_ in report["mismatched_keys"]]
-    new = [one for one in (*report["missing_keys"], *mismatched) if one.startswith(body)]
-    left = [one for one in report["unexpected_keys"] if one.startswith(body)] if body else []
-    new, left = ([one for one in names if not any(part in one for part in LEARNT_ANEW)] for names in (new, left))
+
+    def of_body(names: Iterable[str]) -> list[str]:
+        own = (one for one in names if one.startswith(body))
+        return sorted(one for one in own if not any(part in one for part in LEARNT_ANEW))
+
+    new = of_body([*report["missing_keys"], *(one for one, *_ in report["mismatched_keys"])])
+    left = of_body(report["unexpected_keys"]) if body else []
     unknown = sorted(report["unexpected_keys"] if new else left)
     if new:
         raise UserError(
-            f"{name}: its file lacks {listed(sorted(new), 2)}, which would be random, and has "
+            f"{name}: its file lacks {listed(new, 2)}, which would be random, and has "
             f"{listed(unknown, 2) or 'nothing'} instead. Where a wrapper's name stands in front of them (module., "
             f"_orig_mod., model.), save the model inside of it with save_pretrained."
         )
