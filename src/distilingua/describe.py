@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 from datasets import Dataset
@@ -22,6 +23,11 @@ def describe(cfg: DictConfig) -> None:
     rows = read_rows(cfg, parts)
     show_data(rows)
     texts = rows.texts.select_columns(["lang", "split", "label", "text"]).to_pandas()
+    if parts.task.distributed is None:  # several classes a text
+        counts = Counter(name for label in texts["label"] if label for name in parts.task.classes([label]))
+        of_each = [{"label": name, "rows": counts[name]} for name in rows.labels]
+        console.print(for_terminal(text_frame(f"{len(rows.labels)} labels", of_each)))
+        return
     if not set(rows.labels) >= {label for label in texts["label"].unique() if label}:  # tags, answers, free text
         return
     caps = ambiguity_caps(parts.corpus.load(parts.pair.languages), parts.task.spelling)

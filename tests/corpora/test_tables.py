@@ -930,7 +930,7 @@ def test_a_header_in_the_middle_is_named_by_its_line(suffix: str, separator: str
     refused(tmp_path, f"{tmp_path}/de/train{suffix}, line {len(rows) + 2} is the header once more")
 
 
-@pytest.mark.parametrize("mark", ["\u200f", "\u202b", "\u200b", "\ufeff"])
+@pytest.mark.parametrize("mark", ["\u200f", "\u202b", "\u200b", "\ufeff", "\u061c", "\u00ad", "\u200d"])
 def test_labels_and_keys_are_what_they_look_like(mark: str, tmp_path: Path) -> None:
     """Editors leave signs of direction behind words, and a Mac takes accents apart in names of files."""
     lay_out(tmp_path)

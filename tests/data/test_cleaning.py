@@ -302,5 +302,19 @@ def test_the_report_counts_per_language_and_rule() -> None:
     assert french == "fr: 1 rows, dropped nothing"
 
 
+def test_what_decides_is_told_with_its_key() -> None:
+    several = [("angry", "the lamp"), ("late", "The lamp"), ("late ", "the lamp came late"), ("late", "x" * 30)]
+    again = [("late", "the lamp came late")]  # the same label, but for a space
+    _, report = Cleaning(max_characters=20)(
+        dataset_from_rows(
+            {"id": str(n), "lang": "en", "split": "train", "text": text, "label": label}
+            for n, (label, text) in enumerate([*several, *again])
+        )
+    )
+    length, labels = report.notes
+    assert length == "1 rows are too long and left out: cleaning.max_characters=20."
+    assert labels.startswith("1 rows have a text that an earlier row has with another label")
+
+
 def test_report_of_nothing_dropped() -> None:
     assert str(CleaningReport({"en": 3}, {})) == "en: 3 rows, dropped nothing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from datasets import Dataset
 
 from distilingua.checks import check
 from distilingua.columns import Encoded
+from distilingua.corpora.schema import class_name
 from distilingua.distillation.losses.ce import IGNORE_INDEX, CrossEntropy
 from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
@@ -27,6 +29,55 @@ def test_labels_are_lists_of_classes() -> None:
     rows = Dataset.from_dict({"label": ['["late","angry"]', "[]", "", "loud"]})
     found = [target.tolist() for target in MultiLabel().fit_labels(LABELS).targets(rows, Encoded({}))]
     assert found == [[[1, 1, 0]], [[0, 0, 0]], [[IGNORE_INDEX] * 3], [[0, 0, 1]]]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ('["late","angry"]', '["late","angry"]'),  # as it is to be
+        ("late", "late"),
+        ("", ""),
+        ("['late', 'angry']", '["late", "angry"]'),  # Python's
+        ("['late'\n 'angry']", '["late", "angry"]'),  # numpy's
+        ("late|angry", '["late", "angry"]'),
+        ("late ; angry;", '["late", "angry"]'),
+        ('[["late"],["angry"]]', '["late", "angry"]'),
+        ('[{"name":"late","id":0},{"label":"angry"}]', '["late", "angry"]'),
+        ('["late\u200f","late"]', '["late"]'),
+        ('["R|B"]', '["R|B"]'),  # a list says where names end
+    ],
+)
+def test_lists_of_classes_are_read_as_data_sets_write_them(written: str, read: str) -> None:
+    assert MultiLabel.spelling(written) == read
+    assert MultiLabel.problem({"label": read}) is None
+
+
+@pytest.mark.parametrize("label", ["[1, 'a']", "[0, 2]", "[", "[null]", '[{"id": 1}]', "['a'", "[" * 10_000])
+def test_what_names_no_classes_stays_and_is_told(label: str) -> None:
+    assert MultiLabel.spelling(label) == label
+    assert MultiLabel.problem({"label": label}) is not None
+
+
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ([0, 2], ["angry", "loud"]),
+        ([2.0], ["loud"]),
+        ([1, 0, 1], ["angry", "loud"]),
+        ([True, False, False], ["angry"]),
+        ([0, 0, 0], []),
+        ([], []),
+        ("[0, 2]", ["angry", "loud"]),
+        (["late"], ["late"]),
+    ],
+)
+def test_classes_by_number_or_one_hot_have_names(value: Any, names: list[str]) -> None:
+    assert json.loads(class_name(value, LABELS, as_text=True)) == names
+
+
+def test_two_numbers_of_two_classes_are_not_guessed_at() -> None:
+    with pytest.raises(UserError, match=r"\[0, 1\] may be both of two classes, or one-hot"):
+        class_name([0, 1], ["angry", "late"])
 
 
 def test_every_class_is_decided_by_itself() -> None:

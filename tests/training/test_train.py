@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.training.job import prepare
+from distilingua.training.job import dry_run, prepare
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
 from distilingua.training.train import train
@@ -184,6 +185,13 @@ def test_layers_that_cannot_be_compared_are_refused_before_anything_trains(
     with pytest.raises(UserError, match=message):
         train(cfg)
     assert not (Path(cfg.paths.run) / "checkpoints").exists()
+
+
+def test_texts_that_are_cut_are_counted(next_run: Compose, capsys: pytest.CaptureFixture[str]) -> None:
+    dry_run(prepare(next_run("task.max_length=5")))
+    told = " ".join(capsys.readouterr().out.split())
+    for who in ("student", "teacher"):
+        assert re.search(rf"The {who}: \d+ of \d+ texts have 5 pieces or more, .*\(task\.max_length=5\)", told)
 
 
 @pytest.mark.parametrize("role", ["teacher", "student"])

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
@@ -23,14 +25,15 @@ from datasets import Dataset
 
 from distilingua.columns import blocks, by_value, strings
 from distilingua.corpora.sound import of_cell
-from distilingua.corpora.words import tagged
+from distilingua.corpora.words import parsed, tagged
 from distilingua.errors import UserError
 
 SPLITS = ("train", "parallel", "dev", "test")
 HELD_OUT = ("dev", "test")
 NUMBER = re.compile(r"\s*-?[0-9]{1,9}(?:\.0+)?\s*")  # a class by its number, as text
-INVISIBLE = "\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"
-"""Characters of no width and signs of direction, in brackets of a regular expression."""
+UNSEEN = re.compile(  # signs of direction and of no width; joiners inside of a word stay, some scripts need them
+    "[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|(?<!\\S)[\u200c\u200d]+|[\u200c\u200d]+(?!\\S)"
+)
 COLUMNS = {
     "id": "unique in the corpus, the same at every load",
     "lang": "language code as the pair spells it",
@@ -134,10 +137,14 @@ def schema_blocks(
         yield pa.table([found[name] for name in COLUMNS], SCHEMA)
 
 
+def visible(name: str) -> str:
+    """A name or key as it looks: without what nobody sees, which would keep rows and classes apart, and with accents
+    composed, as a Mac's names of files have them not."""
+    return unicodedata.normalize("NFC", UNSEEN.sub("", name))
+
+
 def _visible(keys: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Keys as they look: without characters of no width, and with accents composed, as a Mac's names of files have them
-    not. Rows would be kept apart by what nobody sees."""
-    return pc.utf8_normalize(pc.replace_substring_regex(keys, f"[{INVISIBLE}]", ""), "NFC")
+    return keys if pc.all(pc.string_is_ascii(keys)).as_py() else by_value(keys, visible)
 
 
 def _all(value: str, part: pa.Table) -> pa.ChunkedArray:
@@ -345,6 +352,18 @@ def without_fraction(value: Any) -> Any:
     return value
 
 
+def _classes(values: list[Any], names: Sequence[str]) -> list[Any]:
+    """Names of several classes, which come by number, or one-hot; what is neither stays, for `problem` to find."""
+    numbers = [int(value) if isinstance(value, bool) else without_fraction(value) for value in values]
+    if not all(isinstance(number, int) for number in numbers):
+        return values
+    if len(numbers) != len(names) or not {0, 1}.issuperset(numbers):
+        return [class_name(number, names) for number in numbers]
+    if numbers == [0, 1] and not isinstance(values[0], bool):
+        raise UserError("corpus: a label [0, 1] may be both of two classes, or one-hot the second. Write their names.")
+    return [name for name, number in zip(names, numbers, strict=True) if number]
+
+
 def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -> str:
     """A label as text: a class by its number, answers as JSON.
 
@@ -357,6 +376,11 @@ def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -
         return _answers(value)
     if names and as_text and isinstance(value, str) and NUMBER.fullmatch(value):
         value = int(value.partition(".")[0])
+    if names and isinstance(value, str) and as_text and value.startswith("["):
+        with suppress(ValueError):
+            value = parsed(value)
+    if names and isinstance(value, list):
+        return json.dumps(_classes(value, names), ensure_ascii=False, default=as_cell)
     if value is None or (names and isinstance(value, int) and value < 0):
         return ""  # data sets hide a label as -1
     if not names or not isinstance(value, int):

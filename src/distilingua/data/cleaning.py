@@ -108,10 +108,10 @@ class Cleaning:
         """
         mended = [name for name in ("text", "text_pair") if name not in untouched]
         clean = self._cleaned(rows, mended, cache)
-        why = self._dropped_by(clean)
+        why, notes = self._dropped_by(clean)
         found = with_columns(clean.remove_columns("key"), {"why": why.to_arrow()})
         lang, langs = codes_of(rows, "lang")
-        report = CleaningReport({name: int((lang == n).sum()) for n, name in enumerate(langs)})
+        report = CleaningReport({name: int((lang == n).sum()) for n, name in enumerate(langs)}, notes=notes)
         for n, name in enumerate(langs):
             report.count(name, why.names, why.codes[lang == n])
         return found, report
@@ -147,21 +147,35 @@ class Cleaning:
             found[n] = self.text(found[n])
         return pa.chunked_array([strings(found)])
 
-    def _dropped_by(self, rows: Dataset) -> Reasons:
-        """The rule by which each row is dropped."""
+    def _dropped_by(self, rows: Dataset) -> tuple[Reasons, list[str]]:
+        """The rule by which each row is dropped, and in sentences what may be a surprise."""
         texts = column(rows, "text")
         length = pc.add(pc.utf8_length(texts), pc.utf8_length(column(rows, "text_pair"))).to_numpy()
         why = Reasons(len(rows))
         why.give("empty", ~filled(texts))
         why.give("too_short", length < self.min_characters)
         why.give("too_long", length > self.max_characters)
-        if self.duplicates:
-            self._drop_duplicates(rows, why)
-        return why
+        keys = {"too_short": "min_characters", "too_long": "max_characters"}
+        counts = {name: int((why.codes == why.names.index(name)).sum()) for name in keys}
+        notes = [
+            f"{n} rows are {name.replace('_', ' ')} and left out: cleaning.{keys[name]}={getattr(self, keys[name])}."
+            for name, n in counts.items()
+            if n
+        ]
+        if self.duplicates and (lost := self._drop_duplicates(rows, why)):
+            notes.append(
+                f"{lost} rows have a text that an earlier row has with another label, and are left out. If a text has "
+                f"several labels, write one row with a list of them (task=labels); cleaning.duplicates=false keeps all."
+            )
+        return why, notes
 
-    def _drop_duplicates(self, rows: Dataset, why: Reasons) -> None:
+    def _drop_duplicates(self, rows: Dataset, why: Reasons) -> int:
         """Who comes first keeps a text: what is judged before what is trained on, earlier languages before later ones.
-        What the first row with a text is decides what may become of the others."""
+        What the first row with a text is decides what may become of the others.
+
+        Returns:
+            How many of those that are dropped have another label than the first.
+        """
         split, splits = codes_of(rows, "split")
         lang, _ = codes_of(rows, "lang")  # numbered in the order in which they come
         turn = np.array([ORDER[name] for name in splits], dtype=np.int64)[split]
@@ -184,6 +198,8 @@ class Cleaning:
             found = np.zeros(len(rows), dtype=bool)
             found[order[mask]] = True
             why.give(name, found)
+        label = codes(pc.utf8_trim_whitespace(column(rows, "label")))[0][order]
+        return int(((label != label[first]) & (why.codes[order] >= 0) & filled(column(rows, "label"))[order]).sum())
 
 
 class Reasons:

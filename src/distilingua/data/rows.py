@@ -119,6 +119,7 @@ def load_rows(
                 raise UserError(
                     f"corpus: no {part} rows{'' if part == 'train' else ' with a label'} for {each!r} are left after "
                     f"cleaning ({report}). Every language needs train, dev and test, the latter two labelled."
+                    + "".join(f" {note}" for note in report.notes)
                 )
     for each in pair.languages:
         there = np.unique(label[lang == langs.index(each)])  # hidden from training or not: they are what is judged

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+from ast import literal_eval
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -28,7 +30,8 @@ if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
 class MultiLabel(TextClassification):
     """Every class is a decision of its own (a sigmoid each), so the terms are `binary_kl` and `bce`.
 
-    A label is a JSON list of class names, `[]` for none of them; text that is no JSON is the name of a single class.
+    A label is a JSON list of class names, `[]` for none of them; text that is no JSON is the name of a single class. A
+    corpus may write it in other ways, see `written`.
     `class_weights: balanced` weighs what is missed of a class by its rows without it over its rows with it.
     """
 
@@ -41,10 +44,13 @@ class MultiLabel(TextClassification):
 
     @staticmethod
     def spelling(label: str) -> str:
-        if MultiLabel.problem({"label": label}) or not label.startswith("["):
-            return bare(label)
-        names = [bare(name) for name in names_of(label)]
-        return label if names == names_of(label) else json.dumps(names, ensure_ascii=False)
+        label = bare(label)
+        try:
+            names = [bare(name) for name in dict.fromkeys(written(label))]
+        except (ValueError, TypeError, AttributeError, SyntaxError, RecursionError, MemoryError):
+            return label  # for `problem` to find
+        same = not label or (MultiLabel.problem({"label": label}) is None and names_of(label) == names)
+        return label if same else json.dumps(names, ensure_ascii=False)
 
     @staticmethod
     def problem(row: Mapping[str, str]) -> str | None:
@@ -53,7 +59,10 @@ class MultiLabel(TextClassification):
         except ValueError as error:
             return f"{row['label'][:60]!r} begins as a JSON list and is none ({error})."
         strange = [name for name in names if not isinstance(name, str)]
-        return f"{strange[0]!r} in {row['label'][:60]!r} is no name of a class." if strange else None
+        if not strange:
+            return None
+        numbers = "" if type(strange[0]) is not int else " Name classes that are numbers: corpus.labels=[A,B]."
+        return f"{strange[0]!r} in {row['label'][:60]!r} is no name of a class.{numbers}"
 
     def _balanced(self, visible: list[str]) -> Tensor:
         rows = [set(names_of(label)) for label in visible]
@@ -105,6 +114,25 @@ class MultiLabel(TextClassification):
                 "exact": MultilabelExactMatch(n),
             }
         )
+
+
+def written(label: str) -> Iterator[Any]:
+    """What a label names, as data sets write it: a list of JSON, of Python or of numpy, in which a name may be a list
+    or an object of its own; or names with | or ; between them."""
+    if not label.startswith("["):
+        yield from filter(None, map(bare, re.split("[|;]", label)))
+        return
+    try:
+        pending = parsed(label)
+    except ValueError:
+        pending = literal_eval(re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", label))  # numpy writes no commas
+    while pending:
+        first, *pending = pending
+        if isinstance(first, list | tuple):
+            pending = [*first, *pending]
+        else:
+            named = [first[key] for key in ("name", "label") if key in first] if isinstance(first, dict) else []
+            yield named[0] if named else first
 
 
 def names_of(label: str) -> list[str]:

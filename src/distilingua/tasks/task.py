@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import string
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,7 +13,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
-from distilingua.corpora.schema import each_row
+from distilingua.corpora.schema import each_row, visible
 from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
@@ -360,10 +358,8 @@ def rows_at(wrong: Tensor, at: Tensor | None) -> list[int]:
 
 
 def bare(name: str) -> str:
-    """A name without white space around it, and without what nobody sees either: signs of direction, and characters of
-    no width, of which joiners inside of a word stay, as some scripts are written with them."""
-    visible = re.sub("[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]", "", name)
-    return visible.strip(f"{string.whitespace}\u200c\u200d").strip()
+    """A name as it looks, without white space around it and with single spaces inside."""
+    return " ".join(visible(name).split())
 
 
 class WithoutClasses(Task):

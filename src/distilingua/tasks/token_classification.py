@@ -11,6 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
+from distilingua.corpora.schema import visible
 from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, entities, overlap, words_of
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.statistics.bootstrap import Tally, ratio
@@ -61,7 +62,7 @@ class TokenClassification(Task):
 
     @staticmethod
     def spelling(label: str) -> str:
-        return label  # white space is what is between tags
+        return visible(label)  # white space is what is between tags
 
     @staticmethod
     def stratify_by(label: str) -> str:

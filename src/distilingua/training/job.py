@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
+from distilingua.console import console
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows
 from distilingua.distillation.losses.layers import other_pieces
@@ -25,6 +26,7 @@ from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Parts, assemble, read_rows
+from distilingua.tasks.task import Task
 from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
@@ -97,6 +99,7 @@ def dry_run(job: Job) -> None:
     model = job.student.model(task, student)
     own = job.encoder(job.rows.train, job.cache)
     task.targets(job.rows.train, own)
+    tell_cut("The student", task, own)
     for name, encoder in job.teachers.items():
         task.comparable(student, encoder.tokenizer, job.objective.same_classes)
         source = job.source.members[name]
@@ -104,12 +107,25 @@ def dry_run(job: Job) -> None:
             check_order(job, source, encoder)
         numbers = teacher_inputs(job.rows)
         read = encoder(job.rows.numbered(numbers), job.cache)
+        tell_cut(f"The {name}", task, read)
         teacher = outline(source, task, encoder.tokenizer)
         if layers:
             for one in (model, teacher):
                 LayerReader(one, job.objective.needs)
             job.objective.connect(model.config, teacher.config)
             check_pieces(job, own, read, places_of(numbers, job.rows.table))
+
+
+def tell_cut(who: str, task: Task, read: Encoded) -> None:
+    """Says how many texts are longer than a model reads, as far as that is known: of one that is as long as it may be,
+    there may be more."""
+    if task.hears() or "lengths" in read or not len(read):  # seconds; or windows, of which nothing is cut
+        return
+    if full := int((read.lengths >= task.max_length).sum()):
+        console.print(
+            f"{who}: {full} of {len(read)} texts have {task.max_length} pieces or more, and are cut there "
+            f"(task.max_length={task.max_length})."
+        )
 
 
 def check_pieces(job: Job, own: Encoded, read: Encoded, places: np.ndarray) -> None:
