@@ -19,7 +19,7 @@ from distilingua.delivery.evaluate import find_models, read_rows, tell_other_row
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
 from distilingua.errors import UserError, refuse, truth, whole
-from distilingua.monitoring.compare import metrics_of
+from distilingua.monitoring.sweep import metrics_of
 from distilingua.parts import Benchmark
 
 

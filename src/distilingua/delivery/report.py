@@ -18,9 +18,9 @@ from distilingua.console import console
 from distilingua.delivery import pictures
 from distilingua.errors import UserError, masked
 from distilingua.locations import SEARCHPATH, read_yaml, typed_of
-from distilingua.monitoring.compare import compare, metrics_of
+from distilingua.monitoring.compare import compare
 from distilingua.monitoring.leaderboard import jobs_of, leaderboard
-from distilingua.monitoring.sweep import failures
+from distilingua.monitoring.sweep import failures, metrics_of
 from distilingua.monitoring.tables import spread
 from distilingua.parts import objectives
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +14,10 @@ import pyarrow.parquet as pq
 from rich.console import Group
 from rich.text import Text
 
-from distilingua.artifacts import as_written
 from distilingua.errors import Problems, UserError, masked
 from distilingua.locations import overrides_file, typed_of
 from distilingua.monitoring.frames import for_terminal
-from distilingua.monitoring.sweep import failures
+from distilingua.monitoring.sweep import failures, metrics_of, shares_of
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
 
 SIGNIFICANT = 0.05  # p below which a gain has its star
@@ -107,18 +104,6 @@ def table_of_seeds(runs: Sequence[Mapping[str, Any]], sure: pd.DataFrame) -> pd.
     return table.reindex(index=languages, columns=columns).fillna("").rename_axis("lang").reset_index()
 
 
-def shares_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
-    """Language, column and what stands there, of one run."""
-    score, *_ = run["shown"]
-    for lang in run["models"]["student"]["languages"]:
-        for name, model in run["models"].items():
-            yield lang, name, model["languages"][lang][score]
-        if run["retention"]:
-            yield lang, "kept", run["retention"]["languages"][lang]
-        if lang in run["soft_labels"]:
-            yield lang, "read right", run["soft_labels"][lang]
-
-
 def _mean_and_deviation(shares: pd.Series) -> str:
     """Over seeds, in percent."""
     deviation = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
@@ -169,18 +154,6 @@ def read_counts(file: Path) -> dict[str, dict[str, Any]]:
     except (OSError, pa.ArrowException):  # of an older run, or moved away
         return {}
     return {str(lang): of_lang.to_dict("list") for lang, of_lang in rows.groupby("lang", sort=False)}
-
-
-def metrics_of(file: Path) -> dict[str, Any]:
-    """What a run found; raises UserError for a file that is not as `train` writes it."""
-    run = file.parent if overrides_file(file.parent) else file.parents[1]  # a task among several has no own
-    again = f"`distilingua resume {shlex.quote(str(run))}` trains and judges the student again."
-    with as_written(file, f"Delete it; {again}"):
-        metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
-        sum([*(share for *_, share in shares_of(metrics)), *metrics["seconds"].values()])  # they are numbers
-        hash((metrics["seed"], metrics["task"], metrics["pair"]))
-        metrics["models"]["student"], metrics["dev"]["score"]
-    return metrics
 
 
 def _setting(run: Path, metrics: dict[str, Any]) -> str:

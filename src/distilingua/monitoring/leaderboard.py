@@ -15,9 +15,17 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console
 from distilingua.errors import UserError, masked
 from distilingua.locations import typed_of
-from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.frames import escaped, for_terminal, piped, text_frame
-from distilingua.monitoring.sweep import differing, failures, final_scores, key_of, objective, results_in, three_digits
+from distilingua.monitoring.sweep import (
+    differing,
+    failures,
+    final_scores,
+    key_of,
+    metrics_of,
+    objective,
+    results_in,
+    three_digits,
+)
 from distilingua.parts import OBJECTIVES
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 import time
 import traceback
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,7 @@ from omegaconf import DictConfig
 
 from distilingua.artifacts import as_written, whole_file
 from distilingua.errors import UserError
-from distilingua.locations import read_yaml
+from distilingua.locations import overrides_file, read_yaml
 from distilingua.parts import OBJECTIVES
 
 SWEEP = "sweep.yaml"
@@ -63,6 +65,30 @@ def read_sweep_note(sweep: Path) -> dict[str, list[str]] | None:
     with as_written(sweep / SWEEP, way_out):
         note = read_yaml(sweep / SWEEP)
         return {kind: [str(item) for item in note[kind]] for kind in ("hydra", "task", "varied")}
+
+
+def metrics_of(file: Path) -> dict[str, Any]:
+    """What a run found; raises UserError for a file that is not as `train` writes it."""
+    run = file.parent if overrides_file(file.parent) else file.parents[1]  # a task among several has no own
+    again = f"`distilingua resume {shlex.quote(str(run))}` trains and judges the student again."
+    with as_written(file, f"Delete it; {again}"):
+        metrics: dict[str, Any] = json.loads(file.read_text("utf-8"))
+        sum([*(share for *_, share in shares_of(metrics)), *metrics["seconds"].values()])  # they are numbers
+        hash((metrics["seed"], metrics["task"], metrics["pair"]))
+        metrics["models"]["student"], metrics["dev"]["score"]
+    return metrics
+
+
+def shares_of(run: Mapping[str, Any]) -> Iterator[tuple[str, str, float]]:
+    """Language, column and what stands there, of one run."""
+    score, *_ = run["shown"]
+    for lang in run["models"]["student"]["languages"]:
+        for name, model in run["models"].items():
+            yield lang, name, model["languages"][lang][score]
+        if run["retention"]:
+            yield lang, "kept", run["retention"]["languages"][lang]
+        if lang in run["soft_labels"]:
+            yield lang, "read right", run["soft_labels"][lang]
 
 
 def key_of(override: str) -> str:

@@ -36,8 +36,8 @@ from distilingua.locations import read_yaml
 from distilingua.models.folder import STUDENTS
 from distilingua.models.source import TeacherSource
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
-from distilingua.monitoring.compare import metrics_of
 from distilingua.monitoring.loggers import make_loggers
+from distilingua.monitoring.sweep import metrics_of
 from distilingua.parts import misfits
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan, optimizer_of, precision, schedule_of
