@@ -67,7 +67,7 @@ def test_a_teacher_that_nobody_asks_needs_no_head(compose_run: Compose) -> None:
         ("objective.temperature", "nan", "a number above 0"),
         ("objective.temperature", "inf", "a number of at most 2147483647"),
         ("objective.terms.kl.weight", "much", "a number of at least 0"),
-        ("objective.terms.ce.label_smoothing", "-1", "a number of at least 0"),
+        ("objective.terms.ce.label_smoothing", "-1", "a share"),
         ("seed", "4294967296", "a whole number of at least 0 and at most 2147483647"),
         ("training.workers", "100000", "a whole number of at least 0 and at most 512"),
         ("student.vocabulary", "1e20", "a whole number of at least 32"),

@@ -262,7 +262,7 @@ def misfits(key: str, value: Any, made: bool) -> Iterator[str]:
             if made and not value.get("_partial_"):  # which is tried by `fitting.rehearse`
                 options = signature(get_object(value["_target_"])).parameters
         for name, inner in value.items():
-            told = _expected(inner, options[name]) if name in options else None
+            told = _expected(inner, options[name], least=None if "terms" in key else 0) if name in options else None
             yield from [f"{key}.{name}={inner}: {told}"] if told else misfits(f"{key}.{name}", inner, made)
     elif isinstance(value, list):
         for inner in value:
@@ -271,15 +271,19 @@ def misfits(key: str, value: Any, made: bool) -> Iterator[str]:
         yield f"{key}={value}: expected a number of at most {LARGEST}."
 
 
-def _expected(value: Any, option: Parameter) -> str | None:
-    """What an option of a constructor should have been, by its annotation and default; None where it may be this."""
+def _expected(value: Any, option: Parameter, least: int | None) -> str | None:
+    """What an option of a constructor should have been, by its annotation and default; None where it may be this.
+
+    Args:
+        least: of numbers, unless they are usually less; None for classes that know it themselves, as terms do.
+    """
     around = {"None", "NoneType", "Optional", "Union", "typing", "class"}
     kinds = set(re.findall(r"\w+", str(option.annotation))) - around
     if value in (None, "???") or not kinds or not kinds <= {"int", "float", "bool"}:
         return None
     takes = {bool: "bool" in kinds, int: kinds != {"bool"}, float: "float" in kinds}.get(type(value), False)
     usual = option.default
-    if takes and (value >= 0 or (type(usual) in (int, float) and usual < 0)):
+    if takes and (least is None or value >= least or (type(usual) in (int, float) and usual < 0)):
         return None
     number = f"a {'' if 'float' in kinds else 'whole '}number of at least 0"
     return f"expected {'true or false' if kinds == {'bool'} else number}."

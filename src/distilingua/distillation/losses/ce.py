@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distilingua.distillation.losses.term import Temperature, Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
+from distilingua.errors import refuse, share
 
 
 class CrossEntropy(Term):
@@ -26,6 +27,7 @@ class CrossEntropy(Term):
 
     def __init__(self, weight: float = 1.0, label_smoothing: float = 0.0) -> None:
         super().__init__(weight)
+        refuse(share("objective.terms.ce.label_smoothing", label_smoothing))
         self.label_smoothing = label_smoothing
 
     def forward(self, signals: Signals, temperature: Temperature) -> Tensor:
