@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.columns import texts_of
+from distilingua.columns import strings, texts_of, with_columns
 from distilingua.corpora.words import WORD
 from distilingua.data.augmentation import CharacterNoise
 from distilingua.statistics.bootstrap import Tally, difference, group_sums, holm, interval
@@ -151,7 +151,7 @@ def disturbed(task: Task, rows: Dataset, change: Callable[[str, Random], str]) -
             return change(text, rng) if text else ""
 
         texts = [changed(*each) for each in zip(texts_of(rows, name), rngs, strict=True)]
-        rows = rows.remove_columns(name).add_column(name, texts, feature=rows.features[name])
+        rows = with_columns(rows, {name: strings(texts)})
     return rows
 
 
