@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlparse
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import OverrideParseException
+from hydra.utils import get_class
 
 from distilingua.errors import UserError
 from distilingua.locations import SEARCHPATH, conf_folder
@@ -19,6 +20,7 @@ from distilingua.locations import SEARCHPATH, conf_folder
 OF_A_SWEEP = re.compile(r"hydra[./](launcher|sweeper|sweep|run|verbose)\b")
 # classes that everybody's runs may name: they compute, and do nothing else
 HARMLESS_TARGET = re.compile(r"torch\.optim(\.lr_scheduler)?\.[A-Z]\w+|lightning\.pytorch\.callbacks\.[A-Z]\w+")
+PARTS = ("distilingua.", "lightning.pytorch.callbacks", "lightning.pytorch.loggers", "torch.optim", "torch.nn.modules")
 # what an exported folder may set: values of these groups
 HARMLESS = re.compile(r"(task|corpus|pair|experiment|cleaning|debug)(\.(?!_)\w+)*=[^{}/\\$]*")
 
@@ -91,10 +93,22 @@ def taken(
             folders.append(folder)
         kept.append(item)
     known = frozenset().union(*map(targets_in, folders))
+    if resumed:  # whoever typed a class of their own for a run need not type it again
+        known |= {
+            name for item in kept for name in re.findall(r"_target_['\"]?[=:]\s*([\w.]+)", item) if _is_part(name)
+        }
     for item in kept:
         if not item.startswith(SEARCHPATH):
             _check_override(command, given, item, known, resumed)
     return kept
+
+
+def _is_part(name: str) -> bool:
+    """Whether a name is that of a class which a run can be made of, such as a callback or a corpus."""
+    try:
+        return any(base.__module__.startswith(PARTS) for base in get_class(name).__mro__)
+    except Exception:  # of Hydra, or of whatever the module does when it is imported
+        return False
 
 
 def _key(override: str) -> str:

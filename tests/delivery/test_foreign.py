@@ -67,6 +67,11 @@ def test_values_are_and_what_is_typed_again_replaces_what_stands_there(tmp_path:
     ]
     sweep = ["hydra/launcher=joblib", "hydra.sweeper.n_trials=3", "seed=1,2", "optimizer.lr=choice(1,2)"]
     assert taken("resume", "RUN", sweep, tmp_path, [], resumed=True) == sweep
+    own_class = ["+callbacks.x._target_=tests.saboteur.Saboteur"]
+    assert taken("resume", "RUN", own_class, tmp_path, [], resumed=True) == own_class
+    for other in ("subprocess.Popen", "os.system", "no.such.Class"):
+        with pytest.raises(UserError, match=f"names {other}"):
+            taken("resume", "RUN", [f"+callbacks.x._target_={other}"], tmp_path, [], resumed=True)
     with pytest.raises(UserError, match=r"names torch\.hub\.load"):
         taken("resume", "RUN", [f"hydra.launcher={EVIL}"], tmp_path, [], resumed=True)
 
@@ -128,7 +133,7 @@ def test_every_place_that_makes_something_of_a_name_is_known() -> None:
         *("training/fitting.py", "training/student.py"),
     }
     assert set(calls("get_class")) == {
-        *("parts.py", "checks.py", "monitoring/killed.py", "tasks/delivery.py", "delivery/model.py"),
+        *("parts.py", "checks.py", "monitoring/killed.py", "tasks/delivery.py", "delivery/model.py", "foreign.py"),
     }
     assert set(calls("taken")) == {"overrides.py", "delivery/model.py"}
     assert not calls("exec")

@@ -28,6 +28,7 @@ STUDENTS = ("student", "student_of_all")
 """Where in its folder a run, or a task of it among several, keeps its student."""
 OWN = "distilingua"
 """The key of config.json under which a student says how it reads."""
+DEPTHS = ("num_hidden_layers", "num_layers", "num_decoder_layers", "encoder_layers", "decoder_layers", "n_layer")
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")
 
 
@@ -110,7 +111,7 @@ def _beyond_weights(name: str, folder: Path) -> str | None:
         return None
     tensors, size = len(_header(weights)), weights.stat().st_size
     for key, value in read_json(name, config).items() if tensors else ():
-        most = tensors if key.endswith("layers") else size if key.endswith(("_size", "_dim", "_heads")) else None
+        most = tensors if key in DEPTHS else size if key.endswith(("_size", "_dim", "_heads")) else None
         if type(value) is int and most and value > most:
             return f"{name}: config.json says {key}={value}, and the weights beside it are {tensors} of {size} bytes."
     return None
