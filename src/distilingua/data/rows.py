@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
+from distilingua.artifacts import rows_fingerprint
 from distilingua.columns import (
     by_value,
     codes,
@@ -37,6 +38,11 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 
 MENTIONED = 5  # spellings in a note
+
+
+def fingerprint_of(rows: Dataset, task: Task) -> str:
+    """The content of rows as a task sees it: ids, what a model reads, and labels; order included."""
+    return rows_fingerprint(rows, ["id", *task.reads, "label"])
 
 
 @dataclass

@@ -27,7 +27,7 @@ from distilingua.delivery.formats import Format, Student
 from distilingua.delivery.model import Delivered, open_exported
 from distilingua.delivery.runtime import load_weights, predictor_of
 from distilingua.errors import UserError
-from distilingua.models.folder import OWN
+from distilingua.models.loading import note_reading
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_model
 from distilingua.parts import Benchmark, assemble
@@ -71,15 +71,11 @@ def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) 
     """Writes what all formats share: config.json with how the model reads, and a tokenizer that cuts long texts."""
     task, tokenizer = student.encoder.task, student.encoder.tokenizer
     config = student.load_plain().config
-    if task.problem_type is not None:
-        config.problem_type = task.problem_type
     own = {**model.settings, "prefix": student.encoder.prefix, "parameters": student.parameters}
     if cfg.temperature and student.temperature is not None:
         own["temperature"] = student.temperature
-    setattr(config, OWN, own)
+    note_reading(config, tokenizer, task, own)
     config.save_pretrained(folder)
-    if "audio" not in task.reads:  # or a pipeline with truncation=True would not know where to cut
-        tokenizer.model_max_length = task.max_length
     tokenizer.save_pretrained(folder)
 
 

@@ -13,8 +13,9 @@ from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from distilingua.artifacts import rows_fingerprint, whole_file, write_json
+from distilingua.artifacts import whole_file, write_json
 from distilingua.console import console, quieten
+from distilingua.data.rows import fingerprint_of
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
 from distilingua.parts import Benchmark, assemble_benchmark
@@ -154,8 +155,8 @@ def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:
 
 def tell_other_rows(model: Delivered, test: Mapping[str, Dataset], task: Task) -> None:
     """Says where a model is judged on other rows than in its run: a path may lead elsewhere from another folder."""
-    known, reads = model.settings.get("rows", {}), ["id", *task.reads, "label"]
-    other = [lang for lang in test if lang in known and known[lang] != rows_fingerprint(test[lang], reads)]
+    known = model.settings.get("rows", {})
+    other = [lang for lang in test if lang in known and known[lang] != fingerprint_of(test[lang], task)]
     if other:
         console.print(
             f"{model.given}: judged on other rows in {', '.join(other)} than in its run. If these are not meant, name "

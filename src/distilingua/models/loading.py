@@ -13,7 +13,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrain
 import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
 from distilingua.errors import UserError, listed
 from distilingua.models.factorise import FactorisedEmbedding
-from distilingua.models.folder import check_positions, readable
+from distilingua.models.folder import OWN, check_positions, readable
 from distilingua.models.processors import check_tokens
 from distilingua.models.trimming import reserved_rows
 from distilingua.tasks.task import Task, model_class
@@ -116,3 +116,16 @@ def student_of_config(config: PretrainedConfig, task: Task) -> PreTrainedModel:
         thin = FactorisedEmbedding(config.vocab_size, config.embedding_rank, full.embedding_dim, full.padding_idx)
         model.set_input_embeddings(thin.to(full.weight))
     return model
+
+
+def note_reading(config: PretrainedConfig, tokenizer: Any, task: Task, own: Mapping[str, Any]) -> None:
+    """Writes how a student reads into its configuration and tokenizer, so that pipelines of transformers read alike.
+
+    Args:
+        own: what stands under `OWN`.
+    """
+    if task.problem_type is not None:
+        config.problem_type = task.problem_type
+    setattr(config, OWN, dict(own))
+    if not task.hears():  # or a pipeline with truncation=True would not know where to cut
+        tokenizer.model_max_length = task.max_length

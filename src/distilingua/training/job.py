@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
 from distilingua.console import console
 from distilingua.data.encoder import Encoder
-from distilingua.data.rows import Rows
+from distilingua.data.rows import Rows, fingerprint_of
 from distilingua.distillation.losses.layers import other_pieces
 from distilingua.errors import UserError, refuse
 from distilingua.models.layers import LayerReader
@@ -57,6 +57,15 @@ class Job(Parts):
     @property
     def device(self) -> torch.device:
         return device_of(self.cfg.trainer)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of every row of the run, and of what of it training may see."""
+        reads = list(dict.fromkeys(["id", "split", *self.task.reads, "label"]))
+        seen = ["id", "label", "teacher_texts"]
+        tests = [rows_fingerprint(rows, ["id", "label"]) for rows in self.rows.test.values()]
+        table, train = rows_fingerprint(self.rows.texts, reads), rows_fingerprint(self.rows.train, seen)
+        return fingerprint([table, train, tests])
 
 
 def prepare(cfg: DictConfig, parts: Parts | None = None) -> Job:
@@ -136,11 +145,13 @@ def check_pieces(job: Job, own: Encoded, read: Encoded, places: np.ndarray) -> N
         places: number of a row of the corpus -> its place in `read`.
     """
     terms = job.objective.by_piece
+    if not terms:
+        return
     texts = lists_of(job.rows.train, "teacher_texts")
     rows = np.flatnonzero(texts.lengths)
     theirs = read.lists("input_ids")[places[texts.values[texts.offsets[rows]]]]
     each = zip(own.lists("input_ids")[rows], theirs, strict=True)
-    differ = sum(not np.array_equal(*pieces) for pieces in each) if terms else 0
+    differ = sum(not np.array_equal(*pieces) for pieces in each)
     refuse(*(str(other_pieces(name, differ, len(rows), way_out)) for name, way_out in terms.items() if differ))
 
 
@@ -203,14 +214,6 @@ def labelled(rows: Dataset) -> Dataset:
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(job: Job) -> str:
-    """A fingerprint of every row of a run, and of what of it training may see."""
-    reads = list(dict.fromkeys(["id", "split", *job.task.reads, "label"]))
-    seen = ["id", "label", "teacher_texts"]
-    tests = [rows_fingerprint(rows, ["id", "label"]) for rows in job.rows.test.values()]
-    return fingerprint([rows_fingerprint(job.rows.texts, reads), rows_fingerprint(job.rows.train, seen), tests])
-
-
 def plain(part: Any) -> Any:
     """A part of the configuration as plain values."""
     return OmegaConf.to_container(part, resolve=True)
@@ -245,5 +248,5 @@ def training_recipe(job: Job, dev: Iterable[Dataset]) -> dict[str, Any]:
         "task": plain(cfg.task),
         "seed": cfg.seed,
         "trainer": {**trainer, "precision": precision(cfg.trainer.precision)},
-        "dev": [rows_fingerprint(rows, ["id", *job.task.reads, "label"]) for rows in dev],
+        "dev": [fingerprint_of(rows, job.task) for rows in dev],
     }

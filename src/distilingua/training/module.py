@@ -89,7 +89,9 @@ class DistillationModule(LightningModule):
         kept = torch.load(checkpoint_path, map_location=map_location, weights_only=True)
         module = cls(**{**(module_parts(kept["hyper_parameters"]) if "hyper_parameters" in kept else {}), **given})
         known = module.state_dict()  # a term's projection belongs to the teacher, which is not there
-        weights = {name: one for name, one in kept["state_dict"].items() if name in known or name[:10] != "objective."}
+        weights = {
+            name: one for name, one in kept["state_dict"].items() if name in known or not name.startswith("objective.")
+        }
         module.load_state_dict(weights)
         return module
 

@@ -26,7 +26,7 @@ from distilingua.training.fitting import (
     keep_settings,
 )
 from distilingua.training.inference import Predictor
-from distilingua.training.job import Job, dry_run, labelled, prepare, rows_of
+from distilingua.training.job import Job, dry_run, labelled, prepare
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
 from distilingua.training.plan import make_plan
 from distilingua.training.student import deliver, distil, student_fit, student_recipe
@@ -45,7 +45,7 @@ def train_multitask(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -
     kept = Path(cfg.paths.run) / "checkpoints"
     with (shared := Clock(kept / "seconds.json"))("data"):
         jobs = prepare_all(cfg, parts or {})
-        rows = fingerprint({name: rows_of(job) for name, job in jobs.items()})
+        rows = fingerprint({name: job.fingerprint for name, job in jobs.items()})
         check_rows(cfg, rows)
         if known := finished(cfg, *map(identity, jobs.values())):
             return dict(zip(jobs, known, strict=True))

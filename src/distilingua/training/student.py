@@ -18,16 +18,15 @@ from lightning import Trainer, seed_everything
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distilingua.artifacts import cached, code_fingerprint, note_files, rows_fingerprint
+from distilingua.artifacts import cached, code_fingerprint, note_files
 from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, lists_of, select, where, with_columns
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
-from distilingua.data.rows import Rows
+from distilingua.data.rows import Rows, fingerprint_of
 from distilingua.distillation.objective import Objective, hard_labels
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.foreign import HARMLESS
-from distilingua.models.folder import OWN
-from distilingua.models.loading import load_student
+from distilingua.models.loading import load_student, note_reading
 from distilingua.models.on_policy import OnPolicy
 from distilingua.parts import made_of
 from distilingua.tasks.task import Task
@@ -53,7 +52,7 @@ def train_direct(job: Job) -> Predictor:
         "student": plain(cfg.student),
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
-        "rows": rows_fingerprint(train_rows, ["id", *job.task.reads, "label"]),
+        "rows": fingerprint_of(train_rows, job.task),
         "training": {name: value for name, value in plain(cfg.training).items() if name not in BESIDE},
         "augmentation": plain(cfg.augmentation),
         "optimizer": plain(cfg.optimizer),
@@ -114,9 +113,9 @@ def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str
     return {
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
-        "rows": rows_fingerprint(rows, ["id", *job.task.reads, "label"]),
+        "rows": fingerprint_of(rows, job.task),
         "teachers": outputs.recipes,
-        "dev": [rows_fingerprint(each, ["id", *job.task.reads, "label"]) for each in job.rows.dev.values()],
+        "dev": [fingerprint_of(each, job.task) for each in job.rows.dev.values()],
         "code": code_fingerprint(
             student_fit, fit, job.task, job.student, *job.objective.terms.values(), *job.augmentations.values()
         ),
@@ -175,11 +174,7 @@ def deliver(job: Job, model: PreTrainedModel, folder: Path) -> Predictor:
     """Writes a student as a plain folder of transformers that is whole: weights, configuration, tokenizer, how it reads
     text (`OWN` in config.json), and hashes of all."""
     tokenizer = deepcopy(job.encoder.tokenizer)
-    if job.task.problem_type is not None:
-        model.config.problem_type = job.task.problem_type
-    setattr(model.config, OWN, reading(job))
-    if not job.task.hears():  # or a pipeline with truncation=True would not know where to cut
-        tokenizer.model_max_length = job.task.max_length
+    note_reading(model.config, tokenizer, job.task, reading(job))
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -190,14 +185,13 @@ def deliver(job: Job, model: PreTrainedModel, folder: Path) -> Predictor:
 def reading(job: Job) -> dict[str, Any]:
     """How a student reads text, and what it is judged on; see `delivery.model.Delivered`."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
-    reads = ["id", *job.task.reads, "label"]
     return {
         "task": plain(job.cfg.task),
         "cleaning": plain(job.cfg.cleaning),
         "prefix": job.encoder.prefix,
         "languages": job.pair.languages,
         "overrides": [item for item in typed if HARMLESS.fullmatch(item)],
-        "rows": {lang: rows_fingerprint(rows, reads) for lang, rows in job.rows.test.items()},
+        "rows": {lang: fingerprint_of(rows, job.task) for lang, rows in job.rows.test.items()},
     }
 
 

@@ -35,7 +35,7 @@ from distilingua.columns import (
 from distilingua.console import console
 from distilingua.corpora.schema import each_row
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
-from distilingua.data.rows import Rows
+from distilingua.data.rows import Rows, fingerprint_of
 from distilingua.distillation.objective import hard_labels
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
@@ -78,7 +78,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
     recipe = {
         "base": repr(source.scratch) if source.scratch else source.origin(),
         "tokenizer": encoder.fingerprint,
-        "rows": rows_fingerprint(train_rows, ["id", *task.reads, "label"]),
+        "rows": fingerprint_of(train_rows, task),
         "fine_tune": {key: named_class(value) for key, value in settings.items()},
         "prefix": source.prefix,
         **training_recipe(job, [rows.dev[job.pair.source]]),

@@ -34,7 +34,7 @@ from distilingua.training.fitting import (
     settings_of,
 )
 from distilingua.training.inference import AnyPredictor
-from distilingua.training.job import Job, dry_run, prepare, rows_of
+from distilingua.training.job import Job, dry_run, prepare
 from distilingua.training.plan import make_plan
 from distilingua.training.reliability import temperature_of
 from distilingua.training.student import distil, soft_label_accuracy, train_direct
@@ -57,7 +57,7 @@ def train(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str
     clock = Clock(Path(cfg.paths.run) / "checkpoints" / "seconds.json")
     with clock("data"):
         job = prepare(cfg, next(iter(parts.values())) if parts else None)
-        rows = rows_of(job)
+        rows = job.fingerprint
         check_rows(cfg, rows)
         if known := finished(cfg, identity(job)):
             console.print_whole(results_table(known[0]))
@@ -169,7 +169,7 @@ def conclude(
 
 def identity(job: Job) -> str:
     """What a result is of: settings and rows."""
-    return fingerprint([settings_of(job.cfg), rows_of(job)])
+    return fingerprint([settings_of(job.cfg), job.fingerprint])
 
 
 def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
