@@ -285,6 +285,10 @@ def init(arguments: Sequence[str]) -> None:
     except shutil.Error as error:  # of many files, each with its own
         _, name, why = error.args[0][0]
         raise UserError(f"{name} cannot be written ({why.partition(':')[0]}). Name another folder.") from None
+    except OSError as error:
+        if error.errno in NO_ROOM:  # which is told with how much there is
+            raise
+        raise UserError(f"{folder} cannot be written ({error.strerror}). Name another folder.") from None
     print(f"Go on with `cd {shlex.quote(str(folder))}` and its README.md.")
 
 
