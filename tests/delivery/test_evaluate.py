@@ -142,6 +142,14 @@ def test_a_student_of_one_of_several_tasks_is_judged_on_its_own(compose_run: Com
     assert for_its_task(compose_run(), given, []).corpus.label != "slots"
 
 
+def test_what_was_typed_for_a_run_is_not_guessed_where_its_note_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "run/student").mkdir(parents=True)
+    (tmp_path / "run/checkpoints").mkdir()
+    (tmp_path / "run/checkpoints/overrides.yaml").write_text("")
+    with pytest.raises(UserError, match=r"overrides\.yaml is damaged"):
+        overrides_of("evaluate", str(tmp_path / "run"), [])
+
+
 def test_names_tell_models_apart() -> None:
     assert names_of(["a/b/c"]) == ["student"]
     assert names_of(["runs/one", "org/two"]) == ["one", "two"]

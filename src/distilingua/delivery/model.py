@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from distilingua.artifacts import FILES, check_files
 from distilingua.errors import UserError, refuse
 from distilingua.foreign import HARMLESS, check_data, taken, targets_in
-from distilingua.locations import conf_folder, overrides_file, typed_for
+from distilingua.locations import conf_folder, overrides_file, typed_of
 from distilingua.models.folder import OWN, STUDENTS, WEIGHTS, damaged, read_json, readable
 from distilingua.parts import tasks_of
 from distilingua.tasks.task import Task
@@ -123,8 +123,8 @@ def overrides_of(command: str, given: str, typed: Sequence[str]) -> list[str]:
     exported, or came from elsewhere, values alone. See `foreign.taken`."""
     path = _folder_of(Path(given).expanduser())
     run = run_of(path)
-    if run and (overrides := overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
-        items = [item for item in typed_for(overrides) or [] if not item.startswith("paths.")]
+    if run and (overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
+        items = [item for item in typed_of(run) if not item.startswith("paths.")]
         return taken(command, given, items, run, typed)
     if not (path / "config.json").is_file():
         return []
