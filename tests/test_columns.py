@@ -23,6 +23,7 @@ from distilingua.columns import (
     select,
     strings,
     texts_of,
+    values_of,
     where,
     with_columns,
 )
@@ -119,3 +120,20 @@ def test_a_table_that_is_not_to_be_kept_leaves_no_file(rows: Dataset, tmp_path: 
     kept = on_disk([pa.table(ROWS)], rows.data.schema, tmp_path / "kept.arrow")
     assert kept.to_dict() == rows.to_dict() == ROWS
     assert (tmp_path / "kept.arrow").exists()
+
+
+BEYOND = 2**62 + 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [pa.date32(), pa.date64(), pa.timestamp("s"), pa.time64("us"), pa.duration("s")],
+    ids=str,
+)
+def test_times_beyond_the_calendar_are_their_numbers(kind: pa.DataType) -> None:
+    stored, number = (pa.int32(), 2**30) if kind.bit_width == 32 else (pa.int64(), BEYOND)
+    cells = pa.array([number, None], stored).view(kind)
+    assert values_of(cells) == [number, None]
+    assert values_of(pa.array([["a"], None])) == [["a"], None]
+    inside = pa.StructArray.from_arrays([pa.ListArray.from_arrays([0, 2], cells)], ["when"])
+    assert values_of(pa.chunked_array([inside])) == [{"when": [number, None]}]

@@ -127,6 +127,23 @@ def strings(values: Iterable[str | None]) -> pa.Array:
     return pa.array(values, pa.string())
 
 
+def values_of(cells: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The cells as Python has them; where dates and times lie beyond its calendar, the numbers that stand in the file."""
+    try:
+        return cells.to_pylist()
+    except (ValueError, OverflowError):
+        return cells.cast(_timeless(cells.type)).to_pylist()
+
+
+def _timeless(kind: pa.DataType) -> pa.DataType:
+    """The type with integers for dates and times, in lists and structs too."""
+    if pa.types.is_temporal(kind):
+        return pa.int32() if kind.bit_width == 32 else pa.int64()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_timeless(field.type)) for field in kind])
+    return pa.list_(_timeless(kind.value_type)) if pa.types.is_list(kind) else kind
+
+
 # --- columns of text --------------------------------------------------------------------------------------------------
 
 
@@ -136,7 +153,7 @@ def codes(values: pa.ChunkedArray) -> tuple[np.ndarray, list[Any]]:
     if not found.num_chunks:
         return np.empty(0, np.int64), []
     numbers = np.concatenate([chunk.indices.to_numpy() for chunk in found.chunks])
-    return numbers.astype(np.int64), found.chunk(0).dictionary.to_pylist()
+    return numbers.astype(np.int64), values_of(found.chunk(0).dictionary)
 
 
 def codes_of(rows: Dataset, name: str) -> tuple[np.ndarray, list[Any]]:

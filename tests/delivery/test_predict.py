@@ -264,6 +264,13 @@ def test_parquet_keeps_its_types(finished_run: Path, tmp_path: Path) -> None:
     assert out.schema.field("probability").type == pa.float64()
 
 
+def test_times_beyond_the_calendar_are_written_as_their_numbers(finished_run: Path, tmp_path: Path) -> None:
+    table = pa.table({"text": ["light"], "day": pa.array([2**30], pa.int32()).view(pa.date32())})
+    pq.write_table(table, tmp_path / "in.parquet")
+    predict([str(finished_run), "--from", str(tmp_path / "in.parquet"), "--to", str(tmp_path / "out.jsonl")])
+    assert read(tmp_path / "out.jsonl")[0]["day"] == 2**30
+
+
 def test_order_is_kept_over_chunks_of_texts_of_any_length(
     finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
 
-from distilingua.columns import blocks, by_value, strings
+from distilingua.columns import blocks, by_value, strings, values_of
 from distilingua.corpora.sound import of_cell
 from distilingua.corpora.words import parsed, tagged
 from distilingua.errors import UserError
@@ -170,7 +170,7 @@ def _cells(
     of_cell = as_cell if function is None else function
     whole = of_cell if value_of is None else lambda value: of_cell(value_of(value))
     if pa.types.is_nested(values.type):
-        return pa.chunked_array([strings(map(whole, values.to_pylist()))])
+        return pa.chunked_array([strings(map(whole, values_of(values)))])
     return by_value(values, whole)
 
 
@@ -201,7 +201,7 @@ def is_json(column: pa.Field) -> bool:
 def cells_of(part: pa.Table, name: str) -> list[Any]:
     """A column, or a field of one, `translation.de`; None for every row of a table that has no such column."""
     values, value_of = _field(part, name) or (pa.nulls(len(part)), None)
-    return values.to_pylist() if value_of is None else list(map(value_of, values.to_pylist()))
+    return values_of(values) if value_of is None else list(map(value_of, values_of(values)))
 
 
 def _lists(part: pa.Table, name: str) -> list[Any] | None:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from rich.progress import Progress
 
 from distilingua.artifacts import whole_file
-from distilingua.columns import strings
+from distilingua.columns import strings, values_of
 from distilingua.corpora.schema import is_json
 from distilingua.corpora.tables import DELIMITED, MISSING, Dialect, read_table, text_lines, text_table
 from distilingua.errors import UserError
@@ -200,7 +200,7 @@ def _named(source: Source, table: pa.Table) -> pa.Table:
 def _columns(table: pa.Table, source: Source) -> list[list[Any]]:
     """The cells of every column; of text files `MISSING` for those that are not there."""
     if source.schema:
-        return [cells.to_pylist() for cells in table.columns]
+        return [values_of(cells) for cells in table.columns]
     return [
         [MISSING if cell is None else json.loads(cell) if is_json(kind) else cell for cell in cells.to_pylist()]
         for kind, cells in zip(table.schema, table.columns, strict=True)
