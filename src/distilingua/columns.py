@@ -128,7 +128,7 @@ def strings(values: Iterable[str | None]) -> pa.Array:
 
 
 def values_of(cells: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The cells as Python has them; where dates and times lie beyond its calendar, the numbers that stand in the file."""
+    """The cells as Python has them; dates and times beyond its calendar as the numbers that stand in the file."""
     try:
         return cells.to_pylist()
     except (ValueError, OverflowError):
