@@ -72,7 +72,7 @@ def where(rows: Dataset, mask: np.ndarray) -> Dataset:
 def column(rows: Dataset, name: str) -> pa.ChunkedArray:
     """A column of the rows, in memory."""
     found = rows.data.column(name)
-    return found if rows._indices is None else found.take(pa.array(numbers_of(rows)))
+    return found if rows._indices is None else _taken(found, numbers_of(rows))
 
 
 def texts_of(rows: Dataset, name: str) -> list[str]:
@@ -88,7 +88,14 @@ def blocks(rows: Dataset, columns: Sequence[str], size: int = BLOCK) -> Iterator
         if chosen is None:
             yield table.slice(start, size)
         else:
-            yield table.take(pa.array(chosen[start : start + size]))
+            yield _taken(table, chosen[start : start + size])
+
+
+def _taken(cells: Any, numbers: np.ndarray) -> Any:
+    """Rows of a table or column. Only the stretch they lie in is looked at: Arrow goes through the chunks of all."""
+    first, end = (int(numbers.min()), int(numbers.max()) + 1) if len(numbers) else (0, 0)
+    near = cells.slice(first, end - first)
+    return near if np.array_equal(numbers, np.arange(first, end)) else near.take(pa.array(numbers - first))
 
 
 def with_columns(rows: Dataset, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Dataset:
@@ -243,9 +250,11 @@ class Ragged(Sequence[np.ndarray]):
             return self.values[self.offsets[index] : self.offsets[index + 1]]
         chosen = isinstance(index, slice) or (isinstance(index, np.ndarray) and index.dtype == bool)
         numbers = np.arange(len(self))[index] if chosen else np.asarray(index, dtype=np.int64)
-        starts, lengths = self.offsets[numbers], self.lengths[numbers]
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-        return Ragged(self.values[stretches(starts, lengths)], offsets)
+        return Ragged.by_lengths(self.values[self.places(numbers)], self.offsets[numbers + 1] - self.offsets[numbers])
+
+    def places(self, numbers: np.ndarray) -> np.ndarray:
+        """Where the values of these lists stand, in one line; costs by what is asked for, not by all lists."""
+        return stretches(self.offsets[numbers], self.offsets[numbers + 1] - self.offsets[numbers])
 
     @property
     def lengths(self) -> np.ndarray:

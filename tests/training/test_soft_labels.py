@@ -22,6 +22,7 @@ from distilingua.data.datamodule import Lessons
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.tasks.text_classification import TextClassification
+from distilingua.training import inference
 from distilingua.training import soft_labels as store_module
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import Store, StoredSoftLabels, dense, mean_logits, store_soft_labels, top_k
@@ -29,6 +30,11 @@ from tests.conftest import LengthEncoder, tiny_bert
 
 LABELS = [f"class {n}" for n in range(9)]
 ROWS = 700  # six batches
+
+
+@pytest.fixture(autouse=True)
+def as_of_a_wide_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "WIDTH", 1)
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from distilingua.tasks.task import no_numbers, rows_at, windows_of
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
-ROWS_AT_ONCE = {"cpu": 128}  # more do not fit into a processor's cache and only pad each other
+ROWS_ON_CPU, WIDTH = 128, 384  # of a model so wide, more do not fit into a processor's cache and only pad each other
 ROWS_ELSEWHERE = 512  # a GPU is not filled by fewer short texts
 
 
@@ -129,11 +129,19 @@ class Predictor:
             title: of the progress bar; "" for none.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
-        order = np.argsort(encoded.lengths, kind="stable")
-        size = ROWS_AT_ONCE.get(self.device.type, ROWS_ELSEWHERE)
+        order, size = np.argsort(encoded.lengths, kind="stable"), self.rows_at_once
         for first in console.steps(range(start, len(order), size), title):
             rows = order[first : first + size]
             yield rows, *self._collate(encoded[rows])
+
+    @property
+    def rows_at_once(self) -> int:
+        """As many as keep the device busy: so few rows of a narrow model as of a wide one would only be calls."""
+        if self.device.type != "cpu":
+            return ROWS_ELSEWHERE
+        task = self.encoder.task
+        width = "vocab_size" if task.writes() else "" if task.hears() else "hidden_size"
+        return ROWS_ON_CPU * max(1, WIDTH // getattr(getattr(self.model, "config", None), width, WIDTH))
 
     def _collate(self, encoded: Encoded) -> tuple[dict[str, Tensor], Tensor | None]:
         inputs, at = self.encoder.collate(encoded)

@@ -20,7 +20,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from distilingua.artifacts import cached_by_all, whole_file
-from distilingua.columns import Encoded, Ragged, stretches
+from distilingua.columns import Encoded, Ragged
 from distilingua.console import console
 from distilingua.data.datamodule import Batch
 from distilingua.errors import NumberError, UserError, full_disk
@@ -68,7 +68,7 @@ class Store:
             places: of the texts in the store, which are in the order of the rows that it was made of.
         """
         own = np.atleast_1d(places)
-        at = stretches(self.offsets[own], self.offsets[own + 1] - self.offsets[own])
+        at = Ragged(self.logits, self.offsets).places(own)
         if self.classes is None or self.rest is None:
             return self.logits[at].astype(np.float32)
         return dense(self.logits[at], self.classes[at], self.rest[at], self.width)
@@ -125,7 +125,7 @@ class StoredSoftLabels:
         found = np.full((int(counts.sum()), self.stores[0].width), np.nan, np.float32)
         rows = Ragged.by_lengths(found, counts)
         places = self.places[0][batch.first_text[simple]]
-        found[stretches(rows.offsets[:-1][simple], counts[simple])] = self.stores[0](places)
+        found[rows.places(np.flatnonzero(simple))] = self.stores[0](places)
         for n, answer in others.items():
             rows[n][:] = answer
         return found
@@ -245,7 +245,7 @@ def store_soft_labels(
             if vectors is not None:
                 arrays["vectors"][texts] = vectors.numpy()
             # texts are asked in the order of their length, and stand in the store in the order of the rows
-            lost += _put(arrays, stretches(texts_at.offsets[:-1][texts], texts_at.lengths[texts]), cells, k)
+            lost += _put(arrays, texts_at.places(texts), cells, k)
             done += len(texts)
             last = done == len(encoded)
             if last:  # before the last note of progress: with it, a store is whole but for its name
@@ -269,7 +269,7 @@ def store_soft_labels(
         arrays = _made(folder, _shapes(int(texts_at.offsets[-1]), one.width, k, dtype, beside))
         for n, store in enumerate(stores):
             own = np.arange(n, len(encoded), len(stores))
-            at = stretches(texts_at.offsets[:-1][own], texts_at.lengths[own])
+            at = texts_at.places(own)
             for name, array in arrays.items():
                 array[own if name == "vectors" else at] = getattr(store, name)
         _flush(arrays)
