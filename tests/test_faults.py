@@ -21,10 +21,12 @@ from distilingua.console import console
 from distilingua.errors import UserError, as_user_error
 from distilingua.monitoring.sweep import objective
 from distilingua.overrides import for_resume
+from distilingua.parts import Settings
 from distilingua.training.fitting import check_rows, check_settings, finished, fit, keep_settings, undamaged
-from distilingua.training.train import Clock, train
+from distilingua.training.train import Clock
 from tests.conftest import Compose, passes
 from tests.processes import HANGS, Job, launch, run, start
+from tests.small_jobs import train
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
 
@@ -92,7 +94,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     parts = Parts(cfg)
     if tuple(overrides) not in UNSTOPPED:
         module, data = parts.module(store=True)
-        whole = fit(cfg, "whole", module, data, passes(3))
+        whole = fit(Settings.of(cfg), "whole", module, data, passes(3))
         assert whole.num_training_batches in (22, 5)
         UNSTOPPED[tuple(overrides)] = whole.global_step, weights(module.student)
     steps, expected = UNSTOPPED[tuple(overrides)]
@@ -103,7 +105,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     stopping.callbacks.saboteur = target
     module, data = parts.module(store=True)
     with pytest.raises(RuntimeError if code is None else SystemExit) as ended:
-        fit(stopping, "student", module, data, passes(3))
+        fit(Settings.of(stopping), "student", module, data, passes(3))
     assert (tmp_path / "done").exists()
     assert last(cfg)["global_step"] == saved
     if code is not None:
@@ -112,7 +114,7 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
 
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)
-    resumed = fit(cfg, "student", module, data, passes(3))
+    resumed = fit(Settings.of(cfg), "student", module, data, passes(3))
     assert resumed.global_step == steps
     assert same(expected, weights(module.student))
 
@@ -180,10 +182,10 @@ def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ign
     cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, passes(1), recipe={"code": "old"})
+    fit(Settings.of(cfg), "student", module, data, passes(1), recipe={"code": "old"})
     module, data = parts.module(store=True)
     with pytest.raises(UserError, match=r"last\.ckpt was made with other rows, soft labels, code or libraries"):
-        fit(cfg, "student", module, data, passes(1), recipe={"code": "new"})
+        fit(Settings.of(cfg), "student", module, data, passes(1), recipe={"code": "new"})
 
 
 # --- results outlive the process -------------------------------------------------------------------------------------
@@ -260,7 +262,7 @@ def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Pa
     cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "whole", module, data, passes(2))
+    fit(Settings.of(cfg), "whole", module, data, passes(2))
     expected = weights(module.student)
     module, data = parts.module(store=True)
     stopping = cfg.copy()
@@ -268,12 +270,12 @@ def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Pa
     target = {"_target_": "tests.saboteur.Saboteur", "how": "SIGINT", "batch": 30, "done": str(tmp_path / "done")}
     stopping.callbacks.saboteur = target
     with pytest.raises(SystemExit):
-        fit(stopping, "student", module, data, passes(2))
+        fit(Settings.of(stopping), "student", module, data, passes(2))
     file = Path(cfg.paths.run) / "checkpoints/student/last.ckpt"
     os.truncate(file, file.stat().st_size // 2)  # as a kill leaves it while it is copied
     module, data = parts.module(store=True)
     with console.capture() as shown:
-        fit(cfg, "student", module, data, passes(2))
+        fit(Settings.of(cfg), "student", module, data, passes(2))
     assert f"{file} is damaged" in shown.get()
     assert f"Going on from {file.with_name('epoch.ckpt')}, step 31" in shown.get()
     assert same(expected, weights(module.student))
@@ -298,7 +300,7 @@ def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  
     monkeypatch.setattr(os, "fsync", look)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such device"))
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, passes(1))
+    fit(Settings.of(cfg), "student", module, data, passes(1))
     best = "best/best.ckpt"
     assert seen == [["best/.best.ckpt"], [".epoch.ckpt", best], [".last.ckpt", best, "epoch.ckpt"]]
     assert sorted(path.name for path in folder.iterdir()) == ["best", "epoch.ckpt", "last.ckpt"]
@@ -307,17 +309,17 @@ def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  
 @pytest.mark.parametrize(
     ("name", "read"),
     [
-        ("checkpoints/settings.yaml", check_settings),
-        ("checkpoints/rows.txt", lambda cfg: check_rows(cfg, "0" * 16)),
+        ("checkpoints/settings.yaml", lambda cfg: check_settings(Settings.of(cfg))),
+        ("checkpoints/rows.txt", lambda cfg: check_rows(Settings.of(cfg), "0" * 16)),
         ("checkpoints/seconds.json", lambda cfg: Clock(Path(cfg.paths.run) / "checkpoints/seconds.json")),
-        ("metrics.json", finished),
+        ("metrics.json", lambda cfg: finished(Settings.of(cfg))),
     ],
 )
 @pytest.mark.parametrize("damage", [b"", b"\xff\xfe\0", b"{", b"[1, [2]]", b"x: ["])
 def test_a_damaged_note_of_a_run_is_named(compose_run: Compose, name: str, read: Any, damage: bytes) -> None:
     cfg = compose_run()
     run = Path(cfg.paths.run)
-    keep_settings(cfg, "0" * 16)
+    keep_settings(Settings.of(cfg), "0" * 16)
     (run / "metrics.json").touch()
     (run / name).write_bytes(damage)
     with pytest.raises(UserError, match=rf"^{run / name} is not as a run writes it \(.*\)\. (Delete|Restore) it"):
@@ -346,7 +348,7 @@ def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkp
     cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    fit(cfg, "whole", module, data, passes(2))
+    fit(Settings.of(cfg), "whole", module, data, passes(2))
     expected = weights(module.student)
     OmegaConf.set_struct(cfg, False)
     target = {"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": 30, "done": str(tmp_path / "done")}
@@ -354,10 +356,10 @@ def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkp
     module, data = parts.module(store=True)
     match = r"student, step 31, .*the student's answer to .*, .* and 11 more is no number.*saved at step 22"
     with pytest.raises(UserError, match=match):
-        fit(cfg, "student", module, data, passes(2))
+        fit(Settings.of(cfg), "student", module, data, passes(2))
     assert all(tensor.isfinite().all() for tensor in last(cfg)["state_dict"].values())
     module, data = parts.module(store=True)
-    fit(cfg, "student", module, data, passes(2))
+    fit(Settings.of(cfg), "student", module, data, passes(2))
     assert same(expected, weights(module.student))
 
 

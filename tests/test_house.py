@@ -78,6 +78,14 @@ def test_no_two_packages_import_each_other() -> None:
     assert not [pair for pair in pairs if pair[0] < pair[1] and pair[::-1] in pairs]
 
 
+def test_the_configuration_stops_at_the_parts() -> None:
+    """What is below `parts` is told in objects and values, and so is all that trains."""
+    told = [path.relative_to(ROOT) for path in ROOT.rglob("*.py") if "DictConfig" in path.read_text("utf-8")]
+    floors = {str(path): FLOOR[path.parts[0].removesuffix(".py")] for path in told}
+    assert floors
+    assert not [file for file, floor in floors.items() if floor > FLOOR["parts"] or file.startswith("training")]
+
+
 STEPS = {  # module -> what it imports
     module: {name for name in imports(ROOT.joinpath(*module.split(".")[1:]).with_suffix(".py")) if name in MODULES}
     for module in MODULES

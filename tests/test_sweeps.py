@@ -23,9 +23,9 @@ from distilingua.errors import UserError
 from distilingua.monitoring.killed import failure_noter, launch_the_others
 from distilingua.monitoring.leaderboard import front_of
 from distilingua.monitoring.sweep import objective
-from distilingua.training.train import train
 from tests.conftest import Compose
 from tests.processes import launch, refused, run
+from tests.small_jobs import train
 from tests.test_cli import as_it_is
 
 SMALL = [  # a job of seconds

@@ -121,7 +121,9 @@ def test_every_key_of_the_trainer_counts_but_those_that_only_watch(next_run: Any
 
     from lightning import Trainer
 
-    from distilingua.training.job import WATCHING, prepare, training_recipe
+    from distilingua.parts import Settings
+    from distilingua.training.job import WATCHING, training_recipe
+    from tests.small_jobs import prepare
 
     job = prepare(next_run())
     before = training_recipe(job, [])
@@ -129,7 +131,7 @@ def test_every_key_of_the_trainer_counts_but_those_that_only_watch(next_run: Any
     for name in set(inspect.signature(Trainer).parameters) - {"model_registry"}:
         cfg = next_run()
         OmegaConf.update(cfg, f"trainer.{name}", "16-true" if name == "precision" else 7, force_add=True)
-        job.cfg = cfg
+        job.settings = Settings.of(cfg)
         if training_recipe(job, []) == before:
             unchanged.add(name)
     assert unchanged == WATCHING & unchanged

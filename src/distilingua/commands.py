@@ -32,7 +32,7 @@ from distilingua.errors import NO_MORE_FILES, NO_ROOM, STOPS, Stopped, UserError
 from distilingua.locations import conf_folder, free_bytes
 from distilingua.monitoring.hydra_callback import SweepCallback
 from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, objective
-from distilingua.parts import objectives
+from distilingua.parts import Settings, objectives
 from distilingua.usage import config_of, mistyped
 
 
@@ -104,7 +104,10 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
         from distilingua.training.multitask import train_multitask
         from distilingua.training.train import train as train_one
 
-        results = train_multitask(cfg, parts).values() if cfg.get("multitask") else [train_one(cfg, parts)]
+        if cfg.get("multitask"):
+            results = [*train_multitask(Settings.of(cfg), parts).values()]
+        else:
+            results = [train_one(*parts.values())]
         # only the first process of a job has a result
         values = [objective([*filter(None, results)], by) for by in objectives(cfg.training.select)]
         return values[0] if len(values) == 1 else values
@@ -114,10 +117,11 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
 def corpus(cfg: DictConfig) -> None:
     """Describes the corpus of a configuration; writes nothing."""
     with readable_errors():
-        check(cfg)
+        parts = check(cfg)
         from distilingua.describe import describe
 
-        describe(cfg)
+        for one in parts.values():
+            describe(one)
 
 
 @hydra_command

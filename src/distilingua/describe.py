@@ -6,21 +6,19 @@ from collections import Counter
 from collections.abc import Callable
 
 from datasets import Dataset
-from omegaconf import DictConfig
 
 from distilingua.columns import texts_of
 from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
 from distilingua.monitoring.frames import for_terminal, text_frame
 from distilingua.monitoring.tables import show_data
-from distilingua.parts import assemble, read_rows
+from distilingua.parts import Parts, read_rows
 
 
-def describe(cfg: DictConfig) -> None:
+def describe(parts: Parts) -> None:
     """Prints rows, labels, examples, and how far the corpus' own ambiguity caps any model."""
     quieten()
-    parts = assemble(cfg)
-    rows = read_rows(cfg, parts)
+    rows = read_rows(parts)
     show_data(rows)
     texts = rows.texts.select_columns(["lang", "split", "label", "text"]).to_pandas()
     if parts.task.distributed is None:  # several classes a text

@@ -88,13 +88,18 @@ def masked(text: str) -> str:
     return re.sub(r"://[^/\s'\"]*@", "://***@", text)
 
 
-def as_user_error(raised: BaseException | None) -> UserError | None:
-    """What a user should read of it; None for an error that is ours."""
+def as_user_error(raised: BaseException | None, key: str = "") -> UserError | None:
+    """What a user should read of it; None for an error that is ours.
+
+    Args:
+        key: what was made, for plain values, which do not know where they stood in a configuration.
+    """
     if isinstance(raised, MissingMandatoryValue):
         key = str(raised).rpartition(": ")[2].splitlines()[0]
         return UserError(f"{key} is not set, and this choice of files needs it. Add {key}=…")
     if isinstance(raised, InstantiationException):  # Hydra wraps what a constructor raises
-        cause, place = raised.__cause__, str(raised).rpartition("full_key: ")[2]
+        _, at, place = str(raised).rpartition("full_key: ")
+        cause, place = raised.__cause__, place if at else key
         if unknown := re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(cause)):
             name = f"{place}.{unknown[2]}"
             return UserError(

@@ -47,10 +47,56 @@ GOES_WITH = {  # choices for every backbone, for messages
 }
 
 
+@dataclass(frozen=True)
+class Settings:
+    """What a run is told beside its parts, as plain values; the configuration itself is read in this file alone.
+
+    Args:
+        plain: the whole configuration.
+        run: its folder.
+        cache: what runs share.
+        training: epochs, batch sizes and the like, of the student.
+        trainer: what Lightning's Trainer is made of.
+        optimizer, lr_schedule: of the student, see `plan.optimizer_of` and `plan.schedule_of`.
+        callbacks, loggers: by name.
+        tasks: of a multitask run, names of folders; else the run's own, ".".
+    """
+
+    plain: dict[str, Any]
+    run: Path
+    cache: Path
+    seed: int
+    training: dict[str, Any]
+    trainer: dict[str, Any]
+    optimizer: dict[str, Any]
+    lr_schedule: dict[str, Any]
+    callbacks: dict[str, Any]
+    loggers: dict[str, Any]
+    tasks: Sequence[str]
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Settings:
+        plain: Any = OmegaConf.to_container(cfg, resolve=True)
+        return cls(
+            plain=plain,
+            run=Path(plain["paths"]["run"]),
+            cache=Path(plain["paths"]["cache"]),
+            seed=plain["seed"],
+            training=plain["training"],
+            trainer=plain["trainer"],
+            optimizer=plain["optimizer"],
+            lr_schedule=plain["lr_schedule"],
+            callbacks=plain["callbacks"],
+            loggers=plain.get("logger") or {},
+            tasks=[*(plain.get("multitask") or {"tasks": ["."]})["tasks"]],
+        )
+
+
 @dataclass
 class Parts:
     """What a configuration names. The task knows no classes yet, see `Task.fit_labels`."""
 
+    settings: Settings
     pair: Pair
     source: TeacherSource | Ensemble
     student: Student
@@ -90,7 +136,7 @@ def assemble(cfg: DictConfig) -> Parts:
         _check_terms(cfg.objective.terms)
         made["objective"] = instantiate(cfg.objective, schedules=schedules)
     problems.tell()
-    parts = Parts(**made)
+    parts = Parts(Settings.of(cfg), **made)
     live = needs_live_teacher(parts.objective, parts.augmentations)
     parts.source.resolve_store(live=live or cfg.training.on_policy > 0)
     return parts
@@ -135,12 +181,12 @@ def _judged(cfg: DictConfig, problems: Problems) -> dict[str, Any]:
     return made
 
 
-def read_rows(cfg: DictConfig, parts: Parts) -> Rows:
+def read_rows(parts: Parts) -> Rows:
     """Loads, cleans and pairs."""
     taught = parts.objective.needs_teacher
     languages, members = (parts.source.languages, parts.source.panel) if taught else (None, [])
-    cleaning, cache = instantiate(cfg.cleaning), Path(cfg.paths.cache)
-    return load_rows(parts.corpus, cleaning, parts.pair, languages, members, parts.task, cache)
+    cleaning = instantiate(parts.settings.plain["cleaning"])
+    return load_rows(parts.corpus, cleaning, parts.pair, languages, members, parts.task, parts.settings.cache)
 
 
 def no_head(role: str, model: Student | TeacherSource, task: DictConfig) -> str | None:
@@ -300,12 +346,11 @@ def _check_terms(terms: Mapping[str, Any]) -> None:
     )
 
 
-def made_of(cfg: DictConfig, model: Any, labels: Sequence[str], **more: Any) -> dict[str, Any]:
+def made_of(settings: Settings, model: Any, labels: Sequence[str], **more: Any) -> dict[str, Any]:
     """What a module is made of as plain values, which its checkpoints carry: see `module_parts`."""
     names = ("task", "objective", "schedule", "optimizer", "lr_schedule")
-    settings = {name: OmegaConf.to_container(cfg[name], resolve=True) for name in names}
     config = json.loads(model.config.to_json_string(use_diff=False))
-    return {**settings, "student": config, "labels": list(labels), **more}
+    return {**{name: settings.plain[name] for name in names}, "student": config, "labels": list(labels), **more}
 
 
 def module_parts(plain: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.text_classification import TextClassification, as_name
-from distilingua.training.train import train
 from tests.conftest import Compose
+from tests.small_jobs import train
 
 LABELS = ["light", "music", "weather"]
 

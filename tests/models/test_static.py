@@ -22,10 +22,10 @@ from distilingua.models.loading import load_student
 from distilingua.models.source import TeacherSource
 from distilingua.models.static import Static, piece_vectors, principal
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.training.train import train
 from tests.benchmarks.static import snippet
 from tests.conftest import Compose
 from tests.models.conftest import PAIR, Encoder, unigram
+from tests.small_jobs import train
 
 SMALL = ("student=static", "student.hidden_size=16", "student.feed_forward=32", "student.vocabulary=200")
 

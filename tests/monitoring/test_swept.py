@@ -22,6 +22,7 @@ from distilingua.locations import conf_folder
 from distilingua.monitoring.callbacks import StopOnSource
 from distilingua.monitoring.hydra_callback import check_same_sweep, check_sweep
 from distilingua.monitoring.sweep import SWEEP, final_scores, varied_keys
+from distilingua.parts import Settings
 from distilingua.training.fitting import settings_of
 from distilingua.training.job import training_recipe
 from tests.processes import run
@@ -162,7 +163,7 @@ def test_every_command_of_a_sweep_is_one_that_starts(command: str) -> None:
 def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run) -> None:  # type: ignore[no-untyped-def]
     def recipe(*typed: str) -> dict[str, Any]:
         task = SimpleNamespace(labels=[], hard=object)
-        job: Any = SimpleNamespace(cfg=compose_run(*typed), task=task, student=None, augmentations={})
+        job: Any = SimpleNamespace(settings=Settings.of(compose_run(*typed)), task=task, student=None, augmentations={})
         return training_recipe(job, [])
 
     usual, stopped = recipe(), recipe("callbacks=early_stopping")
@@ -174,7 +175,7 @@ def test_what_was_kept_from_a_training_that_did_not_stop_is_another(compose_run)
 def test_so_is_what_any_callback_may_have_shaped_and_a_run_has_these_settings(compose_run) -> None:  # type: ignore[no-untyped-def]
     averaged = "+callbacks.mean._target_=lightning.pytorch.callbacks.StochasticWeightAveraging"
     usual, watched, stopped, mean = (
-        settings_of(compose_run(typed))
+        settings_of(Settings.of(compose_run(typed)))
         for typed in ("seed=1", "~callbacks.curves", "callbacks=early_stopping", averaged)
     )
     assert usual == watched

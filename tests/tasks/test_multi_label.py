@@ -19,7 +19,7 @@ from distilingua.distillation.signals import Signals
 from distilingua.errors import UserError
 from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.training.train import train
+from tests.small_jobs import train
 
 LABELS = ["angry", "late", "loud"]
 

@@ -35,10 +35,9 @@ from distilingua.tasks.answers import exact_match, normalised, token_f1
 from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
 from distilingua.tasks.task import windows_of
 from distilingua.training.inference import EnsemblePredictor, Predictor
-from distilingua.training.job import dry_run, prepare
-from distilingua.training.train import train
+from distilingua.training.job import dry_run
 from tests.conftest import Compose, tiny_bert
-from tests.small_jobs import FewIntents, whole_job
+from tests.small_jobs import FewIntents, prepare, train, whole_job
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
 SQUAD = {"text": ["lamp"], "answer_start": [4]}

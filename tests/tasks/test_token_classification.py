@@ -27,9 +27,8 @@ from distilingua.tasks.task import ABSENT
 from distilingua.tasks.token_classification import TokenClassification, first_pieces
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import store_soft_labels
-from distilingua.training.train import train
 from tests.conftest import tiny_bert
-from tests.small_jobs import FewIntents, whole_job
+from tests.small_jobs import FewIntents, train, whole_job
 
 LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
 TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im Wohnzimmer an", "打开客厅的灯"]

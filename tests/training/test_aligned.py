@@ -11,11 +11,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.training.job import prepare
 from distilingua.training.student import distil
 from distilingua.training.teacher import pseudo_label_rows, teacher_outputs, train_teacher
-from distilingua.training.train import train
 from tests.conftest import Compose
+from tests.small_jobs import prepare, train
 from tests.training.test_translation import bleu, run
 
 __all__ = ["run"]  # a fixture

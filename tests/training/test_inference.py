@@ -19,11 +19,10 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.training import inference
 from distilingua.training.evaluate import evaluate, latency
 from distilingua.training.inference import Predictor, device_of
-from distilingua.training.job import prepare
 from distilingua.training.soft_labels import store_soft_labels
 from distilingua.training.student import student_predictor
 from distilingua.training.teacher import train_teacher
-from distilingua.training.train import train
+from tests.small_jobs import prepare, train
 
 ELSEWHERE = torch.device("meta")  # a device that every torch has
 

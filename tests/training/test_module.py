@@ -20,14 +20,14 @@ from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model, load_tokenizer
-from distilingua.parts import module_parts
+from distilingua.parts import Settings, module_parts
 from distilingua.training.fitting import fit
 from distilingua.training.inference import Predictor
-from distilingua.training.job import prepare
 from distilingua.training.module import DistillationModule
 from distilingua.training.student import student_fit
 from distilingua.training.teacher import teacher_outputs
 from tests.conftest import passes, with_names
+from tests.small_jobs import prepare
 
 
 class Parts:
@@ -146,7 +146,7 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(next_run, crash: 
     cfg = next_run("training.epochs=3", "student.dropout=0.2")
     parts = Parts(cfg)
     module, data = parts.module(store=True)
-    whole = fit(cfg, "whole", module, data, passes(3))
+    whole = fit(Settings.of(cfg), "whole", module, data, passes(3))
     steps = whole.global_step
     expected = weights(module.student)
 
@@ -157,14 +157,14 @@ def test_a_stopped_run_resumes_to_the_same_weights_bit_for_bit(next_run, crash: 
     stopping.callbacks.checkpoint.save_on_exception = not crash
     module, data = parts.module(store=True)
     with pytest.raises(RuntimeError if crash else SystemExit, match="crash" if crash else "distilingua resume"):
-        fit(stopping, "student", module, data, passes(3))
+        fit(Settings.of(stopping), "student", module, data, passes(3))
     assert not same(expected, weights(module.student))
     saved = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)["global_step"]
     assert saved == (steps // 3 if crash else steps // 2)
 
     torch.manual_seed(12345)  # a new process starts with another random state
     module, data = parts.module(store=True)
-    resumed = fit(cfg, "student", module, data, passes(3))
+    resumed = fit(Settings.of(cfg), "student", module, data, passes(3))
     assert resumed.global_step == steps
     assert same(expected, weights(module.student))
 
@@ -173,7 +173,7 @@ def test_checkpoints_hold_plain_values_and_load_without_pickle(next_run) -> None
     cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
     module, data = parts.module(store=False)
-    fit(cfg, "student", module, data, passes(1))
+    fit(Settings.of(cfg), "student", module, data, passes(1))
     checkpoint = torch.load(Path(cfg.paths.run) / "checkpoints/student/last.ckpt", weights_only=True)
     assert all(name.startswith("student.") for name in checkpoint["state_dict"])
     assert json.loads(json.dumps(checkpoint["hyper_parameters"])) == checkpoint["hyper_parameters"]

@@ -24,9 +24,9 @@ from distilingua.errors import UserError
 from distilingua.monitoring.compare import compare
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.training.module import DistillationModule
-from distilingua.training.multitask import train_multitask
 from distilingua.training.multitask_module import share_encoder
 from tests.conftest import Compose, tiny_bert
+from tests.small_jobs import train as train_multitask
 
 
 def sampler(tau: float, processes: int = 1, rank: int = 0) -> TaskSampler:

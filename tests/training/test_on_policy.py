@@ -14,13 +14,15 @@ from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_model
+from distilingua.parts import Settings
 from distilingua.training.fitting import fit
 from distilingua.training.inference import Predictor
-from distilingua.training.job import Job, prepare
+from distilingua.training.job import Job
 from distilingua.training.module import DistillationModule
 from distilingua.training.student import student_fit
 from distilingua.training.teacher import teacher_outputs
 from tests.conftest import Compose, passes
+from tests.small_jobs import prepare
 from tests.training.test_module import StopAt, same, weights
 from tests.training.test_translation import run
 
@@ -77,13 +79,13 @@ def test_a_stopped_run_resumes_to_the_same_weights(run: Compose, tmp_path: Path)
 
     def trained(settings: object, name: str) -> DistillationModule:
         module, data = fresh()
-        fit(settings, name, module, data, passes(2))  # type: ignore[arg-type]
+        fit(Settings.of(settings), name, module, data, passes(2))  # type: ignore[arg-type]
         return module
 
     expected = weights(trained(cfg, "whole").student)
-    job.cfg.training.on_policy = 0
+    job.settings.training["on_policy"] = 0
     assert not same(expected, weights(trained(cfg, "never").student))
-    job.cfg.training.on_policy = 0.5
+    job.settings.training["on_policy"] = 0.5
 
     stopping = cfg.copy()
     OmegaConf.set_struct(stopping, False)

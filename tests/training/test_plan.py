@@ -15,10 +15,11 @@ from transformers import BertConfig, BertModel
 
 from distilingua.checks import check
 from distilingua.errors import UserError
+from distilingua.parts import Settings
 from distilingua.training.fitting import delete_checkpoints, rehearse
 from distilingua.training.plan import learning_rate, make_plan, optimizer_of, process_count, schedule_of
-from distilingua.training.train import train
 from tests.conftest import Compose
+from tests.small_jobs import train
 
 TRAINER = {"accumulate_grad_batches": 1}
 AUTO = {"epochs": None, "batch_size": 50, "min_steps": 600, "max_steps": 6000, "patience": None}
@@ -104,7 +105,7 @@ def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(next_r
         best = Path(cfg.paths.run) / "checkpoints/student/best/best.ckpt"
         if best.exists():
             kept.append(torch.load(best, weights_only=True)["state_dict"])
-        delete_checkpoints(cfg, name)
+        delete_checkpoints(Settings.of(cfg), name)
 
     monkeypatch.setattr("distilingua.training.train.delete_checkpoints", remember)
     wrecking = ["lr_schedule.name=constant", "optimizer.lr=3e-2"]
@@ -136,7 +137,7 @@ def test_no_label_of_a_target_chooses_weights(tiny_run) -> None:  # type: ignore
 
 def rehearsed(cfg: DictConfig) -> None:
     (parts,) = check(cfg).values()
-    rehearse(cfg, parts.source.members)
+    rehearse(Settings.of(cfg), parts.source.members)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +208,6 @@ def test_processes_are_counted_however_devices_are_spelt(monkeypatch: pytest.Mon
     expected = {"auto": 4, -1: 4, "-1": 4, "2": 2, 2: 2, "0,3": 2}
     for devices, processes in expected.items():
         trainer = {"devices": devices, "num_nodes": 3, "accelerator": "gpu"}
-        assert process_count(OmegaConf.create({"trainer": trainer})) == 3 * processes, devices
-    assert process_count(OmegaConf.create({"trainer": {"devices": "auto", "accelerator": "cpu"}})) == 1
-    assert process_count(OmegaConf.create({"trainer": {"devices": [0, 2], "accelerator": "gpu"}})) == 2
+        assert process_count(trainer) == 3 * processes, devices
+    assert process_count({"devices": "auto", "accelerator": "cpu"}) == 1
+    assert process_count({"devices": [0, 2], "accelerator": "gpu"}) == 2

@@ -19,9 +19,9 @@ from distilingua.data.datamodule import Batch, Lessons
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
 from distilingua.models.teacher import FrozenTeacher
-from distilingua.training.job import prepare, teacher_inputs
+from distilingua.training.job import teacher_inputs
 from distilingua.training.teacher import teacher_outputs, train_teacher
-from distilingua.training.train import train
+from tests.small_jobs import prepare, train
 
 
 def reading_themselves(texts: Dataset, encoder: Encoder) -> Batch:

@@ -17,8 +17,8 @@ from distilingua.checks import check
 from distilingua.corpora.sound import spoken, waveform
 from distilingua.errors import UserError
 from distilingua.tasks.transcripts import best_path
-from distilingua.training.train import train
 from tests.conftest import Compose
+from tests.small_jobs import train
 
 SMALL = (
     *("corpus.corpus.sentences=3", "corpus.corpus.eval_sentences=3", "corpus.voices={train:[m1],dev:[m1],test:[m3]}"),
@@ -81,8 +81,8 @@ def test_the_experiment_runs_and_leaves_a_plain_transformers_model(speech_run: C
 def test_the_student_hears_no_sentence_whose_transcript_the_teacher_has_learnt(
     speech_run: Compose, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from distilingua.training.job import prepare
     from distilingua.training.teacher import pseudo_label_rows, teacher_train_rows, train_teacher
+    from tests.small_jobs import prepare
 
     cfg = speech_run("teacher.fine_tune.epochs=1", "task.most_wer=100")
     job = prepare(cfg)
@@ -144,7 +144,8 @@ def test_what_cannot_work_is_refused_before_anything_loads(
 
 @pytest.mark.long
 def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_run: Compose) -> None:
-    from distilingua.training.job import dry_run, prepare
+    from distilingua.training.job import dry_run
+    from tests.small_jobs import prepare
 
     cfg = speech_run("student.frame_ms=20", "teacher.fine_tune.epochs=1")
     job = prepare(cfg)
@@ -156,7 +157,8 @@ def test_another_rate_of_a_finished_teacher_is_refused_before_training(speech_ru
 def test_a_finished_teacher_teaches_and_one_with_another_alphabet_is_refused(
     speech_run: Compose, tmp_path: Path
 ) -> None:
-    from distilingua.training.job import dry_run, prepare
+    from distilingua.training.job import dry_run
+    from tests.small_jobs import prepare
 
     first = speech_run("teacher.fine_tune.epochs=1", "training.epochs=1", "task.pseudo_labels=false")
     train(first)

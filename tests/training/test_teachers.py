@@ -19,8 +19,8 @@ from distilingua.models.teacher import in_precision, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification
-from distilingua.training.train import train
 from tests.conftest import with_names
+from tests.small_jobs import train
 
 LABELS = ["light", "music", "weather"]
 TEXTS = ["the light in room 3", "please check the music of floor 12", "rain number 7 now", "lamp"]

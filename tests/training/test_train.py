@@ -16,11 +16,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
 from distilingua.errors import UserError
-from distilingua.training.job import dry_run, prepare
+from distilingua.training.job import dry_run
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
-from distilingua.training.train import train
 from tests.conftest import Compose, tiny_in
+from tests.small_jobs import prepare, train
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,8 @@ from distilingua.data.pairing import PairingReport
 from distilingua.data.rows import Rows
 from distilingua.errors import UserError
 from distilingua.training.teacher import add_teacher_forced_texts
-from distilingua.training.train import train
 from tests.conftest import Compose
-from tests.small_jobs import FewIntents
+from tests.small_jobs import FewIntents, train
 
 WORDS = {
     "en": ["lamp", "radio", "door", "window", "heater", "fan"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import statistics
 import time
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from distilingua.console import console
 from distilingua.data.rows import Rows
@@ -30,7 +29,8 @@ from distilingua.errors import UserError
 from distilingua.models.loading import note_reading
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_model
-from distilingua.parts import Benchmark, assemble
+from distilingua.monitoring.callbacks import shaping
+from distilingua.parts import Benchmark, Settings, assemble
 from distilingua.parts import read_rows as read_train_rows
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import calibrating, evaluate, figures, trust
@@ -101,12 +101,12 @@ def shape_of_teacher(cfg: DictConfig, labels: Sequence[str]) -> Loader:
     parts.task.fit_labels(labels)
     # a tokenizer of its own is learnt from what it reads, others are there
     own = any(source.scratch is not None for source in parts.source.members.values())
-    train: Any = read_train_rows(cfg, parts).train if own else None
+    train: Any = read_train_rows(parts).train if own else None
 
     def load() -> AnyPredictor:
         members = []
         for source in parts.source.members.values():
-            encoder = teacher_encoder(parts, source, train, Path(cfg.paths.cache))
+            encoder = teacher_encoder(parts, source, train, parts.settings.cache)
             shape = partial(untrained, source, parts.task, encoder.tokenizer)
             members += [Predictor(shape, encoder, precision=str(source.precision))] * source.seeds
         return members[0] if len(members) == 1 else EnsemblePredictor([(one, None) for one in members], [])
@@ -123,10 +123,10 @@ def untrained(source: TeacherSource, task: Task, tokenizer: Any) -> Any:
 def fetch_teacher(cfg: DictConfig, model: Delivered, folder: Path) -> Student:
     """The teacher of a run as formats take it, described in a folder; found in the cache, or trained again."""
     with TemporaryDirectory() as run:
-        unseen = copy.deepcopy(cfg)
-        OmegaConf.set_struct(unseen, False)
-        unseen.paths.run, unseen.logger, unseen.callbacks = run, None, {}  # of its training, nothing is shown
-        job = prepare_job(unseen)
+        parts, settings = assemble(cfg), Settings.of(cfg)
+        kept = shaping(settings.callbacks)  # of its training, nothing is shown
+        parts.settings = replace(settings, run=Path(run), loggers={}, callbacks=kept)
+        job = prepare_job(parts)
         ((name, source),) = job.source.members.items()
         predictor = train_teacher(job, name, source)
     assert isinstance(predictor, Predictor)

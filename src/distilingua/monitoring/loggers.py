@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
-from omegaconf import DictConfig
 
 from distilingua.extras import check_installed
 
 
-def make_loggers(cfg: DictConfig, model: str, without: Collection[str] = ()) -> list[Logger]:
+def make_loggers(loggers: Mapping[str, Any], model: str, without: Collection[str] = ()) -> list[Logger]:
     """Those of the group `logger`; none where it is left out.
 
     Args:
+        loggers: by key, what each is made of.
         model: what is logged: `teacher`, `direct`, `student`.
         without: keys that are not wanted.
     """
-    return [instantiate(one, version=model) for key, one in (cfg.get("logger") or {}).items() if key not in without]
+    return [instantiate(one, version=model) for key, one in loggers.items() if key not in without]
 
 
 def wandb(version: str, save_dir: str, **options: Any) -> WandbLogger:

@@ -11,7 +11,6 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from lightning.pytorch.loggers import TensorBoardLogger
-from omegaconf import DictConfig
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
@@ -27,17 +26,22 @@ Vectors = Mapping[str, tuple[np.ndarray, Sequence[Sequence[str]]]]
 
 
 def log_results(
-    cfg: DictConfig,
+    configured: Mapping[str, Any],
     task: Task,
     metrics: dict[str, Any],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     vectors: Vectors,
 ) -> None:
-    """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements, vectors."""
-    settings, scores = hyperparameters(cfg), final_scores(metrics)
+    """Final scores beside the settings (TensorBoard's HPARAMS tab), confusion matrices, disagreements, vectors.
+
+    Args:
+        configured: the whole configuration, as plain values.
+    """
+    settings, scores = hyperparameters(configured), final_scores(metrics)
+    loggers = configured.get("logger") or {}
     # of TensorBoard beside the student's curves; others would begin these anew, and get a place of their own
-    others = set(cfg.get("logger") or {}) - {"tensorboard"}
-    for logger in (*make_loggers(cfg, "student", others), *make_loggers(cfg, "scores", {"tensorboard"})):
+    others = set(loggers) - {"tensorboard"}
+    for logger in (*make_loggers(loggers, "student", others), *make_loggers(loggers, "scores", {"tensorboard"})):
         if isinstance(logger, TensorBoardLogger):
             varied = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
             log_hparams(logger, settings, scores, shown={*typed_values(), *(() if varied else IN_SIGHT)})
@@ -67,21 +71,22 @@ def log_hparams(
         logger.experiment._get_file_writer().add_summary(summary)
 
 
-def hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+def hyperparameters(configured: Mapping[str, Any]) -> dict[str, Any]:
     """What differs in this sweep, or else what was typed for this run, beside the choices that say what it is."""
     choices = HydraConfig.get().runtime.choices if HydraConfig.initialized() else {}
     groups = ("task", "corpus", "teacher", "student", "objective", "schedule")
+    pair, objective, training = (configured[name] for name in ("pair", "objective", "training"))
     usual = {
         **{group: choices[group] for group in groups if group in choices},
-        "pair": f"{cfg.pair.source}-{'+'.join(cfg.pair.targets)}",
-        "protocol": cfg.pair.protocol,
-        "align": cfg.pair.align,
-        "temperature": cfg.objective.temperature,
-        "alpha": cfg.objective.get("alpha", 0.0),
-        "lr": cfg.optimizer.lr or "by size",
-        "batch_size": cfg.training.batch_size,
-        "epochs": cfg.training.epochs or "by rows",
-        "seed": cfg.seed,
+        "pair": f"{pair['source']}-{'+'.join(pair['targets'])}",
+        "protocol": pair["protocol"],
+        "align": pair["align"],
+        "temperature": objective["temperature"],
+        "alpha": objective.get("alpha", 0.0),
+        "lr": configured["optimizer"].get("lr") or "by size",
+        "batch_size": training["batch_size"],
+        "epochs": training["epochs"] or "by rows",
+        "seed": configured["seed"],
     }
     return {**usual, **typed_values()}
 

@@ -25,7 +25,7 @@ from lightning import Callback, LightningDataModule, Trainer
 from lightning.pytorch.callbacks import DeviceStatsMonitor, LearningRateMonitor
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_only
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
@@ -38,14 +38,14 @@ from distilingua.models.source import TeacherSource
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.monitoring.sweep import metrics_of
-from distilingua.parts import misfits
+from distilingua.parts import Parts, Settings, misfits
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan, optimizer_of, precision, schedule_of
 from distilingua.training.processes import name_the_dead, put_together, shards, who_is_lost
 
 
 def fit(
-    cfg: DictConfig,
+    settings: Settings,
     name: str,
     module: DistillationModule,
     data: LightningDataModule,
@@ -57,7 +57,7 @@ def fit(
     weights that did best on dev are kept.
 
     Args:
-        cfg: the whole configuration; `trainer`, `callbacks`, `logger` and `paths` are used.
+        settings: of the run: its folder, trainer, callbacks and loggers.
         name: of the model, in TensorBoard and among the checkpoints.
         plan: how long.
         recipe: what shapes the model, beside the settings of the run.
@@ -67,15 +67,14 @@ def fit(
         UserError: checkpoints of another recipe are in the way; a number that is none turned up.
         Stopped: a signal came.
     """
-    run = Path(cfg.paths.run)
-    checkpoints = run / "checkpoints" / name
+    checkpoints = settings.run / "checkpoints" / name
     checkpoints.mkdir(parents=True, exist_ok=True)
     saves = WholeCheckpoints(module, fingerprint(recipe))
     last = last_whole(checkpoints, saves.belongs_to)
     best = KeepBest(checkpoints / "best")  # first: what a run resumes from, saved by a later one, has to know of it
-    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else []), *_callbacks(cfg, checkpoints)]
+    callbacks = [best, *([StopEarly(plan.patience)] if plan.patience else []), *_callbacks(settings, checkpoints)]
     console.print(f"{name}: {plan}", soft_wrap=True)
-    trainer = _trainer(cfg, plan, callbacks, make_loggers(cfg, name), saves, one_device=one_device)
+    trainer = _trainer(settings, plan, callbacks, make_loggers(settings.loggers, name), saves, one_device=one_device)
     if shards(trainer) and last and last.is_file():  # Lightning restores shards after it has made the loaders
         data.load_state_dict(header(last)[type(data).__qualname__])
     plain = {name: deepcopy(part) for name, part in module.named_children()} if shards(trainer) else {}
@@ -86,7 +85,7 @@ def fit(
             console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
             with suppress(SubprocessError):  # SLURM refuses where it ended the job itself, to queue it again
                 stopper.queue_again(SIGUSR2, None)
-        raise Stopped(ended, f"\nInterrupted. {saved_at(checkpoints)} {_go_on(run)}")
+        raise Stopped(ended, f"\nInterrupted. {saved_at(checkpoints)} {_go_on(settings.run)}")
     put_together(module, plain, trainer)
     if wrong := no_numbers_in(module):
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
@@ -133,15 +132,15 @@ def _trained(
         raise
 
 
-def _callbacks(cfg: DictConfig, checkpoints: Path) -> list[Callback]:
+def _callbacks(settings: Settings, checkpoints: Path) -> list[Callback]:
     return [
         instantiate(callback, **({"dirpath": str(checkpoints)} if key == "checkpoint" else {}))
-        for key, callback in cfg.callbacks.items()
+        for key, callback in settings.callbacks.items()
     ]
 
 
 def _trainer(
-    cfg: DictConfig,
+    settings: Settings,
     plan: Plan,
     callbacks: list[Callback],
     loggers: list[Any],
@@ -151,21 +150,21 @@ def _trainer(
     if not loggers:  # these refuse to train then, as they have nowhere to write to
         callbacks = [one for one in callbacks if not isinstance(one, LearningRateMonitor | DeviceStatsMonitor)]
     trainer: Trainer = instantiate(
-        cfg.trainer,
+        settings.trainer,
         max_epochs=plan.epochs,
         check_val_every_n_epoch=plan.evaluate_epochs,
         val_check_interval=plan.evaluate_share,
-        precision=precision(cfg.trainer.precision),
+        precision=precision(settings.trainer["precision"]),
         logger=loggers or False,
         callbacks=callbacks,
-        default_root_dir=str(cfg.paths.run),
-        plugins=[*instantiate(cfg.trainer.get("plugins") or []), *plugins],
+        default_root_dir=str(settings.run),
+        plugins=[*instantiate(settings.trainer.get("plugins") or []), *plugins],
         **({"devices": 1, "num_nodes": 1, "strategy": "auto"} if one_device else {}),
     )
     return trainer
 
 
-def rehearse(cfg: DictConfig, teachers: Mapping[str, TeacherSource]) -> None:
+def rehearse(settings: Settings, teachers: Mapping[str, TeacherSource]) -> None:
     """Makes what every training makes, before the first of them.
 
     Args:
@@ -174,18 +173,18 @@ def rehearse(cfg: DictConfig, teachers: Mapping[str, TeacherSource]) -> None:
     Raises:
         UserError: Lightning, an optimizer or a schedule of the learning rate does not take what was typed.
     """
-    plain: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    refuse(*misfits("trainer", {key: value for key, value in plain.items() if key != "devices"}, made=True))
+    typed = {key: value for key, value in settings.trainer.items() if key != "devices"}
+    refuse(*misfits("trainer", typed, made=True))
     with _told("callbacks"):
-        callbacks = _callbacks(cfg, Path(cfg.paths.run))
+        callbacks = _callbacks(settings, settings.run)
     with _told("trainer"):
-        _trainer(cfg, Plan(1, 1, None, None), callbacks, [])
+        _trainer(settings, Plan(1, 1, None, None), callbacks, [])
     with _told("optimizer"):
-        makes = [("", instantiate(cfg.optimizer, _partial_=True), instantiate(cfg.lr_schedule))]
+        makes = [("", instantiate(settings.optimizer, _partial_=True), instantiate(settings.lr_schedule))]
     for name, source in teachers.items():
-        if settings := source.fine_tune:
+        if own := source.fine_tune:
             key = "teacher.fine_tune." if name == "teacher" else f"teacher.teachers.{name}.fine_tune."
-            makes.append((key, settings["optimizer"], settings["lr_schedule"]))
+            makes.append((key, own["optimizer"], own["lr_schedule"]))
     for key, make, schedule in makes:
         with _told(f"{key}optimizer"):
             optimizer = optimizer_of(make, 1e-3)[0]([nn.Parameter(torch.zeros(2, 2)), nn.Parameter(torch.zeros(2))])
@@ -200,7 +199,7 @@ def _told(key: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        known = as_user_error(error)
+        known = as_user_error(error, key)
         cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
         reason = " ".join(str(cause).split())
         raise known or UserError(
@@ -302,9 +301,9 @@ def saved_at(checkpoints: Path) -> str:
     return f"It is saved{step} in {file}."
 
 
-def delete_checkpoints(cfg: DictConfig, name: str | None = None) -> None:
+def delete_checkpoints(settings: Settings, name: str | None = None) -> None:
     """Deletes the checkpoints of a model that is finished and kept elsewhere; of all models of a finished run."""
-    for checkpoints in (file.parent / "checkpoints" for file in (Path(cfg.paths.run) / "_", *results(cfg))):
+    for checkpoints in (file.parent / "checkpoints" for file in (settings.run / "_", *results(settings))):
         for folder in checkpoints.iterdir() if checkpoints.exists() else ():
             if folder.is_dir() and name in (None, folder.name):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -313,7 +312,7 @@ def delete_checkpoints(cfg: DictConfig, name: str | None = None) -> None:
 # --- what a run's folder remembers ------------------------------------------------------------------------------------
 
 Main = Callable[..., dict[str, Any]]
-"""A whole job of a configuration and its parts, see `train`."""
+"""A whole job of parts, see `train`, or of settings and the parts of every task."""
 
 
 def exclusive_run(job: Main) -> Main:
@@ -324,9 +323,9 @@ def exclusive_run(job: Main) -> Main:
     """
 
     @wraps(job)
-    def guarded(cfg: DictConfig, *parts: Any) -> dict[str, Any]:
-        with locked(Path(cfg.paths.run)):
-            return job(cfg, *parts)
+    def guarded(first: Parts | Settings, *others: Any) -> dict[str, Any]:
+        with locked((first.settings if isinstance(first, Parts) else first).run):
+            return job(first, *others)
 
     return guarded
 
@@ -351,33 +350,32 @@ def locked(run: Path) -> Iterator[None]:
         lock.release()
 
 
-def settings_of(cfg: DictConfig) -> dict[str, Any]:
+def settings_of(settings: Settings) -> dict[str, Any]:
     """What shapes a run, as plain values."""
-    everything: Any = OmegaConf.to_container(cfg, resolve=True)
-    callbacks = shaping(everything.pop("callbacks"))
-    settings = {name: value for name, value in everything.items() if name not in ("paths", "logger")}
-    return {**settings, **({"callbacks": callbacks} if callbacks else {})}
+    callbacks = shaping(settings.callbacks)
+    shapes = {name: value for name, value in settings.plain.items() if name not in ("paths", "logger", "callbacks")}
+    return {**shapes, **({"callbacks": callbacks} if callbacks else {})}
 
 
-def check_settings(cfg: DictConfig) -> None:
+def check_settings(settings: Settings) -> None:
     """A run never goes on with other settings than its own.
 
     Raises:
         UserError: the folder holds checkpoints of a run with other settings.
     """
-    checkpoints = Path(cfg.paths.run) / "checkpoints"
+    checkpoints = settings.run / "checkpoints"
     file = checkpoints / "settings.yaml"
     way_out = f"Restore it, or delete {checkpoints} to start again."
     with as_written(file, way_out):
-        same = not file.exists() or dict(read_yaml(file)) == settings_of(cfg)
+        same = not file.exists() or dict(read_yaml(file)) == settings_of(settings)
     if not same:
         raise UserError(
-            f"{cfg.paths.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
+            f"{settings.run} holds a run with other settings. Name another folder (hydra.run.dir=…), or delete "
             f"{checkpoints} to start again."
         )
 
 
-def check_rows(cfg: DictConfig, rows: str) -> None:
+def check_rows(settings: Settings, rows: str) -> None:
     """A run never goes on with other rows than it began with.
 
     Args:
@@ -386,7 +384,7 @@ def check_rows(cfg: DictConfig, rows: str) -> None:
     Raises:
         UserError: they have changed.
     """
-    checkpoints = Path(cfg.paths.run) / "checkpoints"
+    checkpoints = settings.run / "checkpoints"
     file = checkpoints / "rows.txt"
     if not ((checkpoints / "settings.yaml").exists() and file.exists()):
         return
@@ -396,60 +394,58 @@ def check_rows(cfg: DictConfig, rows: str) -> None:
             raise ValueError(f"expected {len(rows)} signs")
     if before != rows:
         raise UserError(
-            f"{cfg.paths.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
+            f"{settings.run} holds a run whose corpus has changed since it began. Restore the corpus, name another "
             f"folder (hydra.run.dir=…), or delete {checkpoints} to start again."
         )
 
 
-def keep_settings(cfg: DictConfig, rows: str) -> None:
+def keep_settings(settings: Settings, rows: str) -> None:
     """Writes the settings beside the checkpoints, and what was typed for them, which `resume` types again.
 
     Args:
         rows: their fingerprint, see `check_rows`.
     """
-    run = Path(cfg.paths.run)
+    run = settings.run
     checkpoints = run / "checkpoints"
     if (checkpoints / "settings.yaml").exists():
         return
     checkpoints.mkdir(parents=True, exist_ok=True)
-    for file in results(cfg):  # of a run that was deleted: this one has not finished
+    for file in results(settings):  # of a run that was deleted: this one has not finished
         file.unlink(missing_ok=True)
         for student in STUDENTS:
             shutil.rmtree(file.with_name(student), ignore_errors=True)
-    files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(cfg), allow_unicode=True)}
+    files = {"rows.txt": rows, "settings.yaml": yaml.safe_dump(settings_of(settings), allow_unicode=True)}
     if HydraConfig.initialized():  # Hydra's own copy of them is cut short where the disk is full
         typed = yaml.safe_dump(list(HydraConfig.get().overrides.task), allow_unicode=True)
         files = {"overrides.yaml": typed, **files}
         if HydraConfig.get().output_subdir is None and (run / ".hydra").exists():  # of a run that was here before
-            hydra = {"hydra": HydraConfig.instance().cfg, "config": cfg}
-            files |= {f"../.hydra/{name}.yaml": OmegaConf.to_yaml(one) for name, one in hydra.items()}
+            hydra: dict[str, Any] = {"hydra": HydraConfig.instance().cfg, "config": settings.plain}
+            files |= {f"../.hydra/{name}.yaml": OmegaConf.to_yaml(OmegaConf.create(one)) for name, one in hydra.items()}
             files["../.hydra/overrides.yaml"] = typed
     for name, text in files.items():
         with whole_file(checkpoints / name) as unfinished:
             unfinished.write_text(text, "utf-8")
 
 
-def results(cfg: DictConfig) -> list[Path]:
+def results(settings: Settings) -> list[Path]:
     """Where a run writes `metrics.json`, once for every task."""
-    run = Path(cfg.paths.run)
-    tasks = cfg.multitask.tasks if cfg.get("multitask") else ["."]
-    return [run / str(name) / "metrics.json" for name in tasks]
+    return [settings.run / name / "metrics.json" for name in settings.tasks]
 
 
-def finished(cfg: DictConfig, *identities: str) -> list[dict[str, Any]]:
+def finished(settings: Settings, *identities: str) -> list[dict[str, Any]]:
     """The results of a run that has come to its end, whose settings and rows have been checked; else none.
 
     Args:
         identities: what its results are of, which decides where `checkpoints/` was deleted to save room.
     """
-    run, files = Path(cfg.paths.run), results(cfg)
+    run, files = settings.run, results(settings)
     if not all(file.exists() for file in files):
         return []
     known = [metrics_of(file) for file in files]
-    settings = run / "checkpoints" / "settings.yaml"
-    if not settings.exists() and [metrics.get("identity") for metrics in known] != list(identities):
+    kept = run / "checkpoints" / "settings.yaml"
+    if not kept.exists() and [metrics.get("identity") for metrics in known] != list(identities):
         return []
-    delete_checkpoints(cfg)
+    delete_checkpoints(settings)
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(files[-1].stat().st_mtime))
     console.print(f"{run} was finished on {when}: this is its result. Delete it to run again.", soft_wrap=True)
     return known

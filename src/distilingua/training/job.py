@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
-from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
@@ -25,7 +24,7 @@ from distilingua.models.layers import LayerReader
 from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.monitoring.callbacks import shaping
-from distilingua.parts import Parts, assemble, read_rows
+from distilingua.parts import Parts, read_rows
 from distilingua.tasks.task import Task
 from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
@@ -41,22 +40,21 @@ class Job(Parts):
         teachers: how each teacher reads; none without one.
     """
 
-    cfg: DictConfig
     rows: Rows
     encoder: Encoder
     teachers: dict[str, Encoder]
 
     @property
     def run(self) -> Path:
-        return Path(self.cfg.paths.run)
+        return self.settings.run
 
     @property
     def cache(self) -> Path:
-        return Path(self.cfg.paths.cache)
+        return self.settings.cache
 
     @property
     def device(self) -> torch.device:
-        return device_of(self.cfg.trainer)
+        return device_of(self.settings.trainer)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -68,14 +66,9 @@ class Job(Parts):
         return fingerprint([table, train, tests])
 
 
-def prepare(cfg: DictConfig, parts: Parts | None = None) -> Job:
-    """Reads the corpus.
-
-    Args:
-        parts: what the configuration names, as `checks.check` has made it; None makes it here.
-    """
-    parts, cache = parts or assemble(cfg), Path(cfg.paths.cache)
-    rows, task = read_rows(cfg, parts), parts.task
+def prepare(parts: Parts) -> Job:
+    """Reads the corpus."""
+    rows, task, cache = read_rows(parts), parts.task, parts.settings.cache
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))
     task.fit_labels(rows.labels, (label for label in texts_of(rows.train, "label") if label))
@@ -83,7 +76,7 @@ def prepare(cfg: DictConfig, parts: Parts | None = None) -> Job:
         task, parts.student.tokenizer(rows.train, cache, "text" in task.points_into), parts.student.prefix
     )
     teachers = {name: teacher_encoder(parts, source, rows.train, cache) for name, source in members.items()}
-    return Job(**vars(parts), cfg=cfg, rows=rows, encoder=encoder, teachers=teachers)
+    return Job(**vars(parts), rows=rows, encoder=encoder, teachers=teachers)
 
 
 def teacher_encoder(parts: Parts, source: TeacherSource, rows: Dataset, cache: Path) -> Encoder:
@@ -102,7 +95,7 @@ def dry_run(job: Job) -> None:
         UserError: what `rehearse` refuses, a student that cannot be built, a text that a model cannot read, a teacher
             whose classes, positions or layers cannot be compared with the student's.
     """
-    rehearse(job.cfg, job.source.members if job.teachers else {})
+    rehearse(job.settings, job.source.members if job.teachers else {})
     task, student = job.task, job.encoder.tokenizer
     layers = not {"vector"}.issuperset(job.objective.needs)
     model = job.student.model(task, student)
@@ -214,11 +207,6 @@ def labelled(rows: Dataset) -> Dataset:
 # --- recipes ----------------------------------------------------------------------------------------------------------
 
 
-def plain(part: Any) -> Any:
-    """A part of the configuration as plain values."""
-    return OmegaConf.to_container(part, resolve=True)
-
-
 WATCHING = {  # keys of `trainer` that change no weights, or that one process which builds for others sets itself
     *("accelerator", "devices", "num_nodes", "strategy", "default_root_dir", "logger", "log_every_n_steps", "profiler"),
     *("enable_progress_bar", "enable_model_summary", "enable_checkpointing", "enable_autolog_hparams"),
@@ -239,14 +227,13 @@ def training_recipe(job: Job, dev: Iterable[Dataset]) -> dict[str, Any]:
     Args:
         dev: rows that choose the weights.
     """
-    cfg = job.cfg
-    callbacks = shaping(plain(cfg.callbacks))
-    trainer = {name: value for name, value in plain(cfg.trainer).items() if name not in WATCHING}
+    settings, callbacks = job.settings, shaping(job.settings.callbacks)
+    trainer = {name: value for name, value in settings.trainer.items() if name not in WATCHING}
     return {
         **({"callbacks": callbacks} if callbacks else {}),
         "labels": job.task.labels,
-        "task": plain(cfg.task),
-        "seed": cfg.seed,
-        "trainer": {**trainer, "precision": precision(cfg.trainer.precision)},
+        "task": settings.plain["task"],
+        "seed": settings.seed,
+        "trainer": {**trainer, "precision": precision(settings.trainer["precision"])},
         "dev": [fingerprint_of(rows, job.task) for rows in dev],
     }

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lightning import seed_everything
-from omegaconf import DictConfig
 
 from distilingua.artifacts import fingerprint
 from distilingua.columns import joined
 from distilingua.console import console, quieten
 from distilingua.data.multitask import MultitaskData
 from distilingua.monitoring.tables import show_data
-from distilingua.parts import Parts, tasks_of
+from distilingua.parts import Parts, Settings
 from distilingua.training.fitting import (
     check_rows,
     check_settings,
@@ -34,25 +32,25 @@ from distilingua.training.train import Clock, Taught, conclude, identity, teach
 
 
 @exclusive_run
-def train_multitask(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
-    """Runs the job in `cfg.paths.run`, with a `metrics.json` in a folder for every task; returns them by task.
+def train_multitask(settings: Settings, parts: Mapping[str, Parts]) -> dict[str, Any]:
+    """Runs the job in its folder, with a `metrics.json` in a folder for every task; returns them by task.
 
     In them, `single` is the student of this task alone (without a teacher that is `direct`), and `student` the one that
     shares its encoder.
     """
     quieten()
-    check_settings(cfg)
-    kept = Path(cfg.paths.run) / "checkpoints"
+    check_settings(settings)
+    kept = settings.run / "checkpoints"
     with (shared := Clock(kept / "seconds.json"))("data"):
-        jobs = prepare_all(cfg, parts or {})
+        jobs = prepare_all(parts)
         rows = fingerprint({name: job.fingerprint for name, job in jobs.items()})
-        check_rows(cfg, rows)
-        if known := finished(cfg, *map(identity, jobs.values())):
+        check_rows(settings, rows)
+        if known := finished(settings, *map(identity, jobs.values())):
             return dict(zip(jobs, known, strict=True))
         for job in jobs.values():
             show_data(job.rows)
             dry_run(job)
-        keep_settings(cfg, rows)
+        keep_settings(settings, rows)
     clocks = {name: Clock(kept / f"seconds-{name}.json", name) for name in jobs}
     taught = {}
     for name, job in jobs.items():
@@ -64,20 +62,20 @@ def train_multitask(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -
                 return {}
             taught[name].models["single"] = distilled[0]
     with shared("student"):
-        students, agreement = distil_multitask(cfg, jobs, taught)
+        students, agreement = distil_multitask(settings, jobs, taught)
     found = {}
     for name, job in jobs.items():
         clocks[name].seconds |= shared.seconds
         models = {**taught[name].models, "student": students[name]}
         found[name] = conclude(job, models, taught[name].outputs, agreement[name], clocks[name])
-    delete_checkpoints(cfg)
-    console.print(f"Written to {cfg.paths.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
+    delete_checkpoints(settings)
+    console.print(f"Written to {settings.run}/*/metrics.json; the students are beside them.", soft_wrap=True)
     return found
 
 
-def prepare_all(cfg: DictConfig, parts: Mapping[str, Parts]) -> dict[str, Job]:
+def prepare_all(parts: Mapping[str, Parts]) -> dict[str, Job]:
     """A job for every task; their students read with one tokenizer."""
-    jobs = {name: prepare(single, parts.get(name)) for name, single in tasks_of(cfg).items()}
+    jobs = {name: prepare(one) for name, one in parts.items()}
     texts = joined([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
     first = next(iter(jobs.values()))
     words = any("text" in job.task.points_into for job in jobs.values())
@@ -86,7 +84,7 @@ def prepare_all(cfg: DictConfig, parts: Mapping[str, Parts]) -> dict[str, Job]:
 
 
 def distil_multitask(
-    cfg: DictConfig, jobs: dict[str, Job], taught: dict[str, Taught]
+    settings: Settings, jobs: dict[str, Job], taught: dict[str, Taught]
 ) -> tuple[dict[str, Predictor], dict[str, dict[str, float]]]:
     """The shared student, as one model a task, and its agreement with the teacher of each per language."""
     fits, recipes = {}, {}
@@ -97,12 +95,14 @@ def distil_multitask(
         recipes[name] = student_recipe(job, train_rows, taught[name].outputs)
     modules = {name: module for name, (module, *_) in fits.items()}
     share_encoder(modules)
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    data = MultitaskData({name: part for name, (_, part, _) in fits.items()}, cfg.multitask.tau)
+    seed_everything(settings.seed, workers=True, verbose=False)
+    data = MultitaskData({name: part for name, (_, part, _) in fits.items()}, settings.plain["multitask"]["tau"])
     shared = MultitaskModule(modules)
     lr = next(plan.lr for *_, plan in fits.values())
-    plan = make_plan(cfg.training, sum(len(part.train) for _, part, _ in fits.values()), cfg.trainer, lr, processes=1)
-    fit(cfg, "student", shared, data, plan, recipes)
+    plan = make_plan(
+        settings.training, sum(len(part.train) for _, part, _ in fits.values()), settings.trainer, lr, processes=1
+    )
+    fit(settings, "student", shared, data, plan, recipes)
     students = {}
     for name, job in jobs.items():
         students[name] = deliver(job, modules[name].student, job.run / "student_of_all")

@@ -9,7 +9,6 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import nn
 from transformers import PreTrainedModel, get_scheduler
 
@@ -117,16 +116,16 @@ def learning_rate(model: PreTrainedModel) -> float:
     return float(f"{min(TUNED_RATE * TUNED_WEIGHTS / layers, LARGEST_RATE):.2g}")
 
 
-def process_count(cfg: DictConfig) -> int:
-    """That train together."""
-    devices = cfg.trainer.devices
+def process_count(trainer: Mapping[str, Any]) -> int:
+    """That train together, with this `trainer` of the configuration."""
+    devices = trainer["devices"]
     if isinstance(devices, str) and devices.lstrip("-").isdecimal():
         devices = int(devices)
     if devices in ("auto", -1):  # as Lightning counts them
-        on_gpus = cfg.trainer.accelerator in ("gpu", "cuda", "auto") and torch.cuda.is_available()
+        on_gpus = trainer["accelerator"] in ("gpu", "cuda", "auto") and torch.cuda.is_available()
         devices = torch.cuda.device_count() if on_gpus else 1
     here = devices if isinstance(devices, int) else len(devices.split(",") if isinstance(devices, str) else devices)
-    return max(here, 1) * cfg.trainer.get("num_nodes", 1)
+    return max(here, 1) * trainer.get("num_nodes", 1)
 
 
 def precision(wanted: str) -> str:

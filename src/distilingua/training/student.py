@@ -32,7 +32,7 @@ from distilingua.parts import made_of
 from distilingua.tasks.task import Task
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
-from distilingua.training.job import Job, labelled, plain, training_recipe, with_labels
+from distilingua.training.job import Job, labelled, training_recipe, with_labels
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import FROM_SCRATCH, Plan, learning_rate, make_plan, optimizer_of, process_count
 
@@ -45,18 +45,19 @@ def train_direct(job: Job) -> Predictor:
     In a run with a teacher it is the baseline, and learns by the task's hard loss. In a run without, it is the student,
     and learns by what its objective says of labels; where that is the hard loss, the two are one.
     """
-    cfg, train_rows = job.cfg, labelled(job.rows.train)
+    settings, train_rows = job.settings, labelled(job.rows.train)
+    configured = settings.plain
     objective = hard_labels(job.task.hard()) if job.objective.needs_teacher else job.objective
     recipe = {
         "objective": objective.recipe,
-        "student": plain(cfg.student),
+        "student": configured["student"],
         "origin": job.student.origin(),
         "tokenizer": job.encoder.fingerprint,
         "rows": fingerprint_of(train_rows, job.task),
-        "training": {name: value for name, value in plain(cfg.training).items() if name not in BESIDE},
-        "augmentation": plain(cfg.augmentation),
-        "optimizer": plain(cfg.optimizer),
-        "lr_schedule": plain(cfg.lr_schedule),
+        "training": {name: value for name, value in settings.training.items() if name not in BESIDE},
+        "augmentation": configured["augmentation"],
+        "optimizer": settings.optimizer,
+        "lr_schedule": settings.lr_schedule,
         **training_recipe(job, [job.rows.dev[job.pair.source]]),
         "code": code_fingerprint(
             train_direct, job.task, *objective.terms.values(), job.student, *job.augmentations.values()
@@ -68,11 +69,11 @@ def train_direct(job: Job) -> Predictor:
         encoded = job.encoder(job.rows.train, job.cache)[np.flatnonzero(filled(column(job.rows.train, "label")))]
         given = job, objective, train_rows, job.rows.dev, TeacherOutputs()
         module, data, plan = student_fit(*given, encoded=encoded)
-        fit(cfg, "direct", module, data, plan, recipe, one_device=True)
+        fit(settings, "direct", module, data, plan, recipe, one_device=True)
         module.student.save_pretrained(folder)
 
     folder = cached(job.cache, "direct", recipe, build)
-    delete_checkpoints(cfg, "direct")
+    delete_checkpoints(settings, "direct")
     if job.objective.needs_teacher:
         return student_predictor(job, folder)
     return deliver(job, load_student(folder, job.task), job.run / "student")
@@ -80,10 +81,12 @@ def train_direct(job: Job) -> Predictor:
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
-    module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, process_count(job.cfg))
+    module, data, plan = student_fit(
+        job, job.objective, rows.train, rows.dev, outputs, process_count(job.settings.trainer)
+    )
     console.print(f"Student: {module.student.num_parameters():,} weights")
     recipe = student_recipe(job, rows.train, outputs)
-    trainer = fit(job.cfg, "student", module, data, plan, recipe)
+    trainer = fit(job.settings, "student", module, data, plan, recipe)
     if job.pair.unpaired == "self_train" and len(rows.unpaired):
         module, trainer = self_train(job, outputs, rows, module, recipe)
     if not trainer.is_global_zero:
@@ -103,9 +106,10 @@ def self_train(
     console.print(f"The student labels {len(sure)} of {len(rows.unpaired)} texts without a partner")
     own = with_labels(select(rows.unpaired, sure), [decoded[n] for n in sure])
     train = joined([rows.train, own])
-    module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, process_count(job.cfg))
+    processes = process_count(job.settings.trainer)
+    module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, processes)
     module.load_state_dict(first.state_dict())
-    return module, fit(job.cfg, "self_trained", module, data, plan, {**recipe, "own": decoded})
+    return module, fit(job.settings, "self_trained", module, data, plan, {**recipe, "own": decoded})
 
 
 def student_recipe(job: Job, rows: Dataset, outputs: TeacherOutputs) -> dict[str, Any]:
@@ -136,34 +140,34 @@ def student_fit(
     Args:
         encoded: what the student reads of `train_rows`, where that is known.
     """
-    cfg = job.cfg
-    seed_everything(cfg.seed, workers=True, verbose=False)
+    settings, training = job.settings, job.settings.training
+    seed_everything(settings.seed, workers=True, verbose=False)
     model = job.student.model(job.task, job.encoder.tokenizer)
     data = MultilingualDataModule(
         train_rows,
         dev,
         job.encoder,
         outputs,
-        batch_size=cfg.training.batch_size,
-        eval_batch_size=cfg.training.eval_batch_size,
-        language_alpha=cfg.training.language_alpha,
-        seed=cfg.seed,
-        workers=cfg.training.workers,
+        batch_size=training["batch_size"],
+        eval_batch_size=training["eval_batch_size"],
+        language_alpha=training["language_alpha"],
+        seed=settings.seed,
+        workers=training["workers"],
         cache=job.cache,
         augmentations=job.augmentations,
         encoded=encoded,
     )
     teacher = outputs.live.teacher if outputs.live is not None else None
     usual = job.student.lr or (learning_rate(model) if job.student.origin() else FROM_SCRATCH)
-    optimizer, lr = optimizer_of(instantiate(cfg.optimizer, _partial_=True), usual)
+    optimizer, lr = optimizer_of(instantiate(settings.optimizer, _partial_=True), usual)
     width = outputs.stored.vector_width if outputs.stored is not None else None
-    share = cfg.training.on_policy if teacher is not None else 0
+    share = training["on_policy"] if teacher is not None else 0
     own = OnPolicy(share, job.task.max_length) if share else None
-    made = model, job.task, objective, optimizer, instantiate(cfg.lr_schedule)
+    made = model, job.task, objective, optimizer, instantiate(settings.lr_schedule)
     module = DistillationModule(*made, teacher, width, data.languages, own)
     more = {"languages": data.languages, "vector_width": width, "baseline": objective is not job.objective}
-    module.save_hyperparameters(made_of(cfg, model, job.task.labels, **more), logger=False)
-    return module, data, make_plan(cfg.training, len(train_rows), cfg.trainer, lr, processes)
+    module.save_hyperparameters(made_of(settings, model, job.task.labels, **more), logger=False)
+    return module, data, make_plan(training, len(train_rows), settings.trainer, lr, processes)
 
 
 def student_predictor(job: Job, folder: Path) -> Predictor:
@@ -186,8 +190,8 @@ def reading(job: Job) -> dict[str, Any]:
     """How a student reads text, and what it is judged on; see `delivery.model.Delivered`."""
     typed = HydraConfig.get().overrides.task if HydraConfig.initialized() else []
     return {
-        "task": plain(job.cfg.task),
-        "cleaning": plain(job.cfg.cleaning),
+        "task": job.settings.plain["task"],
+        "cleaning": job.settings.plain["cleaning"],
         "prefix": job.encoder.prefix,
         "languages": job.pair.languages,
         "overrides": [item for item in typed if HARMLESS.fullmatch(item)],

@@ -47,7 +47,6 @@ from distilingua.training.job import (
     labelled,
     named_class,
     places_of,
-    plain,
     teacher_inputs,
     training_recipe,
     with_labels,
@@ -61,14 +60,14 @@ def train_teacher(job: Job, name: str, source: TeacherSource) -> AnyPredictor:
     """A teacher that knows the task: fine-tuned on the source's labels, once or from several seeds, unless it knows it
     already."""
     if source.seeds == 1:
-        return fine_tuned(job, name, source, job.cfg.seed)
-    seeds = range(job.cfg.seed, job.cfg.seed + source.seeds)
+        return fine_tuned(job, name, source, job.settings.seed)
+    seeds = range(job.settings.seed, job.settings.seed + source.seeds)
     members = [(fine_tuned(job, name, source, seed), source.languages) for seed in seeds]
     return EnsemblePredictor(members, [1.0] * source.seeds)
 
 
 def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predictor:
-    cfg, task, rows, encoder = job.cfg, job.task, job.rows, job.teachers[name]
+    task, rows, encoder = job.task, job.rows, job.teachers[name]
     tokenizer, settings = encoder.tokenizer, source.fine_tune
     ready = partial(Predictor, encoder=encoder, device=job.device, precision=str(source.precision))
     if settings is None:
@@ -102,7 +101,7 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
             encoder,
             batch_size=settings["batch_size"],
             seed=seed,
-            workers=cfg.training.workers,
+            workers=job.settings.training["workers"],
             cache=job.cache,
         )
         make = settings["optimizer"]
@@ -110,12 +109,12 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         module = DistillationModule(
             model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
         )
-        plan = make_plan(settings, len(train_rows), cfg.trainer, lr, processes=1)
-        fit(cfg, name, module, data, plan, recipe, one_device=True)
+        plan = make_plan(settings, len(train_rows), job.settings.trainer, lr, processes=1)
+        fit(job.settings, name, module, data, plan, recipe, one_device=True)
         model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
-    delete_checkpoints(cfg, name)
+    delete_checkpoints(job.settings, name)
     return ready(partial(load_model, folder, task, tokenizer), folder=folder)
 
 
@@ -156,7 +155,7 @@ def pseudo_label_rows(job: Job, teachers: Mapping[str, AnyPredictor]) -> Rows:
     texts = rows.numbered(wanted)
     texts = with_labels(texts, [""] * len(texts))
     assert isinstance(predictor, Predictor)
-    recipe = {**answer_recipe(job, name, predictor, texts), "task": plain(job.cfg.task)}
+    recipe = {**answer_recipe(job, name, predictor, texts), "task": job.settings.plain["task"]}
 
     def build(folder: Path, part: slice) -> None:
         own = select(texts, np.arange(len(texts))[part])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
 from rich.text import Text
 
 from distilingua.artifacts import as_written, fingerprint, whole_file, write_json
@@ -43,28 +42,28 @@ from distilingua.training.vectors import sentence_vectors
 
 
 @exclusive_run
-def train(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str, Any]:
-    """Runs the main job in `cfg.paths.run` and returns what it writes to `metrics.json` there.
+def train(parts: Parts) -> dict[str, Any]:
+    """Runs the main job in its folder and returns what it writes to `metrics.json` there.
 
     A run that was interrupted goes on where it stopped; one that was finished has its result already.
 
     Args:
-        cfg: a configuration that `checks.check` has passed.
-        parts: what that has made of it; None makes them here.
+        parts: what `checks.check` has made of a configuration.
     """
     quieten()
-    check_settings(cfg)
-    clock = Clock(Path(cfg.paths.run) / "checkpoints" / "seconds.json")
+    settings = parts.settings
+    check_settings(settings)
+    clock = Clock(settings.run / "checkpoints" / "seconds.json")
     with clock("data"):
-        job = prepare(cfg, next(iter(parts.values())) if parts else None)
+        job = prepare(parts)
         rows = job.fingerprint
-        check_rows(cfg, rows)
-        if known := finished(cfg, identity(job)):
+        check_rows(settings, rows)
+        if known := finished(settings, identity(job)):
             console.print_whole(results_table(known[0]))
             return known[0]
         show_data(job.rows)
         dry_run(job)
-        keep_settings(cfg, rows)
+        keep_settings(settings, rows)
     taught = teach(job, clock)
     agreement: dict[str, float] = {}
     student = taught.models["direct"]  # without a teacher, the student is the baseline
@@ -76,7 +75,7 @@ def train(cfg: DictConfig, parts: Mapping[str, Parts] | None = None) -> dict[str
         student, agreement = distilled
     metrics = conclude(job, {**taught.models, "student": student}, taught.outputs, agreement, clock)
     where = getattr(student, "folder", None)
-    delete_checkpoints(cfg)
+    delete_checkpoints(settings)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
     return metrics
 
@@ -159,8 +158,8 @@ def conclude(
     write_json(job.run / "metrics.json", metrics)
     for table in (results_table(metrics), *trust_tables(metrics)):
         console.print_whole(table)
-    vectors = sentence_vectors(job, teacher, models["student"]) if teacher and job.cfg.get("logger") else {}
-    log_results(job.cfg, job.task, metrics, evaluations, vectors)
+    vectors = sentence_vectors(job, teacher, models["student"]) if teacher and job.settings.loggers else {}
+    log_results(job.settings.plain, job.task, metrics, evaluations, vectors)
     for told in (job.task.note, metrics["advice"]):
         if told:
             console.print(told)
@@ -169,7 +168,7 @@ def conclude(
 
 def identity(job: Job) -> str:
     """What a result is of: settings and rows."""
-    return fingerprint([settings_of(job.cfg), job.fingerprint])
+    return fingerprint([settings_of(job.settings), job.fingerprint])
 
 
 def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str:
@@ -183,7 +182,7 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
         f"The teacher is no better in {source!r} than the student alone ({numbers}), so its soft labels hold it back. "
     )
     passes = [
-        make_plan(one.fine_tune, len(teacher_train_rows(job, one)), job.cfg.trainer, lr=0.0, processes=1).epochs
+        make_plan(one.fine_tune, len(teacher_train_rows(job, one)), job.settings.trainer, lr=0.0, processes=1).epochs
         for one in job.source.members.values()
         if one.fine_tune
     ]
@@ -211,7 +210,7 @@ def summary(
         "task": job.task.name,
         "pair": job.pair.name,
         "protocol": job.pair.protocol,
-        "seed": job.cfg.seed,
+        "seed": job.settings.seed,
         "device": str(job.device),
         "ms_beside_other_jobs": beside_others(),
         "shown": dict(job.task.shown),
