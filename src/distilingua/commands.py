@@ -101,13 +101,15 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
     log = console.logged(run / "train.log") if first else nullcontext()
     with readable_errors(run=run, cache=Path(cfg.paths.cache)), log:
         parts = check(cfg)
+        from distilingua.training.fitting import exclusive_run
         from distilingua.training.multitask import train_multitask
         from distilingua.training.train import train as train_one
 
-        if cfg.get("multitask"):
-            results = [*train_multitask(Settings.of(cfg), parts).values()]
-        else:
-            results = [train_one(*parts.values())]
+        with exclusive_run(Path(cfg.paths.run)):
+            if cfg.get("multitask"):
+                results = [*train_multitask(Settings.of(cfg), parts).values()]
+            else:
+                results = [train_one(*parts.values())]
         # only the first process of a job has a result
         values = [objective([*filter(None, results)], by) for by in objectives(cfg.training.select)]
         return values[0] if len(values) == 1 else values

@@ -7,10 +7,9 @@ import shutil
 import signal
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import wraps
 from pathlib import Path
 from subprocess import SubprocessError
 from typing import Any
@@ -38,7 +37,7 @@ from distilingua.models.source import TeacherSource
 from distilingua.monitoring.callbacks import SIGUSR2, KeepBest, StopBetweenBatches, StopEarly, shaping
 from distilingua.monitoring.loggers import make_loggers
 from distilingua.monitoring.sweep import metrics_of
-from distilingua.parts import Parts, Settings, misfits
+from distilingua.parts import Settings, misfits
 from distilingua.training.module import DistillationModule
 from distilingua.training.plan import Plan, optimizer_of, precision, schedule_of
 from distilingua.training.processes import name_the_dead, put_together, shards, who_is_lost
@@ -79,7 +78,14 @@ def fit(
         data.load_state_dict(header(last)[type(data).__qualname__])
     plain = {name: deepcopy(part) for name, part in module.named_children()} if shards(trainer) else {}
     stopper = next((one for one in callbacks if isinstance(one, StopBetweenBatches)), StopBetweenBatches())
-    ended = _trained(name, trainer, module, data, last, stopper)
+    with _told_with_what_is_saved(name, trainer, checkpoints):
+        try:
+            trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
+            ended = stopper.asked  # after the last step, where nothing was left to stop
+        except Stopped:
+            raise
+        except SystemExit:  # how Lightning ends on KeyboardInterrupt, after its callbacks have saved
+            ended = stopper.asked or signal.SIGINT
     if ended is not None:
         if ended != signal.SIGINT and stopper.queue_again:
             console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
@@ -97,30 +103,17 @@ def _go_on(run: Path) -> str:
     return f"Go on with: distilingua resume {shlex.quote(str(run))}"
 
 
-def _trained(
-    name: str,
-    trainer: Trainer,
-    module: DistillationModule,
-    data: LightningDataModule,
-    last: Path | None,
-    stopper: StopBetweenBatches,
-) -> int | None:
-    """Trains; the signal that ended it early, None where it came to its end. What goes wrong says where it is saved."""
-    run = Path(trainer.default_root_dir)
-    checkpoints = run / "checkpoints" / name
+@contextmanager
+def _told_with_what_is_saved(name: str, trainer: Trainer, checkpoints: Path) -> Iterator[None]:
+    """What ends a training by mistake says where it is saved."""
 
     def end_of_all(gone: str, own: bool = True) -> str:
-        go_on = _go_on(run) if own else "The same command goes on."
+        go_on = _go_on(Path(trainer.default_root_dir)) if own else "The same command goes on."
         return f"{name}: {gone} ended, and the others with it. {saved_at(checkpoints)} {go_on}"
 
     name_the_dead(end_of_all)
     try:
-        trainer.fit(module, data, ckpt_path=str(last) if last else None, weights_only=True)
-        return stopper.asked  # after the last step, where nothing was left to stop
-    except Stopped:
-        raise
-    except SystemExit:  # how Lightning ends on KeyboardInterrupt, after its callbacks have saved
-        return stopper.asked or signal.SIGINT
+        yield
     except NumberError as error:
         rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         where = f"{name}, step {trainer.global_step}, learning rate {max(rates):g}"
@@ -311,27 +304,14 @@ def delete_checkpoints(settings: Settings, name: str | None = None) -> None:
 
 # --- what a run's folder remembers ------------------------------------------------------------------------------------
 
-Main = Callable[..., dict[str, Any]]
-"""A whole job of parts, see `train`, or of settings and the parts of every task."""
 
-
-def exclusive_run(job: Main) -> Main:
+@contextmanager
+def exclusive_run(run: Path) -> Iterator[None]:
     """One job at a time in a run's folder; the processes of one job count as one.
 
     Raises:
-        UserError: by the job, where another one works in this folder.
+        UserError: another one works there.
     """
-
-    @wraps(job)
-    def guarded(first: Parts | Settings, *others: Any) -> dict[str, Any]:
-        with locked((first.settings if isinstance(first, Parts) else first).run):
-            return job(first, *others)
-
-    return guarded
-
-
-@contextmanager
-def locked(run: Path) -> Iterator[None]:
     if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # set when it is imported
         yield
         return

@@ -18,7 +18,6 @@ from distilingua.training.fitting import (
     check_rows,
     check_settings,
     delete_checkpoints,
-    exclusive_run,
     finished,
     fit,
     keep_settings,
@@ -31,7 +30,6 @@ from distilingua.training.student import deliver, distil, student_fit, student_r
 from distilingua.training.train import Clock, Taught, conclude, identity, teach
 
 
-@exclusive_run
 def train_multitask(settings: Settings, parts: Mapping[str, Parts]) -> dict[str, Any]:
     """Runs the job in its folder, with a `metrics.json` in a folder for every task; returns them by task.
 

@@ -27,7 +27,6 @@ from distilingua.training.fitting import (
     check_rows,
     check_settings,
     delete_checkpoints,
-    exclusive_run,
     finished,
     keep_settings,
     settings_of,
@@ -41,7 +40,6 @@ from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outp
 from distilingua.training.vectors import sentence_vectors
 
 
-@exclusive_run
 def train(parts: Parts) -> dict[str, Any]:
     """Runs the main job in its folder and returns what it writes to `metrics.json` there.
 
