@@ -87,16 +87,21 @@ def fit(
         except SystemExit:  # how Lightning ends on KeyboardInterrupt, after its callbacks have saved
             ended = stopper.asked or signal.SIGINT
     if ended is not None:
-        if ended != signal.SIGINT and stopper.queue_again:
-            console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
-            with suppress(SubprocessError):  # SLURM refuses where it ended the job itself, to queue it again
-                stopper.queue_again(SIGUSR2, None)
-        raise Stopped(ended, f"\nInterrupted. {saved_at(checkpoints)} {_go_on(settings.run)}")
+        raise _stopped(ended, stopper, checkpoints, settings.run)
     put_together(module, plain, trainer)
     if wrong := no_numbers_in(module):
         raise NumberError(f"{name}: after the last step {wrong} holds what is no number. Lower the learning rate.")
     load_best(module, Path(best.best_model_path))
     return trainer
+
+
+def _stopped(ended: int, stopper: StopBetweenBatches, checkpoints: Path, run: Path) -> Stopped:
+    """What a signal ends, with how to go on; SLURM is asked to queue the job again where it has sent the signal."""
+    if ended != signal.SIGINT and stopper.queue_again:
+        console.print(f"Interrupted. {saved_at(checkpoints)} It is queued again.", soft_wrap=True)
+        with suppress(SubprocessError):  # SLURM refuses where it ended the job itself, to queue it again
+            stopper.queue_again(SIGUSR2, None)
+    return Stopped(ended, f"\nInterrupted. {saved_at(checkpoints)} {_go_on(run)}")
 
 
 def _go_on(run: Path) -> str:
