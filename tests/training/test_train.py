@@ -19,6 +19,7 @@ from distilingua.errors import UserError
 from distilingua.training.job import dry_run
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
+from distilingua.training.train import worse_than_alone
 from tests.conftest import Compose, tiny_in
 from tests.small_jobs import prepare, train
 
@@ -260,3 +261,14 @@ def test_every_run_keeps_its_predictions(finished) -> None:  # type: ignore[no-u
     assert aligned["teacher"] == first["teacher"]
     assert aligned["teacher_probability"] == pytest.approx(first["teacher_probability"], abs=1e-6)
     assert (told[told["lang"] == "en"]["teacher_text"] == told[told["lang"] == "en"]["text"]).all()
+
+
+def test_a_student_that_lost_to_itself_without_a_teacher_is_named_with_what_to_type() -> None:
+    gap = {"low": 0.0, "high": 0.0, "p": 0.01, "detectable": 0.01}
+    gaps = {
+        "en": {"value": -0.034, "p_holm": 0.02, **gap},
+        "de": {"value": -0.034, "p_holm": 0.2, **gap},  # by chance, as far as can be told
+        "fr": {"value": 0.5, "p_holm": 0.001, **gap},
+    }
+    assert "than without its teacher in en. Let it learn longer (training.min_steps=N" in worse_than_alone(gaps)
+    assert worse_than_alone({lang: gap for lang, gap in gaps.items() if lang != "en"}) == worse_than_alone({}) == ""

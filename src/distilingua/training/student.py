@@ -19,7 +19,19 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distilingua.artifacts import cached, code_fingerprint, note_files
-from distilingua.columns import BLOCK, Encoded, Ragged, column, filled, joined, lists_of, select, where, with_columns
+from distilingua.columns import (
+    BLOCK,
+    Encoded,
+    Ragged,
+    codes_of,
+    column,
+    filled,
+    joined,
+    lists_of,
+    select,
+    where,
+    with_columns,
+)
 from distilingua.console import console
 from distilingua.data.datamodule import Batch, Lessons, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows, fingerprint_of
@@ -167,7 +179,9 @@ def student_fit(
     module = DistillationModule(*made, teacher, width, data.languages, own)
     more = {"languages": data.languages, "vector_width": width, "baseline": objective is not job.objective}
     module.save_hyperparameters(made_of(settings, model, job.task.labels, **more), logger=False)
-    return module, data, make_plan(training, len(train_rows), settings.trainer, lr, processes)
+    largest = np.bincount(codes_of(train_rows, "lang")[0]).max()
+    plan = make_plan(training, len(train_rows), settings.trainer, lr, processes, float(len(train_rows) / largest))
+    return module, data, plan
 
 
 def student_predictor(job: Job, folder: Path) -> Predictor:

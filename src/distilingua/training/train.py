@@ -16,6 +16,7 @@ from distilingua.artifacts import as_written, fingerprint, whole_file, write_jso
 from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
+from distilingua.errors import listed
 from distilingua.monitoring.provenance import provenance
 from distilingua.monitoring.results import log_results
 from distilingua.monitoring.sweep import beside_others
@@ -34,7 +35,7 @@ from distilingua.training.fitting import (
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare
 from distilingua.training.plan import make_plan
-from distilingua.training.reliability import temperature_of
+from distilingua.training.reliability import MINUS, temperature_of
 from distilingua.training.student import distil, soft_label_accuracy, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, teacher_train_rows, train_teacher
 from distilingua.training.vectors import sentence_vectors
@@ -76,6 +77,9 @@ def train(parts: Parts) -> dict[str, Any]:
     delete_checkpoints(settings)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
     return metrics
+
+
+SIGNIFICANT = 0.05  # p below which a loss is told
 
 
 @dataclass
@@ -145,6 +149,7 @@ def conclude(
             predictions(job.rows.test, evaluations, aligned, trusted).to_parquet(str(file))
     metrics = {
         **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
+        "advice": advice(job, evaluations) or worse_than_alone(trusted.differences.get(f"student{MINUS}direct", {})),
         "differences": trusted.differences,
         "temperature": temperature,
         "soft_labels": soft_label_accuracy(job, outputs),
@@ -192,6 +197,21 @@ def advice(job: Job, evaluations: Mapping[str, Mapping[str, Evaluation]]) -> str
     )
 
 
+def worse_than_alone(gaps: Mapping[str, Mapping[str, Any]]) -> str:
+    """What to change where the student lost to itself without a teacher; "" where it did not, as far as can be told.
+
+    Args:
+        gaps: by language, see `reliability.differences`.
+    """
+    lost = [lang for lang, gap in gaps.items() if gap["value"] < 0 and gap["p_holm"] < SIGNIFICANT]
+    if not lost:
+        return ""
+    return (
+        f"The student is worse than without its teacher in {listed(lost)}. Let it learn longer (training.min_steps=N, "
+        f"which counts for each language), or weigh labels more, where the objective has the key (objective.alpha=0.5)."
+    )
+
+
 def summary(
     job: Job,
     models: Mapping[str, AnyPredictor],
@@ -216,7 +236,6 @@ def summary(
         "retention": kept,
         "made": provenance(),
         "note": job.task.note,
-        "advice": advice(job, evaluations),
     }
 
 
