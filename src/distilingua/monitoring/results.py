@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.types import RunMode
 from lightning.pytorch.loggers import TensorBoardLogger
 from omegaconf import DictConfig
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from torch.utils.tensorboard.summary import hparams
 
 from distilingua.monitoring.loggers import make_loggers
-from distilingua.monitoring.sweep import differing, final_scores, settings_in, short_keys
+from distilingua.monitoring.sweep import differing, final_scores, in_a_sweep, settings_in, short_keys
 from distilingua.monitoring.tensorboard import log_evaluations
 from distilingua.tasks.task import Evaluation, Task
 
@@ -39,8 +38,7 @@ def log_results(
     others = set(cfg.get("logger") or {}) - {"tensorboard"}
     for logger in (*make_loggers(cfg, "student", others), *make_loggers(cfg, "scores", {"tensorboard"})):
         if isinstance(logger, TensorBoardLogger):
-            varied = HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
-            log_hparams(logger, settings, scores, shown={*typed_values(), *(() if varied else IN_SIGHT)})
+            log_hparams(logger, settings, scores, shown={*typed_values(), *(() if in_a_sweep() else IN_SIGHT)})
             log_evaluations(logger, task.labels, evaluations["student"], evaluations.get("teacher"))
             for model, (values, sentences) in vectors.items():
                 header = ["lang", "label", "text"]
@@ -92,9 +90,8 @@ def typed_values() -> dict[str, Any]:
     if not HydraConfig.initialized():
         return {}
     hydra = HydraConfig.get()
-    overrides = settings_in(hydra.overrides.task)
-    if hydra.mode == RunMode.MULTIRUN:
-        overrides = differing(Path(hydra.sweep.dir), hydra.overrides.task)
+    typed = hydra.overrides.task
+    overrides = differing(Path(hydra.sweep.dir), typed) if in_a_sweep() else settings_in(typed)
     parsed = [one for one in OverridesParser.create().parse_overrides(overrides) if not one.is_delete()]
     short = short_keys({one.key_or_group for one in parsed})
     known = {short[one.key_or_group]: (one.value(), one.get_value_string()) for one in parsed}
