@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.errors import UserError
-from distilingua.monitoring.killed import failure_noter, launch_the_others
 from distilingua.monitoring.leaderboard import front_of
+from distilingua.monitoring.plugins import failure_noter, launch_the_others
 from distilingua.monitoring.sweep import objective
 from distilingua.training.train import train
 from tests.conftest import Compose

@@ -320,7 +320,7 @@ def configurations() -> ConfigLoaderImpl:
 def compare(arguments: Sequence[str]) -> None:
     """Prints finished runs side by side, for a terminal, or as --csv, --markdown or --latex."""
     from distilingua.monitoring.compare import compare as compare_runs
-    from distilingua.monitoring.frames import FORMS
+    from distilingua.monitoring.tables import FORMS
 
     forms = [word.removeprefix("--") for word in arguments if word.startswith("--")]
     folders = [Path(word) for word in arguments if not word.startswith("--")] or [Path("multirun")]

@@ -133,7 +133,7 @@ def test_every_place_that_makes_something_of_a_name_is_known() -> None:
         *("training/fitting.py", "training/student.py"),
     }
     assert set(calls("get_class")) == {
-        *("parts.py", "checks.py", "monitoring/killed.py", "tasks/delivery.py", "delivery/model.py", "foreign.py"),
+        *("parts.py", "checks.py", "monitoring/plugins.py", "tasks/delivery.py", "delivery/model.py", "foreign.py"),
     }
     assert set(calls("taken")) == {"overrides.py", "delivery/model.py"}
     assert not calls("exec")

@@ -13,13 +13,14 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
-from distilingua.monitoring.callbacks import StopOnSource
+from distilingua.monitoring.callbacks import SELECT
 from distilingua.monitoring.hydra_callback import check_same_sweep, check_sweep
 from distilingua.monitoring.sweep import SWEEP, final_scores, varied_keys
 from distilingua.training.fitting import settings_of
@@ -126,18 +127,11 @@ def test_other_loggers_write_without_a_network(kept: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run/tensorboard").exists()
 
 
-def test_early_stopping_watches_the_source_alone(compose_run) -> None:  # type: ignore[no-untyped-def]
-    from hydra.utils import instantiate
-
+def test_early_stopping_watches_what_weights_are_chosen_by(compose_run) -> None:  # type: ignore[no-untyped-def]
     callbacks = compose_run("callbacks=early_stopping").callbacks
     assert set(callbacks) > {"early_stopping", "checkpoint"}
     stopper = instantiate(callbacks.early_stopping)
-    assert isinstance(stopper, StopOnSource)
-    task = SimpleNamespace(shown={"f1": "F1"})
-    module: Any = SimpleNamespace(task=task, dev_metrics=[{"f1": 0}], languages=["en", "de"])
-    trainer: Any = SimpleNamespace(val_check_interval=1.0, check_val_every_n_epoch=1)
-    stopper.setup(trainer, module, "fit")
-    assert stopper.monitor == "dev/en/f1"
+    assert (stopper.monitor, stopper.mode) == (SELECT, "max")
 
 
 COMMANDS = [

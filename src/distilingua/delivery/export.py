@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
-from distilingua.delivery.card import artefacts_table, write_card
+from distilingua.delivery.card import artefacts_frame, write_card
 from distilingua.delivery.evaluate import find_models, read_rows, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
@@ -35,7 +35,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     model, benchmark, formats = check_export(cfg, task_typed)
     quieten()
     from distilingua.delivery import artefacts
-    from distilingua.monitoring.tables import differences_table
+    from distilingua.monitoring.tables import differences_table, for_terminal
 
     rows = read_rows(cfg, benchmark)
     tell_other_rows(model, rows.test, benchmark.task)
@@ -59,7 +59,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     }
     write_json(folder / "export.json", export)
     write_card(cfg, model.settings, export, folder)
-    console.print_whole(artefacts_table(export))
+    console.print_whole(for_terminal(artefacts_frame(export)))
     if export["differences"]:
         console.print_whole(differences_table(export["differences"]))
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
