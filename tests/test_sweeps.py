@@ -27,6 +27,7 @@ from distilingua.training.train import train
 from tests.conftest import Compose
 from tests.processes import launch, refused, run
 from tests.test_cli import as_it_is
+from tests.test_faults import sabotage
 
 SMALL = [  # a job of seconds
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -47,8 +48,7 @@ def taught(kept: Path, cache: Path, *typed: str) -> list[str]:
 
 def asked_at(batch: int, done: Path, how: str = "SIGKILL") -> list[str]:
     """The process of the first baseline that comes so far gets a signal there, once: after its first pass of 33."""
-    asks = {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": done, "model": "direct"}
-    return [f"+callbacks.saboteur.{key}={value}" for key, value in asks.items()]
+    return sabotage(how, batch, done, model="direct")
 
 
 @pytest.mark.long
