@@ -24,7 +24,7 @@ from distilingua.overrides import for_resume
 from distilingua.training.fitting import check_rows, check_settings, finished, fit, keep_settings, undamaged
 from distilingua.training.train import Clock, train
 from tests.conftest import Compose, passes
-from tests.processes import HANGS, Job, launch, run, start
+from tests.processes import HANGS, Job, launch, run, start, succeed
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
 
@@ -153,8 +153,7 @@ def test_processes_of_a_job_stop_at_the_same_step(kept: Path, tmp_path: Path) ->
     stopped = run("train", *settings, *sabotage("SIGTERM", 7, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path)
     assert "saved at step 8 in " in stopped.stderr, stopped.stderr
     assert stopped.returncode in (130, 143)  # 130 where the other process was asked
-    resumed = run("resume", "out", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    succeed("resume", "out", folder=tmp_path)
     assert (tmp_path / "out/metrics.json").exists()
 
 
@@ -180,8 +179,7 @@ def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
         text = "\n".join(json.dumps({**row, "label": swapped[row["label"]]}, ensure_ascii=False) for row in rows)
         file.write_text(text, "utf-8")
     resumed = run("resume", "out", folder=tmp_path)
-    fresh = run("train", *settings, "hydra.run.dir=fresh", folder=tmp_path)
-    assert fresh.returncode == 0, fresh.stderr
+    succeed("train", *settings, "hydra.run.dir=fresh", folder=tmp_path)
     metrics = json.loads((tmp_path / "fresh/metrics.json").read_text())
     assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
     assert resumed.returncode == 1
@@ -203,8 +201,7 @@ def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ign
 def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tmp_path: Path) -> None:
     """Killed after the last step of the student; then resumed; then resumed again, when there is nothing to do."""
     settings = [*of_all(kept), "training.select=agreement"]
-    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    succeed("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
     expected = json.loads((tmp_path / "whole/metrics.json").read_text())
     assert set(expected["dev"]["agreement"]) == {"en", "de"}
 
@@ -221,9 +218,8 @@ def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tm
     assert found["seconds"]["student"] > trained
     assert "Reused: direct of 20" in resumed.stdout
 
-    again = run("resume", "out", folder=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "was finished on 20" in again.stdout
+    again = succeed("resume", "out", folder=tmp_path)
+    assert "was finished on 20" in again
     assert file.read_bytes() == first
     assert not list(tmp_path.glob("*/checkpoints/**/*.ckpt"))
 
@@ -244,13 +240,11 @@ def test_a_sweep_never_compares_one_number_in_place_of_another() -> None:
 def test_a_full_disk_does_not_make_resume_forget_what_was_typed(kept: Path, tmp_path: Path) -> None:
     """Full at the moment when settings are kept. (Whether a limit on the size of files or the disk says no is one.)"""
     settings = [*of_all(kept), "corpus._target_=tests.saboteur.FilesOnAFullDisk"]
-    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
-    assert whole.returncode == 0, whole.stderr
+    succeed("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
     full = run("train", *settings, "hydra.run.dir=out", folder=tmp_path, DISK_IS_FULL="1")
     assert full.returncode == 1
     assert "File too large" in full.stderr
-    resumed = run("resume", "out", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    succeed("resume", "out", folder=tmp_path)
     results = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "out")]
     assert results[0]["models"]["student"]["languages"] == results[1]["models"]["student"]["languages"]
 

@@ -30,8 +30,9 @@ from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.translation import Translation
 from distilingua.training.inference import Predictions, Predictor
 from tests.conftest import tiny_bert
-from tests.delivery.conftest import read_json, succeed
+from tests.delivery.conftest import read_json
 from tests.delivery.students import KINDS, TEXTS
+from tests.processes import succeed
 from tests.test_cli import all_refused
 
 pytest.importorskip("onnxruntime")

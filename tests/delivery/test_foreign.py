@@ -16,8 +16,8 @@ from distilingua.errors import UserError
 from distilingua.foreign import check_data, taken
 from distilingua.locations import read_yaml
 from distilingua.models.folder import OWN, damaged
-from tests.delivery.conftest import read_json, succeed
-from tests.processes import run
+from tests.delivery.conftest import read_json
+from tests.processes import run, succeed
 
 ROOT = Path(distilingua.__file__).parent
 EVIL = "{_target_:torch.hub.load,repo_or_dir:evil,model:go,source:local}"

@@ -25,7 +25,7 @@ from distilingua.monitoring.hydra_callback import check_same_sweep, check_sweep
 from distilingua.monitoring.sweep import SWEEP, final_scores, varied_keys
 from distilingua.training.fitting import settings_of
 from distilingua.training.job import training_recipe
-from tests.processes import run
+from tests.processes import succeed
 from tests.test_sweeps import SMALL, of
 
 
@@ -111,8 +111,7 @@ def test_a_line_of_progress_where_there_is_no_terminal(swept: Path) -> None:
 def test_other_loggers_write_without_a_network(kept: Path, tmp_path: Path) -> None:
     """Several at once. A table of curves, offline runs for `wandb sync`, and a file for `mlflow ui`."""
     typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run", "training.epochs=1"]
-    answer = run("train", *typed, "logger=[csv,wandb,mlflow]", "trainer.log_every_n_steps=5", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    succeed("train", *typed, "logger=[csv,wandb,mlflow]", "trainer.log_every_n_steps=5", folder=tmp_path)
     curves = list(csv.DictReader((tmp_path / "run/csv/direct/metrics.csv").read_text().splitlines()))
     assert any(row["dev/de/accuracy"] for row in curves)
     assert any(row["train/loss"] for row in curves)
