@@ -6,19 +6,21 @@ import copy
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from filelock import FileLock
-from huggingface_hub import ModelCard
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
 from transformers import AutoTokenizer, BertForSequenceClassification, pipeline
 
 from distilingua import extras
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.encoder import Encoder
 from distilingua.delivery.artefacts import changed, clock, parity
+from distilingua.delivery.export import publish
 from distilingua.delivery.formats import Format, Hub, Onnx, Student
 from distilingua.delivery.model import open_exported
 from distilingua.delivery.runtime import predictor_of
@@ -211,6 +213,34 @@ def test_what_cannot_be_exported_is_told_at_once(finished_run: Path, tmp_path: P
         (own, "push=alone", place): "push=alone: names no organisation",
     }
     all_refused("export", told, tmp_path)
+
+
+# --- where it goes ----------------------------------------------------------------------------------------------------
+
+
+def test_everything_but_logs_is_uploaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the hub's own client, up to what it would send."""
+    made: list[Any] = []
+    uploaded: dict[str, dict[str, bytes]] = {}
+
+    def commit(_: HfApi, repo_id: str, operations: list[CommitOperationAdd], **more: Any) -> None:
+        uploaded[repo_id] = {one.path_in_repo: Path(str(one.path_or_fileobj)).read_bytes() for one in operations}
+
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(HfApi, "create_repo", lambda _, name, exist_ok: made.append((name, exist_ok)) or f"hub/{name}")
+    monkeypatch.setattr(HfApi, "create_commit", commit)
+    monkeypatch.setattr(HfApi, "_validate_yaml", lambda *_, **__: None)  # of the card, which it asks the hub for
+    names = ("config.json", "README.md", "model.safetensors", "onnx/model_quantized.onnx")
+    files = {name: name.encode() for name in names}
+    for name, content in {**files, "export.log": b"not for others"}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    publish("org/name", tmp_path)
+    assert made == [("org/name", True)]
+    assert uploaded == {"org/name": files}
+    assert "Uploaded to hub/org/name" in capsys.readouterr().out
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
