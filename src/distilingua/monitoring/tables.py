@@ -129,13 +129,18 @@ def results_table(metrics: dict[str, Any]) -> Table:
     )
 
 
-def models_table(
+def models_table(*described: Any) -> Table:
+    """See `models_frame`."""
+    return for_terminal(models_frame(*described), words=2, section="lang")
+
+
+def models_frame(
     title: str,
     models: Mapping[str, Any],
     shown: Mapping[str, str],
     retention: Mapping[str, Mapping[str, float]] | None = None,
-) -> Table:
-    """Per language and model: scores in percent; size and speed.
+) -> pd.DataFrame:
+    """Per language and model: scores in percent; size and speed, where they are known.
 
     Args:
         models: as `training.evaluate.figures` has them.
@@ -145,13 +150,17 @@ def models_table(
     rows = []
     for lang in next(iter(models.values()))["languages"]:
         for name, model in models.items():
-            main, *others = ((heading, percent(model["languages"][lang][metric])) for metric, heading in shown.items())
+            if (scores := model["languages"].get(lang)) is None:
+                continue
+            main, *others = ((heading, percent(scores[metric])) for metric, heading in shown.items())
             row = {"lang": lang, "model": name, **dict([main, ("95 %", spread(model, lang)), *others])}
             row["kept"] = percent((retention or {}).get(name, {}).get(lang))
-            size = {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
-            rows.append({**row, **size, "ms": f"{model['latency_ms']:.1f}"})
+            if "bytes" in model:
+                row |= {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
+                row["ms"] = f"{model['latency_ms']:.1f}"
+            rows.append(row)
     table = text_frame(title, rows)
-    return for_terminal(table.loc[:, table.ne("").any()], words=2, section="lang")
+    return table.loc[:, table.ne("").any()]
 
 
 def percent(share: float | None) -> str:
