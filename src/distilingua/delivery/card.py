@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
 from omegaconf import DictConfig
 
 from distilingua.errors import listed
-from distilingua.monitoring.tables import markdown, percent, spread, text_frame, trust_frame
+from distilingua.monitoring.tables import markdown, models_frame, spread, trust_frame
 
 NAMED = 60  # classes
-BATCH = 32  # rows that are answered in one call, for the clock
 
 
 def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str, Any], folder: Path) -> None:
@@ -63,7 +60,7 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         cfg=cfg,
         export=export,
         corpus=corpus,
-        table=scores_table(export),
+        table=markdown(models_frame("", export["models"], export["shown"]).drop(columns="weights")),
         trust="" if trust.empty else markdown(trust),
         labels=listed([f"`{label}`" for label in export["labels"] or ()], NAMED),
         teacher=path_as_shown(cfg.teacher.get("path")),
@@ -72,31 +69,6 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
     ).save(folder / "README.md")
     if corpus.count("/") == 1:
         write_eval_results(export, corpus, folder)
-
-
-def artefacts_frame(export: Mapping[str, Any]) -> pd.DataFrame:
-    """A row a model: its score per language with its interval, what changed against the student, bytes and speed."""
-    score, heading = next(iter(export["shown"].items()))
-    rows = []
-    for name, model in export["models"].items():
-        row = {"model": name}
-        for lang, scores in model["languages"].items():
-            row[f"{heading}\n{lang}"] = f"{percent(scores[score])} ({spread(model, lang)})".removesuffix(" ()")
-        row["Δ\nlogit"] = "" if model["parity"] is None else f"{model['parity']:.1g}"
-        row["changed\n%"] = "" if model["changed"] is None else f"{100 * model['changed']:.2f}"
-        row["MB\n"] = f"{model['bytes'] / 1e6:.1f}"
-        for threads, speed in model["speed"].items():
-            row |= {f"ms\n×{threads}": f"{speed['median']:.2f}", f"p95\n×{threads}": f"{speed['p95']:.2f}"}
-            row[f"per s\n×{threads}"] = f"{speed['per_second']:.0f}"
-        rows.append(row)
-    title = f"{export['task']}, {export['pair']}, {export['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
-    return text_frame(title, rows)
-
-
-def scores_table(export: Mapping[str, Any]) -> str:
-    """The same for the card, without what only this machine can say at length."""
-    table = artefacts_frame(export).rename(columns=lambda name: re.sub(r"\n(%$|×1$)?", " ", name).strip())
-    return markdown(table.loc[:, [name not in ("Δ logit", "per s") and "×" not in name for name in table]])
 
 
 def corpus_of(export: Mapping[str, Any]) -> str:

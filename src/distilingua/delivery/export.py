@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
-from distilingua.delivery.card import artefacts_frame, write_card
+from distilingua.delivery.card import write_card
 from distilingua.delivery.evaluate import find_models, read_rows, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
@@ -35,7 +35,7 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     model, benchmark, formats = check_export(cfg, task_typed)
     quieten()
     from distilingua.delivery import artefacts
-    from distilingua.monitoring.tables import differences_table, for_terminal
+    from distilingua.monitoring.tables import differences_table, models_table
 
     rows = read_rows(cfg, benchmark)
     tell_other_rows(model, rows.test, benchmark.task)
@@ -44,8 +44,9 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     student.teacher = partial(artefacts.fetch_teacher, cfg, model)
     written = {name: artefacts.write(name, form, student, folder) for name, form in formats.items()}
     vars(student).pop("graph", None)  # it is large
-    teacher = measured(model).get("teacher")
-    shape = artefacts.shape_of_teacher(cfg, student.encoder.task.labels) if teacher else None
+    judged = artefacts.judge(model, student, written, rows, cfg.sentences)
+    # of the teacher, what its run has measured
+    judged["models"] = {name: one for name, one in measured(model).items() if name == "teacher"} | judged["models"]
     export = {
         "task": benchmark.task.name,
         "pipeline": benchmark.task.hub_pipeline,
@@ -55,11 +56,12 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
         "shown": dict(benchmark.task.shown),
         "machine": f"{platform.machine()} {platform.system()}",
         "corpus": OmegaConf.to_container(cfg.corpus, resolve=True),
-        **artefacts.judge(model, student, written, rows, cfg.sentences, teacher, shape),
+        **judged,
     }
     write_json(folder / "export.json", export)
     write_card(cfg, model.settings, export, folder)
-    console.print_whole(for_terminal(artefacts_frame(export)))
+    title = f"{export['task']}, {export['pair']}; ms on {export['machine']}"
+    console.print_whole(models_table(title, export["models"], export["shown"]))
     if export["differences"]:
         console.print_whole(differences_table(export["differences"]))
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)

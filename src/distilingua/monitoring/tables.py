@@ -140,7 +140,8 @@ def models_frame(
     shown: Mapping[str, str],
     retention: Mapping[str, Mapping[str, float]] | None = None,
 ) -> pd.DataFrame:
-    """Per language and model: scores in percent; size and speed, where they are known.
+    """Per language and model: scores in percent, and of what was exported how much its answers changed; size and speed,
+    where they are known.
 
     Args:
         models: as `training.evaluate.figures` has them.
@@ -148,13 +149,16 @@ def models_frame(
         retention: per model and language.
     """
     rows = []
-    for lang in next(iter(models.values()))["languages"]:
+    for lang in dict.fromkeys(lang for model in models.values() for lang in model["languages"]):
         for name, model in models.items():
             if (scores := model["languages"].get(lang)) is None:
                 continue
             main, *others = ((heading, percent(scores[metric])) for metric, heading in shown.items())
             row = {"lang": lang, "model": name, **dict([main, ("95 %", spread(model, lang)), *others])}
             row["kept"] = percent((retention or {}).get(name, {}).get(lang))
+            if "changed" in model:
+                parity = "" if model["parity"] is None else f"{model['parity']:.1g}"
+                row |= {"Δ logit": parity, "changed %": f"{100 * model['changed']:.2f}"}
             if "bytes" in model:
                 row |= {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
                 row["ms"] = f"{model['latency_ms']:.1f}"
