@@ -7,18 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import DictConfig
 
 from distilingua.errors import listed
-from distilingua.monitoring.tables import markdown, models_frame, spread, trust_frame
+from distilingua.monitoring.tables import markdown, models_frame, trust_frame
 
 NAMED = 60  # classes
 
 
 def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str, Any], folder: Path) -> None:
-    """README.md with `model-index`, and `.eval_results/` for corpora of the hub.
+    """README.md with `model-index`.
 
     Args:
         settings: of the run, see `Delivered`.
@@ -67,8 +66,6 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         cleaned=[step for step in ("repair", "markup", "url") if cleaning.get(step)],
         imports="import distilingua.models.bag" if kind == BagConfig.model_type else "",
     ).save(folder / "README.md")
-    if corpus.count("/") == 1:
-        write_eval_results(export, corpus, folder)
 
 
 def corpus_of(export: Mapping[str, Any]) -> str:
@@ -83,15 +80,3 @@ def path_as_shown(path: Any) -> str:
     """Without the folders of this machine."""
     name = str(path or "trained from scratch")
     return Path(name).name if name.startswith(("/", "~", ".")) else name
-
-
-def write_eval_results(export: Mapping[str, Any], corpus: str, folder: Path) -> None:
-    """What the hub shows beside a data set of its own."""
-    score, student = next(iter(export["shown"])), export["models"]["student"]
-    (folder / ".eval_results").mkdir(exist_ok=True)
-    for lang, scores in student["languages"].items():
-        sure = spread(student, lang)
-        notes = f"{score}, 95 % interval {sure}" if sure else score
-        entry = EvalResultEntry(dataset_id=corpus, task_id=lang, value=round(100 * scores[score], 2), notes=notes)
-        text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
-        (folder / ".eval_results" / f"{lang}.yaml").write_text(text, "utf-8")

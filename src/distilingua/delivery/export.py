@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
 from distilingua.delivery.card import write_card
-from distilingua.delivery.evaluate import find_models, read_rows, tell_other_rows
+from distilingua.delivery.evaluate import find_models, read_rows, show, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
 from distilingua.errors import UserError, refuse, truth, whole
@@ -35,7 +35,6 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     model, benchmark, formats = check_export(cfg, task_typed)
     quieten()
     from distilingua.delivery import artefacts
-    from distilingua.monitoring.tables import differences_table, models_table
 
     rows = read_rows(cfg, benchmark)
     tell_other_rows(model, rows.test, benchmark.task)
@@ -54,16 +53,14 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
         "languages": benchmark.pair.languages,
         "labels": student.encoder.task.labels,
         "shown": dict(benchmark.task.shown),
-        "machine": f"{platform.machine()} {platform.system()}",
+        "device": f"{platform.machine()} {platform.system()}",
+        "note": benchmark.task.note,
         "corpus": OmegaConf.to_container(cfg.corpus, resolve=True),
         **judged,
     }
     write_json(folder / "export.json", export)
     write_card(cfg, model.settings, export, folder)
-    title = f"{export['task']}, {export['pair']}; ms on {export['machine']}"
-    console.print_whole(models_table(title, export["models"], export["shown"]))
-    if export["differences"]:
-        console.print_whole(differences_table(export["differences"]))
+    show(export)
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
     if cfg.push:
         publish(cfg.push, folder)
