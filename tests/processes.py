@@ -60,6 +60,13 @@ def run(*arguments: str, folder: Path, **options: Any) -> subprocess.CompletedPr
     return subprocess.CompletedProcess(arguments, job.returncode, out, err)
 
 
+def succeed(*arguments: str, folder: Path, **options: Any) -> str:
+    """What a command prints that has to succeed."""
+    answer = run(*arguments, folder=folder, **options)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout
+
+
 def refused(*arguments: str, folder: Path, **options: Any) -> str:
     """What a command says of what it cannot do: in a line, with 1 as its exit code."""
     answer = run(*arguments, folder=folder, **options)

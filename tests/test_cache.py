@@ -13,7 +13,7 @@ from filelock import FileLock
 from distilingua.artifacts import cached, fingerprint
 from distilingua.cache import DAY, cache, kept
 from distilingua.errors import UserError
-from tests.processes import run
+from tests.processes import succeed
 
 OTHER = fingerprint("other")
 
@@ -45,22 +45,20 @@ def test_what_is_kept_is_listed(tmp_path: Path, old_and_new: tuple[Path, Path]) 
     (tmp_path / "soft_labels" / "0123456789abcdef.lock").touch()  # of who has made it
     (tmp_path / "soft_labels" / ".parts-1123456789abcdef" / "of_processes").mkdir(parents=True)
     (tmp_path / "soft_labels" / "my notes").mkdir()  # not ours
-    answer = run("cache", str(tmp_path), folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    lines = {line.split()[1]: line.split() for line in answer.stdout.splitlines() if "ago" in line}
+    answer = succeed("cache", str(tmp_path), folder=tmp_path)
+    lines = {line.split()[1]: line.split() for line in answer.splitlines() if "ago" in line}
     assert lines[old.name][2:] == ["/runs/first", *lines[old.name][3:5], "50", "d", "ago", "40", "d", "ago"]
     assert lines[new.name][-6:] == ["0", "h", "ago", "0", "h", "ago"]
     assert "(unfinished)" in lines["0123456789abcdef"]
     assert "(unfinished)" in lines["1123456789abcdef"]
-    assert "4 folders in" in answer.stdout
-    assert "my notes" not in answer.stdout
+    assert "4 folders in" in answer
+    assert "my notes" not in answer
 
 
 def test_what_nobody_used_is_freed(tmp_path: Path, old_and_new: tuple[Path, Path]) -> None:
     old, new = old_and_new
-    answer = run("cache", f"paths.cache={tmp_path}", "--prune", "30", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
-    assert "1 folders freed" in answer.stdout
+    answer = succeed("cache", f"paths.cache={tmp_path}", "--prune", "30", folder=tmp_path)
+    assert "1 folders freed" in answer
     assert [one.folder for one in kept(tmp_path)] == [new]
     assert not old.exists()
     assert (cached(tmp_path, "teachers", {"name": "old"}, build) / "weights").exists()  # a later run makes it again

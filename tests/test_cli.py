@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from distilingua.commands import readable_errors
-from tests.processes import ENVIRONMENT, HANGS, launch, refused, run, start
+from tests.processes import ENVIRONMENT, HANGS, launch, refused, run, start, succeed
 
 
 def files_overrides(data: Path) -> list[str]:
@@ -245,14 +245,11 @@ def test_two_processes_train_like_one(tmp_path: Path, files_corpus: Path, teache
         ("two", ["device=ddp", "trainer.accelerator=cpu", "trainer.devices=2"]),
     ):
         if not rows:  # how many rows there are to train on decides which batch size both can share
-            shown = run("corpus", *settings, folder=tmp_path)
-            rows = sum(int(line.split()[2]) for line in shown.stdout.splitlines() if line.startswith((" en ", " de ")))
+            shown = succeed("corpus", *settings, folder=tmp_path)
+            rows = sum(int(line.split()[2]) for line in shown.splitlines() if line.startswith((" en ", " de ")))
         batch = next(b for b in range(32, 96) if (rows // b) % 2 == 0)
-        answer = run(
-            "train", *settings, *device, f"training.batch_size={batch}", f"hydra.run.dir={tmp_path}/{name}",
-            folder=tmp_path,
-        )  # fmt: skip
-        assert answer.returncode == 0, answer.stderr
+        own = [f"training.batch_size={batch}", f"hydra.run.dir={tmp_path}/{name}"]
+        succeed("train", *settings, *device, *own, folder=tmp_path)
         assert (tmp_path / name / "metrics.json").exists()
         weights[name] = load_file(tmp_path / name / "student" / "model.safetensors")
     assert rows > 100
@@ -272,8 +269,7 @@ def uninterrupted(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
         "training.batch_size=8",
         f"paths.cache={kept / 'cache'}",
     ]
-    whole = run("train", *settings, "hydra.run.dir=whole", folder=folder)
-    assert whole.returncode == 0, whole.stderr
+    succeed("train", *settings, "hydra.run.dir=whole", folder=folder)
     return settings, (folder / "whole/student/model.safetensors").read_bytes()
 
 
@@ -313,10 +309,9 @@ def test_resume_and_compare_say_what_they_need(tmp_path: Path) -> None:
 
 
 def test_corpus_describes_without_leaving_anything_behind(tmp_path: Path, files_corpus: Path) -> None:
-    shown = run("corpus", *files_overrides(files_corpus), folder=tmp_path)
-    assert shown.returncode == 0, shown.stderr
-    assert "Best accuracy any model can reach" in shown.stdout
-    assert "en 100.00 %, de 100.00 %" in shown.stdout
+    shown = succeed("corpus", *files_overrides(files_corpus), folder=tmp_path)
+    assert "Best accuracy any model can reach" in shown
+    assert "en 100.00 %, de 100.00 %" in shown
     assert not (tmp_path / "outputs").exists()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from distilingua.monitoring.compare import compare
 from distilingua.monitoring.sweep import SWEEP, varied_keys
 from distilingua.monitoring.tables import results_table
 from distilingua.overrides import for_resume, job_name, quoted, run_name
-from tests.processes import HANGS, SCRIPT, refused, run
+from tests.processes import HANGS, SCRIPT, refused, succeed
 
 # --- names of folders -------------------------------------------------------------------------------------------------
 
@@ -101,32 +102,29 @@ def test_any_text_can_be_the_value_of_an_override(value: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def quoted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def quoted_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Started from a folder with spaces and brackets, as the documentation types it, without a teacher."""
     folder = tmp_path_factory.mktemp("my project (v2)")
     data = folder / "my data (v2)"
     for lang in ("en", "de"):
         (data / lang).mkdir(parents=True)
         for split, rows in (("train", 24), ("dev", 6), ("test", 6)):
-            lines = [
-                f"{split} {lang} {n} {'good' if n % 2 else 'bad'},{'good' if n % 2 else 'bad'}" for n in range(rows)
-            ]
-            (data / lang / f"{split}.csv").write_text("\n".join(["text,label", *lines]), "utf-8")
+            labels = ["good" if n % 2 else "bad" for n in range(rows)]
+            lines = ["text,label", *(f"{split} {lang} {n} {label},{label}" for n, label in enumerate(labels))]
+            (data / lang / f"{split}.csv").write_text("\n".join(lines), "utf-8")
     typed = ["corpus=files", "corpus.path='my data (v2)'", "objective=direct", "student=nano", "training.epochs=1"]
-    return folder, run("train", *typed, "student.vocabulary=100", folder=folder)
+    return folder, succeed("train", *typed, "student.vocabulary=100", folder=folder)
 
 
 @pytest.mark.long
 def test_it_resumes_by_its_folder_and_as_the_latest(quoted_run: Any) -> None:
-    folder, first = quoted_run
-    assert first.returncode == 0, first.stderr
+    folder, _ = quoted_run
     (made,) = folder.glob("outputs/*/*")
     assert re.fullmatch(
         r"[\d-]+_corpus-files_student-nano_objective-direct_path-mydata-v2_vocabulary-100_epochs-1-.*", made.name
     )
     for arguments in ([], [str(made)]):
-        answer = run("resume", *arguments, folder=folder)
-        assert answer.returncode == 0, answer.stderr
+        succeed("resume", *arguments, folder=folder)
     assert len(list(folder.glob("outputs/*/*"))) == 1
 
 
@@ -142,19 +140,19 @@ def test_a_folder_with_any_signs_resumes(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_the_printed_folder_can_be_pasted_the_log_is_what_was_printed_and_nobody_was_distilled(quoted_run: Any) -> None:
     folder, first = quoted_run
-    printed = re.search(r"the student is in (.*)\.$", first.stdout.strip().splitlines()[-1])
+    printed = re.search(r"the student is in (.*)\.$", first.strip().splitlines()[-1])
     assert printed is not None
     assert (folder / printed[1] / "config.json").is_file()
-    made = re.search(r"outputs/(.*)/metrics\.json", first.stdout)
+    made = re.search(r"outputs/(.*)/metrics\.json", first)
     assert made is not None
     assert shlex.split(made[1]) == [made[1]]
     (log,) = folder.glob("outputs/*/*/train.log")
     kept = log.read_text("utf-8")
     for words in ("data ─", "soft labels", "direct transfer", "Written to"):
         assert words in kept
-        assert words in first.stdout
+        assert words in first
     assert "\x1b" not in kept
-    table = first.stdout[first.stdout.index(" lang ") :]
+    table = first[first.index(" lang ") :]
     assert table.count("direct transfer") == 2  # English and German
     assert "distilled" not in table
 
@@ -179,6 +177,16 @@ def test_sixty_columns_cut_no_score() -> None:
         assert digits in shown.get()
     assert "…" not in shown.get()
     assert narrow.width == 60
+
+
+@pytest.mark.parametrize(("title", "every", "lines"), [("Soft labels", 0, 3), ("Soft labels", 3600, 0), ("", 0, 0)])
+def test_a_line_now_and_then_where_there_is_no_terminal(title: str, every: float, lines: int) -> None:
+    printer = Printer()
+    printer.file = io.StringIO()
+    assert list(printer.steps(range(0, 12, 4), title, every)) == [0, 4, 8]
+    told = printer.file.getvalue().splitlines()
+    assert len(told) == lines
+    assert all(re.fullmatch(r"Soft labels: [123] of 3 batches, 0:00:00 left", line) for line in told)
 
 
 @pytest.mark.parametrize("command", ["train --help", "train --cfg job", "--help", "corpus --cfg job"])

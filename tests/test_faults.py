@@ -25,7 +25,7 @@ from distilingua.parts import Settings
 from distilingua.training.fitting import check_rows, check_settings, finished, fit, keep_settings, undamaged
 from distilingua.training.train import Clock
 from tests.conftest import Compose, passes
-from tests.processes import HANGS, Job, launch, run, start
+from tests.processes import HANGS, Job, launch, run, start, succeed
 from tests.small_jobs import train
 from tests.test_cli import files_overrides
 from tests.training.test_module import Parts, same, weights
@@ -46,9 +46,28 @@ def of_all(kept: Path) -> list[str]:
     return small(kept / "data", kept / "teacher", kept / "cache")
 
 
+def saboteur(how: str, batch: int, done: Path, model: str = "student") -> dict[str, Any]:
+    return {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": str(done), "model": model}
+
+
 def sabotage(how: str, batch: int, done: Path, model: str = "student") -> list[str]:
-    given = {"_target_": "tests.saboteur.Saboteur", "how": f"'{how}'", "batch": batch, "done": done, "model": model}
+    given = saboteur(f"'{how}'", batch, done, model)
     return [f"+callbacks.saboteur.{key}={value}" for key, value in given.items()]
+
+
+def sabotaged(cfg: DictConfig, *given: Any) -> DictConfig:
+    """The configuration of a run in this process with a `saboteur`."""
+    own = cfg.copy()
+    OmegaConf.set_struct(own, False)
+    own.callbacks.saboteur = saboteur(*given)
+    return own
+
+
+def trained(cfg: DictConfig, parts: Parts, epochs: int, name: str = "student", **options: Any) -> tuple[Any, Any]:
+    """The trainer and the weights of a student, from the beginning or from where it was stopped."""
+    module, data = parts.module(store=True)
+    trainer = fit(Settings.of(cfg), name, module, data, passes(epochs), **options)
+    return trainer, weights(module.student)
 
 
 def wait_for(file: Path, job: Job) -> None:
@@ -93,19 +112,13 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
     )
     parts = Parts(cfg)
     if tuple(overrides) not in UNSTOPPED:
-        module, data = parts.module(store=True)
-        whole = fit(Settings.of(cfg), "whole", module, data, passes(3))
+        whole, unstopped = trained(cfg, parts, 3, "whole")
         assert whole.num_training_batches in (22, 5)
-        UNSTOPPED[tuple(overrides)] = whole.global_step, weights(module.student)
+        UNSTOPPED[tuple(overrides)] = whole.global_step, unstopped
     steps, expected = UNSTOPPED[tuple(overrides)]
 
-    stopping = cfg.copy()
-    OmegaConf.set_struct(stopping, False)
-    target = {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": str(tmp_path / "done")}
-    stopping.callbacks.saboteur = target
-    module, data = parts.module(store=True)
     with pytest.raises(RuntimeError if code is None else SystemExit) as ended:
-        fit(Settings.of(stopping), "student", module, data, passes(3))
+        trained(sabotaged(cfg, how, batch, tmp_path / "done"), parts, 3)
     assert (tmp_path / "done").exists()
     assert last(cfg)["global_step"] == saved
     if code is not None:
@@ -113,10 +126,9 @@ def test_what_is_resumed_has_the_same_weights(  # type: ignore[no-untyped-def]
         assert f"saved at step {saved}" in str(ended.value)
 
     torch.manual_seed(12345)  # a new process starts with another random state
-    module, data = parts.module(store=True)
-    resumed = fit(Settings.of(cfg), "student", module, data, passes(3))
+    resumed, found = trained(cfg, parts, 3)
     assert resumed.global_step == steps
-    assert same(expected, weights(module.student))
+    assert same(expected, found)
 
 
 @pytest.mark.long
@@ -143,8 +155,7 @@ def test_processes_of_a_job_stop_at_the_same_step(kept: Path, tmp_path: Path) ->
     stopped = run("train", *settings, *sabotage("SIGTERM", 7, tmp_path / "done"), "hydra.run.dir=out", folder=tmp_path)
     assert "saved at step 8 in " in stopped.stderr, stopped.stderr
     assert stopped.returncode in (130, 143)  # 130 where the other process was asked
-    resumed = run("resume", "out", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    succeed("resume", "out", folder=tmp_path)
     assert (tmp_path / "out/metrics.json").exists()
 
 
@@ -170,8 +181,7 @@ def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
         text = "\n".join(json.dumps({**row, "label": swapped[row["label"]]}, ensure_ascii=False) for row in rows)
         file.write_text(text, "utf-8")
     resumed = run("resume", "out", folder=tmp_path)
-    fresh = run("train", *settings, "hydra.run.dir=fresh", folder=tmp_path)
-    assert fresh.returncode == 0, fresh.stderr
+    succeed("train", *settings, "hydra.run.dir=fresh", folder=tmp_path)
     metrics = json.loads((tmp_path / "fresh/metrics.json").read_text())
     assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
     assert resumed.returncode == 1
@@ -181,11 +191,9 @@ def test_a_teacher_is_not_taken_from_the_checkpoint_of_another_corpus(
 def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ignore[no-untyped-def]
     cfg = next_run("training.epochs=1")
     parts = Parts(cfg)
-    module, data = parts.module(store=True)
-    fit(Settings.of(cfg), "student", module, data, passes(1), recipe={"code": "old"})
-    module, data = parts.module(store=True)
+    trained(cfg, parts, 1, recipe={"code": "old"})
     with pytest.raises(UserError, match=r"last\.ckpt was made with other rows, soft labels, code or libraries"):
-        fit(Settings.of(cfg), "student", module, data, passes(1), recipe={"code": "new"})
+        trained(cfg, parts, 1, recipe={"code": "new"})
 
 
 # --- results outlive the process -------------------------------------------------------------------------------------
@@ -195,8 +203,7 @@ def test_a_checkpoint_carries_what_it_belongs_to(next_run) -> None:  # type: ign
 def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tmp_path: Path) -> None:
     """Killed after the last step of the student; then resumed; then resumed again, when there is nothing to do."""
     settings = [*of_all(kept), "training.select=agreement"]
-    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
-    assert whole.returncode == 0, whole.stderr
+    succeed("train", *settings, "hydra.run.dir=whole", folder=tmp_path)
     expected = json.loads((tmp_path / "whole/metrics.json").read_text())
     assert set(expected["dev"]["agreement"]) == {"en", "de"}
 
@@ -213,9 +220,8 @@ def test_results_are_the_same_after_a_kill_and_for_a_finished_run(kept: Path, tm
     assert found["seconds"]["student"] > trained
     assert "Reused: direct of 20" in resumed.stdout
 
-    again = run("resume", "out", folder=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert "was finished on 20" in again.stdout
+    again = succeed("resume", "out", folder=tmp_path)
+    assert "was finished on 20" in again
     assert file.read_bytes() == first
     assert not list(tmp_path.glob("*/checkpoints/**/*.ckpt"))
 
@@ -236,13 +242,11 @@ def test_a_sweep_never_compares_one_number_in_place_of_another() -> None:
 def test_a_full_disk_does_not_make_resume_forget_what_was_typed(kept: Path, tmp_path: Path) -> None:
     """Full at the moment when settings are kept. (Whether a limit on the size of files or the disk says no is one.)"""
     settings = [*of_all(kept), "corpus._target_=tests.saboteur.FilesOnAFullDisk"]
-    whole = run("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
-    assert whole.returncode == 0, whole.stderr
+    succeed("train", *settings, "hydra.run.dir=whole", folder=tmp_path)  # fills the cache
     full = run("train", *settings, "hydra.run.dir=out", folder=tmp_path, DISK_IS_FULL="1")
     assert full.returncode == 1
     assert "File too large" in full.stderr
-    resumed = run("resume", "out", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
+    succeed("resume", "out", folder=tmp_path)
     results = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("whole", "out")]
     assert results[0]["models"]["student"]["languages"] == results[1]["models"]["student"]["languages"]
 
@@ -261,24 +265,16 @@ def test_an_empty_file_of_overrides_is_not_no_overrides(tmp_path: Path, place: s
 def test_a_cut_checkpoint_gives_way_to_the_last_whole_one(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
-    module, data = parts.module(store=True)
-    fit(Settings.of(cfg), "whole", module, data, passes(2))
-    expected = weights(module.student)
-    module, data = parts.module(store=True)
-    stopping = cfg.copy()
-    OmegaConf.set_struct(stopping, False)
-    target = {"_target_": "tests.saboteur.Saboteur", "how": "SIGINT", "batch": 30, "done": str(tmp_path / "done")}
-    stopping.callbacks.saboteur = target
+    _, expected = trained(cfg, parts, 2, "whole")
     with pytest.raises(SystemExit):
-        fit(Settings.of(stopping), "student", module, data, passes(2))
+        trained(sabotaged(cfg, "SIGINT", 30, tmp_path / "done"), parts, 2)
     file = Path(cfg.paths.run) / "checkpoints/student/last.ckpt"
     os.truncate(file, file.stat().st_size // 2)  # as a kill leaves it while it is copied
-    module, data = parts.module(store=True)
     with console.capture() as shown:
-        fit(Settings.of(cfg), "student", module, data, passes(2))
+        _, found = trained(cfg, parts, 2)
     assert f"{file} is damaged" in shown.get()
     assert f"Going on from {file.with_name('epoch.ckpt')}, step 31" in shown.get()
-    assert same(expected, weights(module.student))
+    assert same(expected, found)
 
 
 def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  # type: ignore[no-untyped-def]
@@ -299,8 +295,7 @@ def test_a_checkpoint_is_written_on_its_own_device_and_named_when_it_is_whole(  
 
     monkeypatch.setattr(os, "fsync", look)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "no such device"))
-    module, data = parts.module(store=True)
-    fit(Settings.of(cfg), "student", module, data, passes(1))
+    trained(cfg, parts, 1)
     best = "best/best.ckpt"
     assert seen == [["best/.best.ckpt"], [".epoch.ckpt", best], [".last.ckpt", best, "epoch.ckpt"]]
     assert sorted(path.name for path in folder.iterdir()) == ["best", "epoch.ckpt", "last.ckpt"]
@@ -347,29 +342,17 @@ def test_a_learning_rate_too_high_stops_the_run(tiny_run) -> None:  # type: igno
 def test_numbers_that_are_none_name_step_and_rows_and_leave_the_last_good_checkpoint(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     cfg = next_run("training.batch_size=16", "training.epochs=2")
     parts = Parts(cfg)
-    module, data = parts.module(store=True)
-    fit(Settings.of(cfg), "whole", module, data, passes(2))
-    expected = weights(module.student)
-    OmegaConf.set_struct(cfg, False)
-    target = {"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": 30, "done": str(tmp_path / "done")}
-    cfg.callbacks.saboteur = target
-    module, data = parts.module(store=True)
+    _, expected = trained(cfg, parts, 2, "whole")
+    cfg = sabotaged(cfg, "nan", 30, tmp_path / "done")
     match = r"student, step 31, .*the student's answer to .*, .* and 11 more is no number.*saved at step 22"
     with pytest.raises(UserError, match=match):
-        fit(Settings.of(cfg), "student", module, data, passes(2))
+        trained(cfg, parts, 2)
     assert all(tensor.isfinite().all() for tensor in last(cfg)["state_dict"].values())
-    module, data = parts.module(store=True)
-    fit(Settings.of(cfg), "student", module, data, passes(2))
-    assert same(expected, weights(module.student))
+    assert same(expected, trained(cfg, parts, 2)[1])
 
 
 def test_weights_that_are_no_numbers_after_the_last_step_are_not_kept(tiny_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    cfg = tiny_run("teacher.fine_tune.epochs=2")
-    OmegaConf.set_struct(cfg, False)
-    cfg.callbacks.saboteur = {
-        **{"_target_": "tests.saboteur.Saboteur", "how": "nan", "batch": -1, "done": str(tmp_path / "done")},
-        "model": "teacher",
-    }
+    cfg = sabotaged(tiny_run("teacher.fine_tune.epochs=2"), "nan", -1, tmp_path / "done", "teacher")
     with pytest.raises(UserError, match=r"teacher: after the last step .* holds what is no number"):
         train(cfg)
     assert not list((Path(cfg.paths.cache) / "teachers").glob("*/"))

@@ -15,7 +15,6 @@ ROOT = Path(distilingua.__file__).parent
 FLOORS = (  # from the top; what stands on one floor may import itself and everything below
     ("cli",),
     ("commands",),
-    ("completion",),
     ("overrides",),
     ("delivery",),
     ("cache", "checks", "describe", "training"),
@@ -25,7 +24,7 @@ FLOORS = (  # from the top; what stands on one floor may import itself and every
     ("corpora",),
     ("distillation", "statistics"),
     ("foreign",),
-    ("extras", "artifacts", "columns", "console", "locations", "usage"),
+    ("extras", "artifacts", "columns", "console", "locations"),
     ("errors", "used_code"),
 )
 MODULES = {".".join(("distilingua", *file.relative_to(ROOT).with_suffix("").parts)) for file in ROOT.rglob("*.py")}

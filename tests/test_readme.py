@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 import distilingua
+from distilingua.cli import USAGE
 from distilingua.locations import conf_folder
-from distilingua.usage import USAGE
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

@@ -20,13 +20,14 @@ from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distilingua.errors import UserError
-from distilingua.monitoring.killed import failure_noter, launch_the_others
 from distilingua.monitoring.leaderboard import front_of
+from distilingua.monitoring.plugins import failure_noter, launch_the_others
 from distilingua.monitoring.sweep import objective
 from tests.conftest import Compose
-from tests.processes import launch, refused, run
+from tests.processes import launch, refused, run, succeed
 from tests.small_jobs import train
 from tests.test_cli import as_it_is
+from tests.test_faults import sabotage
 
 SMALL = [  # a job of seconds
     *("corpus=files", "corpus.columns.group=key", "objective=direct", "student=nano", "student.layers=1"),
@@ -47,8 +48,7 @@ def taught(kept: Path, cache: Path, *typed: str) -> list[str]:
 
 def asked_at(batch: int, done: Path, how: str = "SIGKILL") -> list[str]:
     """The process of the first baseline that comes so far gets a signal there, once: after its first pass of 33."""
-    asks = {"_target_": "tests.saboteur.Saboteur", "how": how, "batch": batch, "done": done, "model": "direct"}
-    return [f"+callbacks.saboteur.{key}={value}" for key, value in asks.items()]
+    return sabotage(how, batch, done, model="direct")
 
 
 @pytest.mark.long
@@ -76,13 +76,10 @@ def test_a_job_that_fails_says_why_and_the_others_go_on(kept: Path, tmp_path: Pa
     told_at_the_end(tmp_path / "sweep", told, jobs=2)
     best = re.search(r"The best: distilingua (.*)", told)
     assert best is not None
-    again = run(*shlex.split(best[1]), "hydra.run.dir=again", folder=tmp_path)
-    assert again.returncode == 0, again.stderr
+    succeed(*shlex.split(best[1]), "hydra.run.dir=again", folder=tmp_path)
     assert json.loads((tmp_path / "again/metrics.json").read_text())["dev"] == metrics["dev"]
 
-    compared = run("compare", "sweep", folder=tmp_path)
-    assert compared.returncode == 0
-    assert "heads-3 failed 2" in compared.stdout
+    assert "heads-3 failed 2" in succeed("compare", "sweep", folder=tmp_path)
     again = run("resume", "sweep", folder=tmp_path)
     assert again.returncode == 1
     assert "was finished on" in again.stdout
@@ -127,12 +124,11 @@ def test_a_killed_sweep_goes_on(kept: Path, tmp_path: Path) -> None:
     older = tmp_path / "outputs/2000-01-01/00-00-00_default/.hydra"
     older.mkdir(parents=True)
     (older / "overrides.yaml").write_text("[]")
-    resumed = run("resume", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("Going on from") == 1
+    resumed = succeed("resume", folder=tmp_path)
+    assert resumed.count("Going on from") == 1
     assert len(list(sweep.glob("*/metrics.json"))) == 4
     assert not list(sweep.glob("*/failed.txt"))
-    told_at_the_end(sweep, resumed.stdout, jobs=4)
+    told_at_the_end(sweep, resumed, jobs=4)
 
 
 def test_the_front_holds_what_nothing_beats_in_both() -> None:
@@ -152,21 +148,19 @@ def test_a_search_goes_on_with_what_is_missing(kept: Path, tmp_path: Path) -> No
     (cut,) = (tmp_path / "sweep").glob("lr-*")
     assert not (cut / "metrics.json").exists()
 
-    resumed = run("resume", "sweep", folder=tmp_path)
-    assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("Going on from") == 1
+    resumed = succeed("resume", "sweep", folder=tmp_path)
+    assert resumed.count("Going on from") == 1
     assert len(list((tmp_path / "sweep").glob("lr-*/metrics.json"))) == 2
     assert (cut / "metrics.json").exists()
 
-    more = run("resume", "sweep", f"{trials}=3", folder=tmp_path)
-    assert more.returncode == 0, more.stderr
-    assert "was finished on" not in more.stdout
+    more = succeed("resume", "sweep", f"{trials}=3", folder=tmp_path)
+    assert "was finished on" not in more
     study = optuna.load_study(study_name="sweep", storage=f"sqlite:///{tmp_path}/sweep/study.db")
     done = [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
     scores = [json.loads(path.read_text())["dev"]["score"] for path in tmp_path.glob("sweep/lr-*/metrics.json")]
     assert sorted(trial.value for trial in done) == sorted(scores)
     assert len(done) == 3
-    told_at_the_end(tmp_path / "sweep", more.stdout, jobs=3)
+    told_at_the_end(tmp_path / "sweep", more, jobs=3)
 
 
 @pytest.mark.long
@@ -195,9 +189,8 @@ def test_racing_jobs_make_what_they_share_once(kept: Path, tmp_path: Path) -> No
     """Two jobs at the same time, from nothing: one trains the teacher and the baseline, and the other waits for it."""
     made = [item for item in taught(kept, tmp_path / "cache") if item != "teacher.fine_tune=null"]
     swept = ["teacher.fine_tune.epochs=1", "training.epochs=1", "objective.temperature=1,2", "hydra.sweep.dir=sweep"]
-    raced = launch(
-        "train", "-m", *made, *swept, "hydra/launcher=parallel", folder=tmp_path
-    )  # whose workers end with it
+    swept += ["hydra/launcher=parallel"]  # whose workers end with it
+    raced = launch("train", "-m", *made, *swept, folder=tmp_path)
     assert raced.returncode == 0, raced.stderr
     logs = [file.read_text() for file in (tmp_path / "sweep").glob("temperature-*/train.log")]
     assert len(logs) == 2
@@ -311,9 +304,8 @@ def test_what_runs_jobs_on_a_cluster_queues_them_again_once_the_step_is_saved(
     assert (tmp_path / "queued").exists()
     step = re.search(r"It is saved at step (\d+) in \S*last\.ckpt\. It is queued again", answer.stdout)
     assert step is not None, answer.stdout
-    again = run("train", *typed, folder=tmp_path)
-    assert again.returncode == 0, again.stderr
-    assert f"last.ckpt, step {step[1]}" in again.stdout
+    again = succeed("train", *typed, folder=tmp_path)
+    assert f"last.ckpt, step {step[1]}" in again
 
 
 @pytest.mark.long

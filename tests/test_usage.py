@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from distilingua.completion import words
-from distilingua.usage import COMMANDS, USAGE
+from distilingua.cli import COMMANDS, USAGE
+from distilingua.commands import words
 from tests.processes import ENVIRONMENT, SCRIPT, refused, run
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,6 +19,7 @@ from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.ctc import CTC
 from distilingua.errors import Problems, UserError, refuse
 from distilingua.models.source import Ensemble, TeacherSource
+from distilingua.monitoring.sweep import in_a_sweep
 from distilingua.parts import Parts, assemble, no_head, objectives, tasks_of
 
 Rule = Callable[[DictConfig, Parts], Iterator[str]]
@@ -322,14 +322,12 @@ def _device(cfg: DictConfig, parts: Parts) -> Iterator[str]:
     if accelerator == "mps" and not torch.backends.mps.is_available():
         yield "device=mps: this machine has no Apple GPU. Type device=cpu instead."
     many = devices != 1 and str(cfg.trainer.get("strategy", "auto")) != "auto"
-    if many and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        launcher = HydraConfig.get().launcher
-        if not launcher._target_.endswith("SlurmLauncher"):
-            yield (
-                "multirun with several processes per job: every process would start the whole sweep again. Use one "
-                "device per job (device=cpu or device=gpu), or let SLURM start them: hydra/launcher=slurm "
-                "hydra.launcher.tasks_per_node=N."
-            )
+    if many and in_a_sweep() and not HydraConfig.get().launcher._target_.endswith("SlurmLauncher"):
+        yield (
+            "multirun with several processes per job: every process would start the whole sweep again. Use one "
+            "device per job (device=cpu or device=gpu), or let SLURM start them: hydra/launcher=slurm "
+            "hydra.launcher.tasks_per_node=N."
+        )
 
 
 def _workers(cfg: DictConfig, parts: Parts) -> Iterator[str]:

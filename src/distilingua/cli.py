@@ -7,10 +7,16 @@ import io
 import os
 import signal
 import sys
+from pathlib import Path
+from textwrap import fill
 from typing import Any
 
-from distilingua.usage import COMMANDS, USAGE, help_of
-
+# what all commands have in common, then a section for each
+_COMMON, _, _SECTIONS = Path(__file__).with_name("help.txt").read_text("utf-8").partition("\n" + 120 * "=" + "\n")
+HELP = {section.partition(" ")[0]: f"distilingua {section.strip()}\n" for section in _SECTIONS.split("\n\n")}
+COMMANDS = tuple(HELP)
+_HEADINGS = [text.splitlines()[0].partition(": ") for text in HELP.values()]
+USAGE = _COMMON.replace("COMMANDS", "\n".join(f"  {typed:<38} {does}" for typed, _, does in _HEADINGS))
 HELPS = {"-h", "--help"}
 ASKING = {*HELPS, "--hydra-help", "--cfg", "-c", "--info", "-i"}  # options that print and run nothing
 
@@ -34,6 +40,21 @@ def main() -> None:
         from distilingua.commands import run  # not for those who only ask for help
 
         run(command, rest)
+
+
+def help_of(command: str = "") -> str:
+    """With what can be chosen for `train`; the whole usage where no command is named."""
+    text = HELP.get(command, USAGE)
+    if command == "train":
+        from distilingua.locations import conf_folder  # not for those who only ask for help
+
+        groups: dict[str, list[str]] = {}
+        for path in sorted(conf_folder().glob("*/**/*.yaml")):
+            groups.setdefault(path.parent.relative_to(conf_folder()).as_posix(), []).append(path.stem)
+        for group, names in groups.items():
+            listed = " ".join(name for name in names if name != "base")
+            text += fill(listed, 120, initial_indent=f"  {group} = ", subsequent_indent=" " * 6) + "\n"
+    return text
 
 
 def quit_quietly() -> None:

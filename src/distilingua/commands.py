@@ -14,26 +14,29 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra._internal.utils import create_automatic_config_search_path
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.filesize import decimal
 
 from distilingua import overrides
 from distilingua.cache import cache
 from distilingua.checks import check
-from distilingua.completion import completion
 from distilingua.console import console
 from distilingua.errors import NO_MORE_FILES, NO_ROOM, STOPS, Stopped, UserError, as_user_error, of_the_system, stop
 from distilingua.locations import conf_folder, free_bytes
 from distilingua.monitoring.hydra_callback import SweepCallback
-from distilingua.monitoring.sweep import FAILED, is_basic_sweeper, note_failure, objective
+from distilingua.monitoring.sweep import FAILED, in_a_sweep, is_basic_sweeper, note_failure, objective
 from distilingua.parts import Settings, objectives
-from distilingua.usage import config_of, mistyped
 
 
 def run(command: str, arguments: Sequence[str]) -> None:
@@ -76,7 +79,7 @@ def job(cfg: DictConfig) -> float | list[float]:
     """
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    if hydra_config.mode != RunMode.MULTIRUN:
+    if not in_a_sweep():
         return one_run(cfg, folder)
     try:
         values = one_run(cfg, folder)
@@ -137,6 +140,16 @@ def evaluate(cfg: DictConfig) -> None:
         evaluate_models(for_its_task(cfg, cfg.models[0], typed), folder, task_typed=names_task(typed))
 
 
+@hydra_command
+def why(cfg: DictConfig) -> None:
+    """Itemises the gap of a run's student; see `overrides.for_why`."""
+    with readable_errors(run=Path(HydraConfig.get().runtime.output_dir)):
+        from distilingua.delivery.model import for_its_task
+        from distilingua.delivery.why import why as explain
+
+        explain(for_its_task(cfg, cfg.models[0], HydraConfig.get().overrides.task), cfg.models[0])
+
+
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="export")
 def export(cfg: DictConfig) -> None:
     """Writes a model in other formats; see `overrides.for_export`."""
@@ -161,6 +174,7 @@ WITH_HYDRA: dict[
     "corpus": (corpus, overrides.for_corpus),
     "evaluate": (evaluate, overrides.for_evaluate),
     "export": (export, overrides.for_export),
+    "why": (why, overrides.for_why),
 }
 
 
@@ -180,18 +194,14 @@ def readable_errors(who: str = "", run: Path | None = None, cache: Path | None =
         run: folder of a run; what was made there is removed where the run never began.
         cache: where it keeps what later runs use.
     """
-    # nohup and launchers of clusters have plans of their own
-    ours = [number for number in STOPS if signal.getsignal(number) == signal.SIG_DFL and not who]
-    for number in ours if threading.current_thread() is threading.main_thread() else ():
-        signal.signal(number, stop)
+    if not who and threading.current_thread() is threading.main_thread():
+        for number in STOPS:
+            if signal.getsignal(number) == signal.SIG_DFL:  # nohup and launchers of clusters have plans of their own
+                signal.signal(number, stop)
     try:
-        try:
+        with _ctrl_c(who):
             yield
             sys.stdout.flush()  # or what cannot be printed is told by Python as it ends, and nobody knows
-        except KeyboardInterrupt:  # outside of training, which saves and says how to go on
-            if who:
-                sys.exit(128 + signal.SIGINT)
-            stop(signal.SIGINT)
     except Stopped as stopped:
         print(stopped, file=sys.stderr)
         raise
@@ -200,11 +210,22 @@ def readable_errors(who: str = "", run: Path | None = None, cache: Path | None =
         error = refused or of_the_machine(raised, run, cache)
         if error is None:
             raise
-        if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        if in_a_sweep():
             raise error from None  # it is told beside the other jobs
         if run and refused:
             take_away(run)
         sys.exit("\n".join(f"{who or 'distilingua'}: {problem}" for problem in str(error).splitlines()))
+
+
+@contextmanager
+def _ctrl_c(who: str) -> Iterator[None]:
+    """Outside of training, which saves and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if who:
+            sys.exit(128 + signal.SIGINT)
+        stop(signal.SIGINT)
 
 
 def take_away(run: Path) -> None:
@@ -238,13 +259,76 @@ def of_the_machine(raised: Exception, run: Path | None, cache: Path | None) -> U
     file = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else "a file"
     if error.errno not in NO_ROOM or file.startswith("the standard "):
         return UserError(f"{file}: {error.strerror}. Name one that this command can read, or write to.{kept}")
+    return UserError(f"there is no room for {file} ({error.strerror}): {_where_room_is_short(file, run, cache)}.{kept}")
+
+
+def _where_room_is_short(file: str, run: Path | None, cache: Path | None) -> str:
     folders = [run, cache, Path(tempfile.gettempdir())] if run else [Path(file).parent]
     free, fullest = min((free_bytes(folder), folder) for folder in folders if folder)
-    return UserError(
-        f"there is no room for {file} ({error.strerror}): {fullest} has {decimal(free)} left. Make room (`distilingua "
-        f"cache` lists what earlier runs keep, `distilingua cache --prune 30` frees what no run of 30 days has used), "
-        f"or name folders on another disk: paths.cache=FOLDER hydra.run.dir=FOLDER.{kept}"
+    return (
+        f"{fullest} has {decimal(free)} left. Make room (`distilingua cache` lists what earlier runs keep, "
+        f"`distilingua cache --prune 30` frees what no run of 30 days has used), or name folders on another disk: "
+        f"paths.cache=FOLDER hydra.run.dir=FOLDER"
     )
+
+
+# --- what was mistyped ------------------------------------------------------------------------------------------------
+
+
+def config_of(command: str) -> str:
+    """Name of the configuration that a command's overrides change."""
+    return "export" if command == "export" else "train"
+
+
+def mistyped(error: Exception, config: str) -> str | None:
+    """What Hydra cannot read of what was typed, in a line with what to type; None for any other error.
+
+    Args:
+        config: name of the configuration that was asked for.
+    """
+    said = " ".join(str(error).split())
+    if said.startswith("Config group override must be"):  # which one, Hydra does not say
+        return (
+            "a group is chosen by the name of a file in conf/ or by a list of names, so none of its files is GROUP=[], "
+            "such as logger=[], and not GROUP=null."
+        )
+    if not isinstance(error, HydraException):
+        return None
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override!r} cannot be read as KEY=VALUE ({said.partition(' See https')[0]}). Quote what a shell "
+            f"or Hydra takes apart: \"corpus.path='my data (v2)'\"."
+        )
+    if found := re.match(r"Could not (?:override|delete from config).*?'([\w./@]+)'", said):
+        near = get_close_matches(found[1], list(known_keys(config)), 1)
+        hint = f"Did you mean {near[0]}?" if near else "`distilingua train --cfg job` prints all of them."
+        return f"there is no key {found[1]}. {hint} +{found[1]}=VALUE adds one."
+    if found := re.match(r"Could not append to config. An item is already at '([\w./@]+)'", said):
+        return f"{found[1]} is there already. Type it without +."
+    if found := re.search(
+        r"Could not find '(\S+)/([^/\s]*)' Available options in '\S+?': (.+?)(?: Config sea|$)", said
+    ):
+        listed = [name for name in found[3].split() if name != "base"]
+        near = get_close_matches(found[2], listed, 1)
+        hint = f"Did you mean {near[0]}? There are" if near else "Choose one of"
+        return f"{found[1]}={found[2]}: there is no such file in conf/{found[1]}. {hint} {', '.join(listed)}."
+    return said
+
+
+def known_keys(config: str) -> Iterator[str]:
+    """Of a configuration without overrides: groups, sections and values, with dots."""
+
+    def inside(values: Any, before: str = "") -> Iterator[str]:
+        for key, value in values.items() if isinstance(values, dict) else ():
+            yield f"{before}{key}"
+            yield from inside(value, f"{before}{key}.")
+
+    composed = configurations().load_configuration(config, [], RunMode.RUN)
+    yield from inside(OmegaConf.to_container(composed, resolve=False))
+
+
+def configurations() -> ConfigLoaderImpl:
+    return ConfigLoaderImpl(create_automatic_config_search_path(None, None, str(conf_folder())))
 
 
 # --- the others -------------------------------------------------------------------------------------------------------
@@ -253,7 +337,7 @@ def of_the_machine(raised: Exception, run: Path | None, cache: Path | None) -> U
 def compare(arguments: Sequence[str]) -> None:
     """Prints finished runs side by side, for a terminal, or as --csv, --markdown or --latex."""
     from distilingua.monitoring.compare import compare as compare_runs
-    from distilingua.monitoring.frames import FORMS
+    from distilingua.monitoring.tables import FORMS
 
     forms = [word.removeprefix("--") for word in arguments if word.startswith("--")]
     folders = [Path(word) for word in arguments if not word.startswith("--")] or [Path("multirun")]
@@ -303,6 +387,52 @@ def predict(arguments: Sequence[str]) -> None:
     from distilingua.delivery.predict import predict as answer
 
     answer(arguments)
+
+
+BASH = """\
+_distilingua() {
+  local line="${COMP_LINE:0:$COMP_POINT}" word
+  word="${line##* }"
+  local IFS=$'\\n'
+  COMPREPLY=($(distilingua completion --words "$line" 2>/dev/null))
+  local cut="${word%"${word##*[=:]}"}"  # bash takes words apart at = and :, and completes the last part
+  COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+}
+complete -o nospace -o default -F _distilingua distilingua
+"""
+SCRIPTS = {
+    "bash": BASH,
+    "zsh": "autoload -U +X bashcompinit && bashcompinit\n" + BASH,
+    "fish": "complete -c distilingua -f -a '(distilingua completion --words (commandline -cp | string collect))'\n",
+}
+
+
+def completion(arguments: Sequence[str]) -> None:
+    """Prints a shell's script, which completes commands, then Hydra's own groups, choices and keys; or, for that
+    script, what the last word of a line may become."""
+    if len(arguments) == 2 and arguments[0] == "--words":
+        print("\n".join(words(arguments[1])))
+    elif len(arguments) == 1 and arguments[0] in SCRIPTS:
+        print(SCRIPTS[arguments[0]], end="")
+    else:
+        raise UserError(
+            f"{' '.join(arguments) or 'nothing'} is typed, and it takes a shell, one of {', '.join(SCRIPTS)}."
+        )
+
+
+def words(line: str) -> list[str]:
+    """What the last word of a line may become.
+
+    Args:
+        line: as far as it is typed, the command itself included.
+    """
+    _, command, *overrides = [*line.split(), *([""] if line.endswith(" ") else [])]
+    if not overrides:
+        return [name for name in (*WITH_HYDRA, *WITHOUT_HYDRA) if name.startswith(command)]
+    if command not in WITH_HYDRA or command == "resume":
+        return []
+    known = [word for word in overrides[:-1] if "=" in word]  # not a model, nor -m
+    return sorted(BashCompletion(configurations())._query(config_of(command), " ".join([*known, overrides[-1]])))
 
 
 WITHOUT_HYDRA = {

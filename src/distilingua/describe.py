@@ -10,8 +10,7 @@ from datasets import Dataset
 from distilingua.columns import texts_of
 from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
-from distilingua.monitoring.frames import for_terminal, text_frame
-from distilingua.monitoring.tables import show_data
+from distilingua.monitoring.tables import for_terminal, show_data, text_frame
 from distilingua.parts import Parts, read_rows
 
 

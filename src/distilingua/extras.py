@@ -43,9 +43,3 @@ def speech_package(name: str) -> ModuleType:
 
 def check_onnx() -> None:
     check_installed("ONNX", ONNX, "onnx")
-
-
-def onnx_package(name: str) -> ModuleType:
-    """A package of the extra `onnx`."""
-    check_onnx()
-    return import_module(name)

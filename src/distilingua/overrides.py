@@ -140,6 +140,14 @@ def for_evaluate(arguments: Sequence[str]) -> list[str]:
     return [*NO_FILES, f"hydra.run.dir={folder}", *typed, f"+models=[{','.join(map(quoted, models))}]"]
 
 
+def for_why(arguments: Sequence[str]) -> list[str]:
+    """The overrides for one run, beside whose results its explanation is written."""
+    models, typed = models_and_overrides("why", arguments)
+    if len(models) > 1:
+        raise UserError(f"{' '.join(models)}: why takes one run. Name one.")
+    return [*NO_FILES, f"hydra.run.dir={quoted(models[0])}", *typed, f"+models=[{quoted(models[0])}]"]
+
+
 def models_and_overrides(command: str, arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Models, and the overrides for them: those of the run that the first one is of, then what was typed.
 

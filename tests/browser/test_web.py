@@ -29,8 +29,8 @@ from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
 from tests.browser.conftest import Browser
 from tests.conftest import tiny_bert
-from tests.delivery.conftest import succeed
 from tests.delivery.students import bag
+from tests.processes import succeed
 
 pytest.importorskip("onnxruntime")
 CHOSEN = yaml.safe_load((conf_folder() / "format/web.yaml").read_text("utf-8"))["web"]

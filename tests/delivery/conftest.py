@@ -9,14 +9,7 @@ import pytest
 from filelock import FileLock
 from torch.utils.tensorboard import SummaryWriter
 
-from tests.processes import run
-
-
-def succeed(*arguments: str, folder: Path) -> str:
-    """What a command prints that has to succeed."""
-    answer = run(*arguments, folder=folder)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout
+from tests.processes import succeed
 
 
 def write_curves(run: Path, languages: Sequence[str], steps: int) -> None:

@@ -18,8 +18,8 @@ from distilingua.delivery.model import find, for_its_task, known_task, overrides
 from distilingua.errors import UserError
 from distilingua.models.folder import OWN
 from tests.conftest import Compose
-from tests.delivery.conftest import read_json, settings, succeed
-from tests.processes import run
+from tests.delivery.conftest import read_json, settings
+from tests.processes import run, succeed
 from tests.test_cli import all_refused
 
 

@@ -16,8 +16,8 @@ from distilingua.errors import UserError
 from distilingua.foreign import check_data, taken
 from distilingua.locations import read_yaml
 from distilingua.models.folder import OWN, damaged
-from tests.delivery.conftest import read_json, succeed
-from tests.processes import run
+from tests.delivery.conftest import read_json
+from tests.processes import run, succeed
 
 ROOT = Path(distilingua.__file__).parent
 EVIL = "{_target_:torch.hub.load,repo_or_dir:evil,model:go,source:local}"
@@ -133,7 +133,7 @@ def test_every_place_that_makes_something_of_a_name_is_known() -> None:
         *("training/fitting.py", "training/student.py"),
     }
     assert set(calls("get_class")) == {
-        *("parts.py", "checks.py", "monitoring/killed.py", "tasks/delivery.py", "delivery/model.py", "foreign.py"),
+        *("parts.py", "checks.py", "monitoring/plugins.py", "tasks/delivery.py", "delivery/model.py", "foreign.py"),
     }
     assert set(calls("taken")) == {"overrides.py", "delivery/model.py"}
     assert not calls("exec")

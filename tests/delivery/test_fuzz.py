@@ -34,44 +34,12 @@ EXAMPLES = int(os.environ.get("EXAMPLES", "2100")) // 5  # of corpora there are 
 TEXTS = ["the light in room 4", "please check the song of floor 99", "rain number 7 now", "lamp", "weather weather"]
 CANARY = "CANARY"
 CODE = {"_target_": "pathlib.Path.touch", "self": CANARY}
-ODD: list[Any] = [
-    *(
-        None,
-        True,
-        -1,
-        0,
-        1,
-        3,
-        2**31,
-        10**12,
-        1e400,
-        float("nan"),
-        0.5,
-        "",
-        "x",
-        "../x",
-        "/etc/passwd",
-        "${oc.env:HOME}",
-    ),
-    *(
-        [],
-        [[]],
-        ["a"],
-        [None],
-        [3],
-        {},
-        {"a": 1},
-        {"0": "a"},
-        [CODE],
-        CODE,
-        {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"},
-        "a" * 3000,
-        "\ud800",
-        "os.system",
-        "evil.Evil",
-    ),
-    *("bert", "bag", "gelu", "float16", "int8", "single_label_classification", "multi_label_classification"),
-]
+NUMBERS = [None, True, -1, 0, 1, 3, 2**31, 10**12, 1e400, float("nan"), 0.5]
+NESTED = [[], [[]], ["a"], [None], [3], {}, {"a": 1}, {"0": "a"}, [CODE], CODE]
+NESTED += [{"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}]
+WORDS = ["", "x", "../x", "/etc/passwd", "${oc.env:HOME}", "a" * 3000, "\ud800", "os.system", "evil.Evil"]
+WORDS += ["bert", "bag", "gelu", "float16", "int8", "single_label_classification", "multi_label_classification"]
+ODD: list[Any] = [*NUMBERS, *NESTED, *WORDS]
 
 
 @pytest.fixture(scope="module")

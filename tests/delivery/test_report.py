@@ -14,9 +14,9 @@ import pytest
 from distilingua.delivery.pictures import curves
 from distilingua.delivery.report import confusions, finished, report
 from distilingua.errors import UserError
-from distilingua.monitoring.frames import as_csv, as_latex, as_markdown, text_frame
-from tests.delivery.conftest import read_json, succeed, write_curves
-from tests.processes import run
+from distilingua.monitoring.tables import as_csv, as_latex, as_markdown, text_frame
+from tests.delivery.conftest import read_json, write_curves
+from tests.processes import run, succeed
 
 VOID = {"meta", "link", "br", "img"}
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from distilingua.delivery.model import find, known_task
 from distilingua.delivery.runtime import predictor_of
 from distilingua.delivery.why import CAUSES, evidence, itemised, mislabelled, under
 from distilingua.training.inference import Predictor
+from tests.processes import refused, succeed
 
 LANG = "de"
 
@@ -48,7 +52,8 @@ def another(name: str, classes: list[str]) -> str:
 
 def plant(cause: str, answers: pd.DataFrame, classes: list[str], taught: set[str]) -> np.ndarray:
     """Changes a tenth of the rows so that the student is wrong for this cause; which they are."""
-    chosen = answers.index[answers.truth == answers.truth.mode()[0]][:10]
+    of_one = answers[answers.truth == answers.truth.mode()[0]]
+    chosen = of_one.nlargest(10, "student_probability").index  # surest, as of rows whose label alone is wrong
     wrong = [another(name, classes) for name in answers.loc[chosen, "truth"]]
     if cause == "other label":  # both models were right: it is the label that is not
         answers.loc[chosen, "truth"] = wrong
@@ -87,6 +92,42 @@ def test_a_planted_cause_is_found_in_its_own_line(cause: str, predictor: Predict
     assert sum(one["share"] for one in after["causes"].values()) == pytest.approx(1 - after["student"])
     low, high = after["causes"][cause]["interval"]
     assert low < 0.1 < high
+
+
+def test_the_command_writes_what_it_prints(finished_run: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    shown = succeed("why", str(run), folder=tmp_path)
+    found = json.loads((run / "why.json").read_text("utf-8"))
+    assert list(found) == ["en", "de"]
+    for lang, one in found.items():
+        assert f"{lang}: student {100 * one['student']:.1f}, teacher {100 * one['teacher']:.1f}" in shown
+        assert sum(cause["share"] for cause in one["causes"].values()) == pytest.approx(1 - one["student"], abs=1e-3)
+        for cause in one["causes"].values():
+            assert all(row["student"] != row["truth"] for row in cause["examples"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "predictions.parquet").unlink(), "expected a finished run, with predictions.parquet"),
+        (lambda run: answered(run, lambda rows: rows.drop(columns="teacher")), "this run has no teacher"),
+        (lambda run: answered(run, lambda rows: rows.iloc[1:]), "the corpus has other test rows in 'en'"),
+        (lambda run: (run / "predictions.parquet").write_bytes(b"PAR1"), "is not as a run writes it"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(
+    finished_run: Path, tmp_path: Path, spoil: Callable[[Path], None], message: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    spoil(run)
+    assert message in refused("why", str(run), folder=tmp_path)
+
+
+def answered(run: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> None:
+    file = run / "predictions.parquet"
+    change(pd.read_parquet(file)).to_parquet(file)
 
 
 def test_confident_learning_by_hand() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import run
+from tests.processes import succeed
 from tests.test_sweeps import SMALL, of
 
 
@@ -18,7 +18,6 @@ def swept(kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown = ["callbacks=default", "callbacks.progress_bar.every_seconds=0", "trainer.log_every_n_steps=5"]
     typed = [*SMALL[:-1], of(kept / "data"), "teacher=local", *teacher, "objective=kd_embedding", *shown]
     settings = ["objective.temperature=1,2", "hydra.sweep.dir=sweep", f"paths.cache={kept / 'cache'}"]
-    answer = run("train", "-m", *typed, *settings, folder=folder)
-    assert answer.returncode == 0, answer.stderr
-    (folder / "out.txt").write_text(answer.stdout)
+    answer = succeed("train", "-m", *typed, *settings, folder=folder)
+    (folder / "out.txt").write_text(answer)
     return folder / "sweep"

@@ -13,19 +13,20 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar.layout_pb2 import Layout
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
-from distilingua.monitoring.callbacks import StopOnSource
+from distilingua.monitoring.callbacks import SELECT
 from distilingua.monitoring.hydra_callback import check_same_sweep, check_sweep
 from distilingua.monitoring.sweep import SWEEP, final_scores, varied_keys
 from distilingua.parts import Settings
 from distilingua.training.fitting import settings_of
 from distilingua.training.job import training_recipe
-from tests.processes import run
+from tests.processes import succeed
 from tests.test_sweeps import SMALL, of
 
 
@@ -111,8 +112,7 @@ def test_a_line_of_progress_where_there_is_no_terminal(swept: Path) -> None:
 def test_other_loggers_write_without_a_network(kept: Path, tmp_path: Path) -> None:
     """Several at once. A table of curves, offline runs for `wandb sync`, and a file for `mlflow ui`."""
     typed = [*SMALL, of(kept / "data"), f"paths.cache={tmp_path / 'cache'}", "hydra.run.dir=run", "training.epochs=1"]
-    answer = run("train", *typed, "logger=[csv,wandb,mlflow]", "trainer.log_every_n_steps=5", folder=tmp_path)
-    assert answer.returncode == 0, answer.stderr
+    succeed("train", *typed, "logger=[csv,wandb,mlflow]", "trainer.log_every_n_steps=5", folder=tmp_path)
     curves = list(csv.DictReader((tmp_path / "run/csv/direct/metrics.csv").read_text().splitlines()))
     assert any(row["dev/de/accuracy"] for row in curves)
     assert any(row["train/loss"] for row in curves)
@@ -127,18 +127,11 @@ def test_other_loggers_write_without_a_network(kept: Path, tmp_path: Path) -> No
     assert not (tmp_path / "run/tensorboard").exists()
 
 
-def test_early_stopping_watches_the_source_alone(compose_run) -> None:  # type: ignore[no-untyped-def]
-    from hydra.utils import instantiate
-
+def test_early_stopping_watches_what_weights_are_chosen_by(compose_run) -> None:  # type: ignore[no-untyped-def]
     callbacks = compose_run("callbacks=early_stopping").callbacks
     assert set(callbacks) > {"early_stopping", "checkpoint"}
     stopper = instantiate(callbacks.early_stopping)
-    assert isinstance(stopper, StopOnSource)
-    task = SimpleNamespace(shown={"f1": "F1"})
-    module: Any = SimpleNamespace(task=task, dev_metrics=[{"f1": 0}], languages=["en", "de"])
-    trainer: Any = SimpleNamespace(val_check_interval=1.0, check_val_every_n_epoch=1)
-    stopper.setup(trainer, module, "fit")
-    assert stopper.monitor == "dev/en/f1"
+    assert (stopper.monitor, stopper.mode) == (SELECT, "max")
 
 
 COMMANDS = [

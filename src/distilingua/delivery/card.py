@@ -7,22 +7,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import EvalResult, EvalResultEntry, ModelCard, ModelCardData, eval_result_entries_to_yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from omegaconf import DictConfig
-from rich.table import Table
 
-from distilingua.console import plain_table
 from distilingua.errors import listed
-from distilingua.monitoring.frames import piped
-from distilingua.monitoring.tables import spread, trust_rows
+from distilingua.monitoring.tables import markdown, models_frame, trust_frame
 
 NAMED = 60  # classes
-BATCH = 32  # rows that are answered in one call, for the clock
 
 
 def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str, Any], folder: Path) -> None:
-    """README.md with `model-index`, and `.eval_results/` for corpora of the hub.
+    """README.md with `model-index`.
 
     Args:
         settings: of the run, see `Delivered`.
@@ -55,7 +50,7 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         eval_results=results,
     )
     cleaning = settings.get("cleaning") or {}
-    heads, rows = trust_rows({"student": student["reliability"]})
+    trust = trust_frame({"student": student["reliability"]})
     kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
     ModelCard.from_template(
         data,
@@ -64,52 +59,13 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         cfg=cfg,
         export=export,
         corpus=corpus,
-        table=scores_table(export),
-        trust=piped(heads, rows) if rows else "",
+        table=markdown(models_frame("", export["models"], export["shown"]).drop(columns="weights")),
+        trust="" if trust.empty else markdown(trust),
         labels=listed([f"`{label}`" for label in export["labels"] or ()], NAMED),
         teacher=path_as_shown(cfg.teacher.get("path")),
         cleaned=[step for step in ("repair", "markup", "url") if cleaning.get(step)],
         imports="import distilingua.models.bag" if kind == BagConfig.model_type else "",
     ).save(folder / "README.md")
-    if corpus.count("/") == 1:
-        write_eval_results(export, corpus, folder)
-
-
-def artefact_rows(export: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Headings, and cells of a row a model: its score per language with its interval, what changed against the student,
-    bytes and speed."""
-    score, heading = next(iter(export["shown"].items()))
-    languages, threads = (list(export["models"]["student"][name]) for name in ("languages", "speed"))
-    header = ["model", *(f"{heading}\n{lang}" for lang in languages), "Δ\nlogit", "changed\n%", "MB\n"]
-    header += [f"{name}\n×{n}" for n in threads for name in ("ms", "p95", "per s")]
-    rows = []
-    for name, model in export["models"].items():
-        scores = [f"{100 * model['languages'][lang][score]:.1f} ({spread(model, lang)})" for lang in languages]
-        cells = [name, *(cell.removesuffix(" ()") for cell in scores)]
-        cells.append("" if model["parity"] is None else f"{model['parity']:.1g}")
-        cells += ["" if model["changed"] is None else f"{100 * model['changed']:.2f}", f"{model['bytes'] / 1e6:.1f}"]
-        for speed in map(model["speed"].get, threads):
-            cells += [f"{speed['median']:.2f}", f"{speed['p95']:.2f}", f"{speed['per_second']:.0f}"]
-        rows.append(cells)
-    return header, rows
-
-
-def artefacts_table(export: Mapping[str, Any]) -> Table:
-    """For the terminal."""
-    header, rows = artefact_rows(export)
-    title = f"{export['task']}, {export['pair']}, {export['machine']}, ×threads; ms of one, per s in batches of {BATCH}"
-    table = plain_table(title, header[:1], header[1:])
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def scores_table(export: Mapping[str, Any]) -> str:
-    """The same for the card, without what only this machine can say at length."""
-    header, rows = artefact_rows(export)
-    names = [name.removesuffix("\n%").removesuffix("\n×1").replace("\n", " ").strip() for name in header]
-    shown = [n for n, name in enumerate(names) if name not in ("Δ logit", "per s") and "×" not in name]
-    return piped([names[n] for n in shown], [[row[n] for n in shown] for row in rows])
 
 
 def corpus_of(export: Mapping[str, Any]) -> str:
@@ -124,15 +80,3 @@ def path_as_shown(path: Any) -> str:
     """Without the folders of this machine."""
     name = str(path or "trained from scratch")
     return Path(name).name if name.startswith(("/", "~", ".")) else name
-
-
-def write_eval_results(export: Mapping[str, Any], corpus: str, folder: Path) -> None:
-    """What the hub shows beside a data set of its own."""
-    score, student = next(iter(export["shown"])), export["models"]["student"]
-    (folder / ".eval_results").mkdir(exist_ok=True)
-    for lang, scores in student["languages"].items():
-        sure = spread(student, lang)
-        notes = f"{score}, 95 % interval {sure}" if sure else score
-        entry = EvalResultEntry(dataset_id=corpus, task_id=lang, value=round(100 * scores[score], 2), notes=notes)
-        text = yaml.safe_dump(eval_result_entries_to_yaml([entry]), sort_keys=False, allow_unicode=True)
-        (folder / ".eval_results" / f"{lang}.yaml").write_text(text, "utf-8")

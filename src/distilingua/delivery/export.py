@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from distilingua.artifacts import write_json
 from distilingua.console import console, quieten
-from distilingua.delivery.card import artefacts_table, write_card
-from distilingua.delivery.evaluate import find_models, read_rows, tell_other_rows
+from distilingua.delivery.card import write_card
+from distilingua.delivery.evaluate import find_models, read_rows, show, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
 from distilingua.errors import UserError, refuse, truth, whole
@@ -35,7 +35,6 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     model, benchmark, formats = check_export(cfg, task_typed)
     quieten()
     from distilingua.delivery import artefacts
-    from distilingua.monitoring.tables import differences_table
 
     rows = read_rows(cfg, benchmark)
     tell_other_rows(model, rows.test, benchmark.task)
@@ -44,8 +43,9 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
     student.teacher = partial(artefacts.fetch_teacher, cfg, model)
     written = {name: artefacts.write(name, form, student, folder) for name, form in formats.items()}
     vars(student).pop("graph", None)  # it is large
-    teacher = measured(model).get("teacher")
-    shape = artefacts.shape_of_teacher(cfg, student.encoder.task.labels) if teacher else None
+    judged = artefacts.judge(model, student, written, rows, cfg.sentences)
+    # of the teacher, what its run has measured
+    judged["models"] = {name: one for name, one in measured(model).items() if name == "teacher"} | judged["models"]
     export = {
         "task": benchmark.task.name,
         "pipeline": benchmark.task.hub_pipeline,
@@ -53,15 +53,14 @@ def export_model(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict
         "languages": benchmark.pair.languages,
         "labels": student.encoder.task.labels,
         "shown": dict(benchmark.task.shown),
-        "machine": f"{platform.machine()} {platform.system()}",
+        "device": f"{platform.machine()} {platform.system()}",
+        "note": benchmark.task.note,
         "corpus": OmegaConf.to_container(cfg.corpus, resolve=True),
-        **artefacts.judge(model, student, written, rows, cfg.sentences, teacher, shape),
+        **judged,
     }
     write_json(folder / "export.json", export)
     write_card(cfg, model.settings, export, folder)
-    console.print_whole(artefacts_table(export))
-    if export["differences"]:
-        console.print_whole(differences_table(export["differences"]))
+    show(export)
     console.print(f"Written to {folder}; what to say of it is in {folder / 'README.md'}.", soft_wrap=True)
     if cfg.push:
         publish(cfg.push, folder)

@@ -20,7 +20,7 @@ from distilingua.corpora.schema import COLUMNS, cells_of
 from distilingua.corpora.sound import of_cell
 from distilingua.corpora.tables import Dialect
 from distilingua.delivery.model import Delivered, find, known_task
-from distilingua.delivery.streams import ENCODING, Chunk, Source, of_file, of_pipe, of_texts, sink
+from distilingua.delivery.streams import CHUNK, ENCODING, FROM_PIPE, Chunk, Source, of_file, of_lines, sink
 from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.folder import readable, reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
@@ -244,10 +244,10 @@ def columns_of(options: argparse.Namespace, task: Task) -> dict[str, str]:
     """
     named = dict(item.partition("=")[::2] for item in options.column)
     reads = [name for name in task.reads if name in READ]
-    unknown = [name for name in named if name not in reads or not named[name]]
-    if unknown:
-        typed = f"{unknown[0]}={named[unknown[0]]}"
-        raise UserError(f"--column {typed}: this model reads {', '.join(reads)}. Type --column {reads[0]}=NAME.")
+    for name, column in named.items():
+        if name not in reads or not column:
+            known = ", ".join(reads)
+            raise UserError(f"--column {name}={column}: this model reads {known}. Type --column {reads[0]}=NAME.")
     if options.file is None or options.file.suffix.lower() == ".txt":  # lines, of which each may be the path of a sound
         return {name: "text" if name == "audio" else name for name in reads if name != "lang"}
     return {name: named.get(name, name) for name in reads if name != "lang" or name in named}
@@ -277,11 +277,11 @@ def source_of(options: argparse.Namespace, task: Task, columns: Mapping[str, str
         quoting = None if options.quoting is None else options.quoting == "true"
         return of_file(options.file, pairs, Dialect(options.encoding, options.separator, quoting), require)
     if options.texts:
-        return of_texts(options.texts, pairs)
+        return of_lines(lambda _: options.texts, pairs, CHUNK)
     if sys.stdin.isatty():
         print("Type a text a line; Ctrl-D ends.", file=sys.stderr)
     sys.stdin.reconfigure(**ENCODING)  # type: ignore[union-attr]
-    return of_pipe(sys.stdin, pairs)
+    return of_lines(lambda _: sys.stdin, pairs, 1 if sys.stdin.isatty() else FROM_PIPE)
 
 
 def cleaning_of(settings: Mapping[str, Any]) -> Callable[[str], str] | None:

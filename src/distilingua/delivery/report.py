@@ -21,7 +21,7 @@ from distilingua.locations import SEARCHPATH, read_yaml, typed_of
 from distilingua.monitoring.compare import compare
 from distilingua.monitoring.leaderboard import jobs_of, leaderboard
 from distilingua.monitoring.sweep import failures, metrics_of
-from distilingua.monitoring.tables import spread
+from distilingua.monitoring.tables import models_frame
 from distilingua.parts import objectives
 
 AGAIN = "Restore it, or delete it and resume the run, which judges its student again."
@@ -126,9 +126,7 @@ def report(folder: Path) -> Path:
             leaderboard=jobs_table(folder, best) if sweep else None,
             confusions={lang: confusions(best, lang) for lang in best.languages},
             disagreements={lang: disagreements(best, lang) for lang in best.languages},
-            overrides=best.overrides,
             configuration=masked(yaml.safe_dump(best.settings, allow_unicode=True, sort_keys=False)),
-            made=best.metrics.get("made", {}),
         )
     with whole_file(folder / "report.html") as file:
         file.write_text(text, "utf-8")
@@ -157,18 +155,12 @@ def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:
     return {**models, "oracle": {"languages": languages}} if languages else models
 
 
-def scores(run: Run, models: Mapping[str, Any]) -> list[list[str]]:
-    """Cells of the table: per language and model, every score in percent, the main one with its interval."""
-    rows = []
-    for lang in run.languages:
-        for kind, model in models.items():
-            if lang not in model["languages"]:
-                continue
-            main, *others = (f"{100 * model['languages'][lang][name]:.1f}" for name in run.metrics["shown"])
-            share = run.metrics["retention"].get("languages", {}).get(lang) if kind == "student" else None
-            kept = f"{100 * share:.1f}" if share is not None else ""
-            rows.append([lang, pictures.NAMES[kind], main, spread(model, lang), *others, kept])
-    return rows
+def scores(run: Run, models: Mapping[str, Any]) -> pd.DataFrame:
+    """Per language and model, every score in percent, the main one with its interval."""
+    kept = {pictures.NAMES["student"]: run.metrics["retention"].get("languages", {})}
+    named = {pictures.NAMES[kind]: model for kind, model in models.items()}
+    table = models_frame("Scores in percent", named, run.metrics["shown"], kept)
+    return table.rename(columns={"lang": "language"}).drop(columns=["weights", "MB", "ms"])
 
 
 def points(best: Run, runs: Sequence[Run]) -> list[pictures.Point]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import distilingua.models.bag  # noqa: F401  # transformers does not know it oth
 from distilingua.data.encoder import Encoder
 from distilingua.delivery.model import Delivered
 from distilingua.errors import UserError, listed
-from distilingua.extras import onnx_package
+from distilingua.extras import check_onnx
 from distilingua.models.folder import check_positions, readable
 from distilingua.models.loading import check_weights, load_student
 from distilingua.models.processors import read_tokenizer
@@ -95,7 +96,8 @@ class OnnxModel(torch.nn.Module):
 
     def __init__(self, file: Path) -> None:
         super().__init__()
-        runtime: Any = onnx_package("onnxruntime")
+        check_onnx()
+        runtime: Any = import_module("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors

@@ -10,11 +10,12 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pyarrow as pa
@@ -37,6 +38,8 @@ ENCODING: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
 Require = Callable[[list[str]], None]
 Write = Callable[["Chunk", Mapping[str, Sequence[Any]]], None]
 """Takes a chunk and, per new column, its values."""
+Line = Callable[[Sequence[str], Sequence[Any]], str]
+"""Names of columns and the cells of a row -> the row as it is written."""
 
 
 @dataclass
@@ -67,25 +70,29 @@ class Source:
     schema: pa.Schema | None = None
 
 
-def of_texts(texts: Sequence[str], pairs: bool) -> Source:
-    """Texts as they were typed.
+def of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int) -> Source:
+    """Every line is a row, an empty one too, so that answers stand line by line beside them.
 
     Args:
         pairs: whether what stands behind a tab is a text of its own, `text_pair`.
+        size: rows of a chunk.
     """
-    return _of_lines(lambda bar: texts, pairs, CHUNK)
+    names = LINES[: 1 + pairs]
 
+    def chunks(bar: Progress) -> Iterator[Chunk]:
+        rest = (line.rstrip("\r\n") for line in lines(bar))
+        while some := list(islice(rest, size)):
+            rows = [[*line.split("\t", 1), MISSING][:2] if pairs else [line] for line in some]
+            yield Chunk(text_table(names, list(zip(*rows, strict=True))), [None] * len(some))
 
-def of_pipe(lines: IO[str], pairs: bool) -> Source:
-    """Every line is a row, an empty one too, so that answers stand line by line beside them; see `of_texts`."""
-    return _of_lines(lambda bar: lines, pairs, 1 if lines.isatty() else FROM_PIPE)
+    return Source(chunks, names)
 
 
 def of_file(file: Path, pairs: bool, dialect: Dialect, require: Require) -> Source:
     """A table by its suffix: .csv, .tsv, .jsonl, .json, .parquet; or .txt, a row a line.
 
     Args:
-        pairs: of lines, see `of_texts`.
+        pairs: of lines, see `of_lines`.
         dialect: of text files.
         require: raises UserError for columns that are not the wanted ones.
 
@@ -100,7 +107,7 @@ def of_file(file: Path, pairs: bool, dialect: Dialect, require: Require) -> Sour
     with _own_options():
         dialect.check()
         if kind == ".txt":
-            return _of_lines(partial(_lines, file, dialect.encoding), pairs, CHUNK)
+            return of_lines(partial(_lines, file, dialect.encoding), pairs, CHUNK)
         head = read_table(file, dialect, require, most=0, name_bad_rows=True)
         for _ in head.blocks:  # reads the names of the columns, and what a first row tells
             pass
@@ -121,18 +128,6 @@ def _chunks(file: Path, dialect: Dialect, require: Require, bar: Progress) -> It
         for block in blocks:
             yield Chunk(block, [table.problems.pop(first + n, None) for n in range(len(block))])
             first += len(block)
-
-
-def _of_lines(lines: Callable[[Progress], Iterable[str]], pairs: bool, size: int) -> Source:
-    names = LINES[: 1 + pairs]
-
-    def chunks(bar: Progress) -> Iterator[Chunk]:
-        rest = (line.rstrip("\r\n") for line in lines(bar))
-        while some := list(islice(rest, size)):
-            rows = [[*line.split("\t", 1), MISSING][:2] if pairs else [line] for line in some]
-            yield Chunk(text_table(names, list(zip(*rows, strict=True))), [None] * len(some))
-
-    return Source(chunks, names)
 
 
 def _lines(file: Path, encoding: str, bar: Progress) -> Iterator[str]:
@@ -171,8 +166,8 @@ def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterato
         # as files are: what encoding a system takes for the output of a program may lack the letters of an answer
         with suppress(AttributeError, OSError):  # in a notebook it is no stream that can
             sys.stdout.reconfigure(**ENCODING)  # type: ignore[union-attr]
-        as_lines = set(added) == {"answer", "probability"}
-        yield _terminal_writer(source) if as_lines else _json_writer(sys.stdout, source)
+        line: Line = _terminal_line if set(added) == {"answer", "probability"} else _json_line
+        yield _writer_of_lines(sys.stdout, line, source)
         return
     kind = file.suffix.lower()
     if kind not in TABLES:
@@ -181,20 +176,24 @@ def sink(file: Path | None, source: Source, added: Mapping[str, str]) -> Iterato
         raise UserError(f"--to {file}: rows of JSON have columns of their own each. Write them to a .jsonl.")
     if not file.absolute().parent.is_dir():
         raise UserError(f"--to {file}: the folder {file.absolute().parent} is not there. Make it first.")
-    with ExitStack() as open_files:
-        unfinished = open_files.enter_context(whole_file(file))
+    with whole_file(file) as unfinished:
         if kind == ".parquet":
-            yield _parquet_writer(unfinished, source, added, open_files)
+            with _parquet_writer(unfinished, source, added) as write:
+                yield write
             return
-        content: IO[str] = open_files.enter_context(unfinished.open("w", newline="", **ENCODING))
-        yield _json_writer(content, source) if kind == ".jsonl" else _delimited_writer(content, file, source, added)
+        with unfinished.open("w", newline="", **ENCODING) as content:
+            line = {".csv": _csv_line, ".tsv": _tsv_line(file), ".jsonl": _json_line}[kind]
+            if kind in DELIMITED:
+                header = [*(source.names or ()), *added]
+                content.write(line(header, header) + "\n")
+            yield _writer_of_lines(content, line, source)
 
 
-def _named(source: Source, table: pa.Table) -> pa.Table:
-    """The table with a name for every column, as kinds of files need that find them by it."""
-    if source.names is None or all(source.names):
-        return table
-    return table.rename_columns([name or f"column {n}" for n, name in enumerate(source.names, 1)])
+def _names(source: Source, table: pa.Table) -> list[str]:
+    """One for every column, as kinds of files need that find them by it."""
+    if source.names is None:
+        return list(table.column_names)
+    return [name or f"column {n}" for n, name in enumerate(source.names, 1)]
 
 
 def _columns(table: pa.Table, source: Source) -> list[list[Any]]:
@@ -207,62 +206,53 @@ def _columns(table: pa.Table, source: Source) -> list[list[Any]]:
     ]
 
 
-def _terminal_writer(source: Source) -> Write:
+def _writer_of_lines(content: IO[str], line: Line, source: Source) -> Write:
     def write(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
-        texts = chunk.table.select([name for name in LINES if name in chunk.table.column_names])
-        cells_of_rows = zip(added["answer"], added["probability"], *_columns(texts, source), strict=True)
-        for answer, probability, *cells in cells_of_rows:
-            sure = "" if probability is None else f"{probability:.4f}"
-            line = [answer, sure, *(cell for cell in cells if cell is not MISSING)]
-            print(*(_in_a_line(str(cell)) for cell in line), sep="\t", flush=True)
-
-    return write
-
-
-def _json_writer(content: IO[str], source: Source) -> Write:
-    def write(chunk: Chunk, added: Mapping[str, Sequence[Any]]) -> None:
-        table = _named(source, chunk.table)
-        names = [*table.column_names, *added]
-        for cells in zip(*_columns(table, source), *added.values(), strict=True):
-            row = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not MISSING}
-            line = json.dumps(row, ensure_ascii=False, default=str)
-            try:
-                line.encode(**ENCODING)
-            except UnicodeEncodeError:  # half of a character, which JSON can spell and UTF-8 cannot
-                line = json.dumps(row, default=str)
-            content.write(line + "\n")
+        names = [*_names(source, chunk.table), *added]
+        for cells in zip(*_columns(chunk.table, source), *added.values(), strict=True):
+            content.write(line(names, cells) + "\n")
         content.flush()
 
     return write
 
 
-def _delimited_writer(content: IO[str], file: Path, source: Source, added: Mapping[str, str]) -> Write:
-    if file.suffix.lower() == ".csv":
-        plain, careful = (
-            csv.writer(content, lineterminator="\n", quoting=q) for q in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
-        )
+def _terminal_line(names: Sequence[str], cells: Sequence[Any]) -> str:
+    row = dict(zip(names, cells, strict=True))
+    sure = "" if row["probability"] is None else f"{row['probability']:.4f}"
+    texts = (row[name] for name in LINES if row.get(name, MISSING) is not MISSING)
+    return "\t".join(_in_a_line(str(cell)) for cell in (row["answer"], sure, *texts))
 
-        def write_row(cells: list[str]) -> None:
-            # Python leaves a carriage return bare, which ends a line for whoever reads it
-            (careful if any("\r" in cell for cell in cells) else plain).writerow(cells)
-    else:
-        told = False
 
-        def write_row(cells: list[str]) -> None:
-            # as it is read: a quote is a character like any other, and a line is a row
-            nonlocal told
-            row = [_in_a_line(cell) for cell in cells]
-            content.write("\t".join(row) + "\n")
-            if row != cells and not told:
-                told = True
-                print(f"{file}: tabs and line breaks in cells are written as spaces; .csv keeps them.", file=sys.stderr)
+def _json_line(names: Sequence[str], cells: Sequence[Any]) -> str:
+    row = {name: cell for name, cell in zip(names, cells, strict=True) if cell is not MISSING}
+    line = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        line.encode(**ENCODING)
+    except UnicodeEncodeError:  # half of a character, which JSON can spell and UTF-8 cannot
+        line = json.dumps(row, default=str)
+    return line
 
-    def write(chunk: Chunk, values: Mapping[str, Sequence[Any]]) -> None:
-        for cells in zip(*_columns(chunk.table, source), *values.values(), strict=True):
-            write_row(list(map(_cell, cells)))
 
-    write_row([*(source.names or ()), *added])
-    return write
+# with this end of a line, Python puts quotes around a carriage return, which ends a line for whoever reads it
+CSV = csv.writer(SimpleNamespace(write=str), lineterminator="\r\n")
+
+
+def _csv_line(names: Sequence[str], cells: Sequence[Any]) -> str:
+    return str(CSV.writerow(map(_cell, cells))).removesuffix("\r\n")
+
+
+def _tsv_line(file: Path) -> Line:
+    """As it is read: a quote is a character like any other, and a line is a row."""
+    tell = cache(lambda told: print(told, file=sys.stderr))  # once
+
+    def line(names: Sequence[str], cells: Sequence[Any]) -> str:
+        texts = list(map(_cell, cells))
+        row = list(map(_in_a_line, texts))
+        if row != texts:
+            tell(f"{file}: tabs and line breaks in cells are written as spaces; .csv keeps them.")
+        return "\t".join(row)
+
+    return line
 
 
 def _in_a_line(cell: str) -> str:
@@ -275,20 +265,20 @@ def _cell(value: Any) -> str:
     return "" if value is None or value is MISSING else str(value)
 
 
-def _parquet_writer(file: Path, source: Source, added: Mapping[str, str], open_files: ExitStack) -> Write:
-    empty = pa.schema([(name, pa.string()) for name in source.names or ()]).empty_table()
-    own = source.schema or _named(source, empty).schema
-    new = [pa.field(name, pa.type_for_alias(kind)) for name, kind in added.items()]
+@contextmanager
+def _parquet_writer(file: Path, source: Source, added: Mapping[str, str]) -> Iterator[Write]:
+    own = source.schema or pa.schema([(name, pa.string()) for name in _names(source, pa.table({}))])
+    new = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in added.items()])
     schema = pa.schema([*own, *new], own.metadata)
-    writer = open_files.enter_context(pq.ParquetWriter(file, schema))
 
     def write(chunk: Chunk, values: Mapping[str, Sequence[Any]]) -> None:
         columns = chunk.table.columns
         if source.schema is None:  # no text of Arrow holds bytes that are no UTF-8
             texts = [map(_cell, cells) for cells in _columns(chunk.table, source)]
             columns = [strings(cell.encode(errors="replace").decode() for cell in cells) for cells in texts]
-        cells = [map(_cell, values[one.name]) if pa.types.is_string(one.type) else values[one.name] for one in new]
-        parts = [pa.array(each, one.type) for each, one in zip(cells, new, strict=True)]
-        writer.write_table(pa.Table.from_arrays([*columns, *parts], schema=schema))
+        answers = [map(_cell, values[one.name]) if pa.types.is_string(one.type) else values[one.name] for one in new]
+        columns += [pa.array(cells, one.type) for cells, one in zip(answers, new, strict=True)]
+        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
 
-    return write
+    with pq.ParquetWriter(file, schema) as writer:
+        yield write

@@ -182,26 +182,6 @@ class StopEarly(EarlyStopping):
             super().on_validation_end(trainer, pl_module)
 
 
-class StopOnSource(EarlyStopping):
-    """Stops after so many evaluations in which the main score on the source's dev split gained nothing.
-
-    Args:
-        patience: evaluations.
-        min_delta: a smaller gain is none.
-    """
-
-    def __init__(self, patience: int, min_delta: float = GAIN) -> None:
-        super().__init__(SELECT, min_delta, patience, mode="max", check_on_train_epoch_end=False)
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        task: Any = getattr(pl_module, "task", None)  # several tasks have no main score
-        if task is not None:
-            scores = pl_module.dev_metrics[0]  # type: ignore[index]
-            main = next(name for name in (*task.shown, "accuracy") if name in scores)
-            self.monitor = f"dev/{pl_module.languages[0]}/{main}"  # type: ignore[index]
-        super().setup(trainer, pl_module, stage)
-
-
 class OneChartForAllLanguages(Callback):
     """Lays the curves of all languages over each other, a chart for every dev score: TensorBoard's CUSTOM SCALARS."""
 

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from distilingua.errors import Problems, UserError, masked
 from distilingua.locations import overrides_file, typed_of
-from distilingua.monitoring.frames import for_terminal
 from distilingua.monitoring.sweep import failures, metrics_of, shares_of
+from distilingua.monitoring.tables import for_terminal, percent
 from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
 
 SIGNIFICANT = 0.05  # p below which a gain has its star
@@ -106,8 +106,7 @@ def table_of_seeds(runs: Sequence[Mapping[str, Any]], sure: pd.DataFrame) -> pd.
 
 def _mean_and_deviation(shares: pd.Series) -> str:
     """Over seeds, in percent."""
-    deviation = f" ± {100 * shares.std():.1f}" if len(shares) > 1 else ""
-    return f"{100 * shares.mean():.1f}{deviation}"
+    return percent(shares.mean()) + (f" ± {percent(shares.std())}" if len(shares) > 1 else "")
 
 
 def confidence(seeds: pd.DataFrame) -> pd.DataFrame:
@@ -120,28 +119,35 @@ def confidence(seeds: pd.DataFrame) -> pd.DataFrame:
     metric = next(iter(seeds["metrics"].iloc[0]["shown"]))
     read = [read_counts(file.with_name("predictions.parquet")) for file in seeds["file"]]
     intervals, gains = {}, {}
-    for lang, first in read[0].items():
-        runs = [one.get(lang, {"id": None}) for one in read]
-        if any(one["id"] != first["id"] for one in runs):
+    for lang in read[0]:
+        sums = sums_of_seeds([one.get(lang, {}) for one in read])
+        if (student := sums.get("student_counts")) is None:
             continue
-        sums = {
-            model: np.stack([group_sums(np.array(one[model], dtype=float), first["cluster"]) for one in runs])
-            for model in ("student_counts", "direct_counts")
-            if all(model in one for one in runs)
-        }
-        if "student_counts" in sums:
-            score = score_of(metric, sums["student_counts"].shape[-1])
-            low, high = interval(sums["student_counts"], score)
-            intervals[lang] = f"{100 * low:.1f}–{100 * high:.1f}"
-        if len(sums) == 2:
-            gains[lang] = difference(sums["student_counts"], sums["direct_counts"], score)
+        score = score_of(metric, student.shape[-1])
+        low, high = interval(student, score)
+        intervals[lang] = f"{percent(low)}–{percent(high)}"
+        if "direct_counts" in sums:
+            gains[lang] = difference(student, sums["direct_counts"], score)
     p = holm({lang: gain.p for lang, gain in gains.items()})
-    points = {lang: [f"{100 * value:.1f}" for value in (gain.low, gain.high)] for lang, gain in gains.items()}
     told = {
-        lang: f"{100 * gain.value:+.1f} ({'–'.join(points[lang])}){' *'[p[lang] < SIGNIFICANT]}"
+        lang: f"{100 * gain.value:+.1f} ({percent(gain.low)}–{percent(gain.high)}){' *'[p[lang] < SIGNIFICANT]}"
         for lang, gain in gains.items()
     }
     return pd.DataFrame({"95 %": intervals, "gain": told}, dtype=object)
+
+
+def sums_of_seeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Model -> (seeds, groups, counts), of one language; nothing where rows differ.
+
+    Args:
+        runs: see `read_counts`.
+    """
+    first = runs[0]
+    return {
+        model: np.stack([group_sums(np.array(one[model], dtype=float), first["cluster"]) for one in runs])
+        for model in ("student_counts", "direct_counts")
+        if all(one.get("id") == first["id"] and model in one for one in runs)
+    }
 
 
 def read_counts(file: Path) -> dict[str, dict[str, Any]]:

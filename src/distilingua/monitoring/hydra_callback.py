@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from distilingua.artifacts import whole_file
 from distilingua.errors import UserError
 from distilingua.extras import check_installed
-from distilingua.monitoring.killed import outlive_killed_jobs
+from distilingua.monitoring.plugins import outlive_killed_jobs, resume_study
 from distilingua.monitoring.sweep import (
     FAILED,
     SWEEP,
@@ -65,8 +65,6 @@ class SweepCallback(Callback):
             with whole_file(folder / SWEEP) as file:
                 file.write_text(yaml.safe_dump(note, allow_unicode=True, sort_keys=False), "utf-8")
         if config.hydra.sweeper.get("storage"):
-            from distilingua.monitoring.study import resume_study  # Optuna is slow to import
-
             resume_study(config.hydra.sweeper)
         outlive_killed_jobs(config)
 

@@ -15,7 +15,6 @@ from distilingua.artifacts import whole_file
 from distilingua.console import console
 from distilingua.errors import UserError, masked
 from distilingua.locations import typed_of
-from distilingua.monitoring.frames import escaped, for_terminal, piped, text_frame
 from distilingua.monitoring.sweep import (
     differing,
     failures,
@@ -26,6 +25,7 @@ from distilingua.monitoring.sweep import (
     results_in,
     three_digits,
 )
+from distilingua.monitoring.tables import escaped, for_terminal, markdown, percent, text_frame
 from distilingua.parts import OBJECTIVES
 
 COSTS = {"bytes": (1e6, "MB"), "latency_ms": (1, "ms for one sentence")}
@@ -81,7 +81,7 @@ class JobOfSweep:
             main, languages = next(iter(metrics["shown"])), metrics["models"]["student"]["languages"]
             shares |= {f"{task} {lang}": languages[lang][main] for lang in list(languages)[1:]}
             shares |= {f"{task} kept": metrics["retention"]["mean"]} if metrics["retention"] else {}
-        return {name.strip(): f"{100 * share:.1f}" for name, share in shares.items()}
+        return {name.strip(): percent(share) for name, share in shares.items()}
 
 
 def jobs_of(sweep: Path, select: Sequence[str]) -> list[JobOfSweep]:
@@ -170,7 +170,7 @@ def conclude_sweep(sweep: Path, select: Sequence[str]) -> None:
         figure.savefig(path, format="png", dpi=120)
     with SummaryWriter(str(sweep / "summary")) as writer_of_events:
         writer_of_events.add_figure("sweep/pareto", figure)
-        writer_of_events.add_text("sweep/jobs", piped(everything.columns, everything.map(escaped).to_numpy()))
+        writer_of_events.add_text("sweep/jobs", markdown(everything.map(escaped)))
         writer_of_events.add_text("sweep/best", f"    {best}")
     place = shlex.quote(str(sweep))
     console.print(f"{sweep / 'sweep.csv'} has all of it; tensorboard --logdir {place} its curves.", soft_wrap=True)

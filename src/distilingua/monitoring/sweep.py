@@ -43,11 +43,14 @@ def is_basic_sweeper(sweeper: DictConfig) -> bool:
     return str(sweeper._target_).endswith("BasicSweeper")
 
 
+def in_a_sweep() -> bool:
+    """Whether this run is a job of a sweep."""
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+
+
 def beside_others() -> bool:
-    """Whether this run is a job of such a sweep."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return False
-    return several_at_once(HydraConfig.get().launcher)
+    """Whether it is a job beside others, see `several_at_once`."""
+    return in_a_sweep() and several_at_once(HydraConfig.get().launcher)
 
 
 def varied_keys(overrides: Sequence[str]) -> list[str]:

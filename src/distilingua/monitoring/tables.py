@@ -1,17 +1,87 @@
-"""The tables of a run: what its rows are, and what came out."""
+"""Tables of text, as data frames whose `attrs["title"]` stands above: for a terminal, as CSV, Markdown and LaTeX; and
+those of a run: what its rows are, and what came out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from rich.table import Table
 
-from distilingua.console import console
-from distilingua.monitoring.frames import for_terminal, text_frame
+from distilingua.console import console, plain_table
 
 if TYPE_CHECKING:  # slow to import, and an export that is refused at once makes no rows
     from distilingua.data.rows import Rows
+
+
+def text_frame(title: str | None, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """A table of text, from column -> cell of each row; what a row does not have is ""."""
+    frame = pd.DataFrame(list(rows), dtype=object).map(lambda cell: "" if pd.isna(cell) else str(cell))
+    frame.attrs["title"] = title or ""
+    return frame
+
+
+def for_terminal(frame: pd.DataFrame, words: int = 1, section: str = "") -> Table:
+    """A table to print.
+
+    Args:
+        words: how many columns, the first ones, hold words; the others hold numbers.
+        section: a line stands where this column changes.
+    """
+    table = plain_table(frame.attrs["title"] or None, list(frame.columns[:words]), list(frame.columns[words:]))
+    ends = frame[section].ne(frame[section].shift(-1)) if section else [False] * len(frame)
+    for cells, last in zip(frame.to_numpy(), ends, strict=True):
+        table.add_row(*cells, end_section=bool(last))
+    return table
+
+
+def as_csv(frames: Sequence[pd.DataFrame]) -> str:
+    """All in one, with the title in the first column."""
+    titled = [frame.assign(setting=frame.attrs["title"]) for frame in frames]
+    together = pd.concat(titled).set_index("setting")
+    return str(together.to_csv(lineterminator="\n"))
+
+
+MARKUP = re.compile(r"[\\`*_{}\[\]<>&#+|~$!^]")
+
+
+def escaped(text: str) -> str:
+    """Text in a cell of a Markdown table, which shows it sign by sign: neither markup nor HTML, and on one line."""
+    return MARKUP.sub(lambda sign: f"&#{ord(sign[0])};", " ".join(text.split()))
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """Cells are of one line each. (pandas' own does not escape what divides them.)"""
+    lines = [list(frame.columns), ["---"] * frame.shape[1], *frame.to_numpy()]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def as_markdown(frames: Sequence[pd.DataFrame]) -> str:
+    titles = (f"**{frame.attrs['title']}**\n\n" if frame.attrs["title"] else "" for frame in frames)
+    return "\n\n".join(title + markdown(frame) for title, frame in zip(titles, frames, strict=True)) + "\n"
+
+
+ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--"}
+LATEX = str.maketrans(ESCAPES | {sign: f"\\{sign}" for sign in "&%$#_{}"})
+
+
+def as_latex(frames: Sequence[pd.DataFrame]) -> str:
+    """Of booktabs, whose package the document needs."""
+    tables = []
+    for frame in frames:
+        escaped = frame.map(lambda cell: cell.translate(LATEX)).rename(columns=lambda name: name.translate(LATEX))
+        columns = "l" + "r" * (frame.shape[1] - 1)
+        caption = frame.attrs["title"].translate(LATEX)
+        tables.append(escaped.to_latex(index=False, caption=caption, column_format=columns, escape=False))
+    return "\n".join(tables)
+
+
+FORMS = {"csv": as_csv, "markdown": as_markdown, "latex": as_latex}
+
+
+# --- of a run ---------------------------------------------------------------------------------------------------------
 
 
 def show_data(rows: Rows) -> None:
@@ -59,13 +129,19 @@ def results_table(metrics: dict[str, Any]) -> Table:
     )
 
 
-def models_table(
+def models_table(*described: Any) -> Table:
+    """See `models_frame`."""
+    return for_terminal(models_frame(*described), words=2, section="lang")
+
+
+def models_frame(
     title: str,
     models: Mapping[str, Any],
     shown: Mapping[str, str],
     retention: Mapping[str, Mapping[str, float]] | None = None,
-) -> Table:
-    """Per language and model: scores in percent; size and speed.
+) -> pd.DataFrame:
+    """Per language and model: scores in percent, and of what was exported how much its answers changed; size and speed,
+    where they are known.
 
     Args:
         models: as `training.evaluate.figures` has them.
@@ -73,15 +149,22 @@ def models_table(
         retention: per model and language.
     """
     rows = []
-    for lang in next(iter(models.values()))["languages"]:
+    for lang in dict.fromkeys(lang for model in models.values() for lang in model["languages"]):
         for name, model in models.items():
-            main, *others = ((heading, percent(model["languages"][lang][metric])) for metric, heading in shown.items())
+            if (scores := model["languages"].get(lang)) is None:
+                continue
+            main, *others = ((heading, percent(scores[metric])) for metric, heading in shown.items())
             row = {"lang": lang, "model": name, **dict([main, ("95 %", spread(model, lang)), *others])}
             row["kept"] = percent((retention or {}).get(name, {}).get(lang))
-            size = {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
-            rows.append({**row, **size, "ms": f"{model['latency_ms']:.1f}"})
+            if "changed" in model:
+                parity = "" if model["parity"] is None else f"{model['parity']:.1g}"
+                row |= {"Δ logit": parity, "changed %": f"{100 * model['changed']:.2f}"}
+            if "bytes" in model:
+                row |= {"weights": f"{model['parameters'] / 1e6:.2f}M", "MB": f"{model['bytes'] / 1e6:.1f}"}
+                row["ms"] = f"{model['latency_ms']:.1f}"
+            rows.append(row)
     table = text_frame(title, rows)
-    return for_terminal(table.loc[:, table.ne("").any()], words=2, section="lang")
+    return table.loc[:, table.ne("").any()]
 
 
 def percent(share: float | None) -> str:
@@ -103,30 +186,34 @@ def trust_tables(metrics: Mapping[str, Any]) -> list[Table]:
     Args:
         metrics: with `models`, whose `reliability` is that of `training.reliability`, and `differences`.
     """
-    heads, rows = trust_rows({name: model.get("reliability", {}) for name, model in metrics["models"].items()})
-    table = text_frame("How far to trust them, in percent", (dict(zip(heads, row, strict=True)) for row in rows))
-    known = [for_terminal(table, words=3, section="lang")] if rows else []
+    table = trust_frame({name: model.get("reliability", {}) for name, model in metrics["models"].items()})
+    known = [] if table.empty else [for_terminal(table, words=3, section="lang")]
     return [*known, *([differences_table(gaps)] if (gaps := metrics.get("differences")) else [])]
 
 
-def trust_rows(known: Mapping[str, Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
-    """Headings and a row per language and model, in percent: the worst class and its recall, calibration error (`ECE`)
-    before and after one temperature, the share of rows that could be left to it alone at 95 % precision, and its score
-    on disturbed copies of the test set.
+def trust_frame(known: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """A row per language and model, in percent: the worst class and its recall, calibration error (`ECE`) before and
+    after one temperature, the share of rows that could be left to it alone at 95 % precision, and its score on
+    disturbed copies of the test set.
 
     Args:
         known: model -> language -> see `training.reliability.reliability`.
     """
-    heads = ["lang", "model", "worst class", "recall", "ECE", "scaled", "alone", *DISTURBED.values()]
-    keys = ("calibration_error", "calibration_error_scaled", "coverage_95", *DISTURBED)
+    shares = {"ECE": "calibration_error", "scaled": "calibration_error_scaled", "alone": "coverage_95"}
+    shares |= {heading: kind for kind, heading in DISTURBED.items()}
     rows = []
     for lang in dict.fromkeys(lang for each in known.values() for lang in each):
         for name, each in known.items():
             found = each.get(lang, {})
             worst = found.get("worst_class") or {}
-            numbers = [worst.get("recall"), *(found.get(key) for key in keys)]
-            rows.append([lang, name, str(worst.get("name", "")), *map(percent, numbers)])
-    return heads, rows
+            row = {
+                "lang": lang,
+                "model": name,
+                "worst class": worst.get("name"),
+                "recall": percent(worst.get("recall")),
+            }
+            rows.append(row | {heading: percent(found.get(key)) for heading, key in shares.items()})
+    return text_frame("How far to trust them, in percent", rows)
 
 
 def differences_table(differences: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 
-from distilingua.monitoring.frames import escaped, piped
+from distilingua.monitoring.tables import escaped, markdown
 from distilingua.tasks.task import Evaluation
 
 WIDE = (  # fonts with letters that matplotlib's own has not, by system; Arabic and Hebrew it has
@@ -22,19 +23,8 @@ MOST = 14  # classes that can be read in a picture of a screen's size
 
 
 def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str], title: str) -> Figure:
-    """Rows: the true class; columns: the predicted one; colour: share of the true class.
-
-    Only classes that occur; where these are many, the ones that are most often taken for another or the other way
-    round, and all the rest as one.
-    """
-    present = {*truth, *predicted}
-    occurring = [label for label in labels if label in present]
-    wrong = Counter(label for pair in zip(truth, predicted, strict=True) if pair[0] != pair[1] for label in pair)
-    often = {label for label, _ in wrong.most_common(MOST)} if len(occurring) > MOST + 1 else present
-    shown = [label for label in occurring if label in often]
-    if len(shown) < len(occurring):
-        shown.append(f"{len(occurring) - len(shown)} others")
-    place = {label: shown.index(label) if label in often else len(shown) - 1 for label in occurring}
+    """Rows: the true class; columns: the predicted one; colour: share of the true class. See `shown_classes`."""
+    shown, place = shown_classes(labels, truth, predicted)
     counts = np.zeros((len(shown), len(shown)), dtype=int)
     np.add.at(counts, ([place[label] for label in truth], [place[label] for label in predicted]), 1)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -53,6 +43,21 @@ def confusion_figure(labels: Sequence[str], truth: Sequence[str], predicted: Seq
     return figure
 
 
+def shown_classes(
+    labels: Sequence[str], truth: Sequence[str], predicted: Sequence[str]
+) -> tuple[list[str], dict[str, int]]:
+    """Names in the picture, and the place of every class among them. Only classes that occur; where these are many, the
+    ones that are most often taken for another or the other way round, and all the rest as one."""
+    present = {*truth, *predicted}
+    occurring = [label for label in labels if label in present]
+    wrong = Counter(label for pair in zip(truth, predicted, strict=True) if pair[0] != pair[1] for label in pair)
+    often = {label for label, _ in wrong.most_common(MOST)} if len(occurring) > MOST + 1 else present
+    shown = [label for label in occurring if label in often]
+    if len(shown) < len(occurring):
+        shown.append(f"{len(occurring) - len(shown)} others")
+    return shown, {label: shown.index(label) if label in often else len(shown) - 1 for label in occurring}
+
+
 def fonts() -> list[str]:
     """The font of matplotlib, and for letters that it has not, such as Chinese ones, what is installed here."""
     here = {font.name for font in fontManager.ttflist}
@@ -61,10 +66,15 @@ def fonts() -> list[str]:
 
 def disagreement_table(teacher: Evaluation, student: Evaluation, rows: int = 40) -> str:
     """Markdown: sentences on which teacher and student differ, with the truth; evenly drawn where there are many."""
-    columns = zip(student.texts, teacher.predicted, student.predicted, student.truth, strict=True)
-    different = [(text, t, s, truth) for text, t, s, truth in columns if t != s]
-    shown = different[:: -(-len(different) // rows) or 1]
-    return piped(["text", "teacher", "student", "truth"], ([escaped(cell) for cell in row] for row in shown))
+    columns = {
+        "text": student.texts,
+        "teacher": teacher.predicted,
+        "student": student.predicted,
+        "truth": student.truth,
+    }
+    table = pd.DataFrame(columns)
+    different = table[table["teacher"] != table["student"]]
+    return markdown(different[:: -(-len(different) // rows) or 1].map(escaped))
 
 
 def log_evaluations(

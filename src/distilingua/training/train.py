@@ -17,8 +17,8 @@ from distilingua.console import console, quieten
 from distilingua.data.datamodule import TeacherOutputs
 from distilingua.data.rows import Rows
 from distilingua.errors import listed
+from distilingua.monitoring.loggers import log_results
 from distilingua.monitoring.provenance import provenance
-from distilingua.monitoring.results import log_results
 from distilingua.monitoring.sweep import beside_others
 from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.parts import Parts

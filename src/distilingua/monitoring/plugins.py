@@ -1,17 +1,19 @@
-"""Jobs of a sweep that were killed, as by a machine that is out of memory: they cannot say so themselves, and launchers
-would end the sweep with a traceback, whatever becomes of the other jobs."""
+"""What Hydra's plugins leave out. Jobs of a sweep that are killed, as by a machine that is out of memory, cannot say so
+themselves, and launchers would end the sweep with a traceback, whatever becomes of the others; and a search of Optuna
+that goes on would try as much again."""
 
 from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.utils import get_class
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
 from distilingua.errors import UserError
 from distilingua.locations import read_yaml
@@ -94,3 +96,37 @@ def _wait_for_the_others(failed: Failed) -> None:
             raise
 
     job.results = results_or_failure
+
+
+def resume_study(sweeper: DictConfig) -> None:
+    """Asks a sweeper for the trials that are missing, where its study has some already: what was cut off or failed is
+    proposed first, with the same values, and so in the same folder.
+
+    Args:
+        sweeper: `hydra.sweeper`; `n_trials` becomes what is left, and `sampler.seed` another one, or the sampler would
+            draw what it drew before.
+    """
+    import optuna
+    from optuna.trial import TrialState
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        study = optuna.load_study(study_name=sweeper.study_name, storage=sweeper.storage)
+    except KeyError:  # nothing was tried
+        return
+    trials = study.get_trials(deepcopy=False)
+    values: list[Any] = [one.params for one in trials if one.state == TrialState.COMPLETE]
+    finished = len(values)
+    values += [one.system_attrs["fixed_params"] for one in trials if one.state == TrialState.WAITING]
+    for one in trials:
+        if one.state == TrialState.RUNNING:  # of a process that is gone
+            study.tell(one.number, state=TrialState.FAIL)
+        if one.state in (TrialState.RUNNING, TrialState.FAIL) and one.params not in values:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study.enqueue_trial(one.params)
+            values.append(one.params)
+    with open_dict(sweeper):
+        sweeper.n_trials = max(0, sweeper.n_trials - finished)
+        if sweeper.sampler.get("seed") is not None:
+            sweeper.sampler.seed += len(trials)
