@@ -65,44 +65,13 @@ def run(command: str, arguments: Sequence[str]) -> None:
 hydra_command = hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="train")
 
 
-@hydra_command
-def train(cfg: DictConfig) -> float | list[float]:
-    """One run, or every job of a sweep; what launchers send to other processes is `job`, by its name."""
-    return job(cfg)
-
-
 def job(cfg: DictConfig) -> float | list[float]:
-    """One run; returns what a sweeper compares: numbers that no target label goes into, see `training.select`.
-
-    A job of a sweep that fails says why in its folder. The sweeper of Hydra itself would end at the first one, so it
-    gets NaN; others are told by the error, and know what to do.
-    """
-    hydra_config = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    if not in_a_sweep():
-        return one_run(cfg, folder)
-    try:
-        values = one_run(cfg, folder)
-        (folder / FAILED).unlink(missing_ok=True)
-        return values
-    except Stopped:
-        place = shlex.quote(hydra_config.sweep.dir)
-        print(f"The whole sweep goes on with: distilingua resume {place}", file=sys.stderr)
-        raise
-    except Exception as raised:
-        note_failure(folder / FAILED, raised)
-        if not is_basic_sweeper(hydra_config.sweeper):
-            raise
-        print(f"distilingua: {folder.name} failed: {raised}", file=sys.stderr)
-        return math.nan
-
-
-def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
-    """What `job` returns; refusals and signals are told here."""
+    """One run; returns what a sweeper compares: numbers that no target label goes into, see `training.select`."""
+    run, values = Path(HydraConfig.get().runtime.output_dir), [math.nan]
     # of the processes of a job, on all its machines, which print the same
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
     log = console.logged(run / "train.log") if first else nullcontext()
-    with readable_errors(run=run, cache=Path(cfg.paths.cache)), log:
+    with told_to_the_sweep(run), readable_errors(run=run, cache=Path(cfg.paths.cache)), log:
         parts = check(cfg)
         from distilingua.training.fitting import exclusive_run
         from distilingua.training.multitask import train_multitask
@@ -115,7 +84,31 @@ def one_run(cfg: DictConfig, run: Path) -> float | list[float]:
                 results = [train_one(*parts.values())]
         # only the first process of a job has a result
         values = [objective([*filter(None, results)], by) for by in objectives(cfg.training.select)]
-        return values[0] if len(values) == 1 else values
+    return values[0] if len(values) == 1 else values
+
+
+@contextmanager
+def told_to_the_sweep(run: Path) -> Iterator[None]:
+    """A job of a sweep that fails says why in its folder. The sweeper of Hydra itself would end at the first one, so it
+    goes on, with NaN; others are told by the error, and know what to do."""
+    if not in_a_sweep():
+        yield
+        return
+    sweep = HydraConfig.get()
+    try:
+        yield
+        (run / FAILED).unlink(missing_ok=True)
+    except Stopped:
+        print(f"The whole sweep goes on with: distilingua resume {shlex.quote(sweep.sweep.dir)}", file=sys.stderr)
+        raise
+    except Exception as raised:
+        note_failure(run / FAILED, raised)
+        if not is_basic_sweeper(sweep.sweeper):
+            raise
+        print(f"distilingua: {run.name} failed: {raised}", file=sys.stderr)
+
+
+train = hydra_command(job)  # one run, or every job of a sweep; launchers send `job` to other processes, by its name
 
 
 @hydra_command
