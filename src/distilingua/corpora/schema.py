@@ -107,8 +107,7 @@ def schema_blocks(
         folder: where paths of sound files begin.
         as_text: whether numbers are text, as in CSV.
     """
-    wanted = {key: [value] if isinstance(value, str) else list(value) for key, value in columns.items() if value}
-    wanted = {key: [name.replace("{lang}", lang) for name in value] for key, value in wanted.items()}
+    wanted = named(columns, lang)
     classes = None if names is None else [as_cell(name) for name in names]
     first = 0
     for part in parts:
@@ -135,6 +134,12 @@ def schema_blocks(
         }
         first += len(part)
         yield pa.table([found[name] for name in COLUMNS], SCHEMA)
+
+
+def named(columns: Mapping[str, Any], lang: str = "{lang}") -> dict[str, list[str]]:
+    """Columns of a table, as they are called for a language, by that of the schema, see `schema_blocks`."""
+    lists = {key: [value] if isinstance(value, str) else value for key, value in columns.items() if value}
+    return {key: [name.replace("{lang}", lang) for name in names] for key, names in lists.items()}
 
 
 def visible(name: str) -> str:
@@ -268,22 +273,21 @@ def require_columns(
         where: the table, for the message.
         optional: keys of `columns` that the table may lack.
     """
-    wanted = {key: [v] if isinstance(v, str) else list(v) for key, v in columns.items() if v}
+    wanted = named(columns)
     if wanted.get("group") == ["row"]:
         del wanted["group"]
-    lacking = {key: [c for c in v if c not in found] for key, v in wanted.items() if key not in optional}
-    missing = [c for cs in lacking.values() for c in cs]
+    lacking = {key: names for key, names in wanted.items() if key not in optional and not {*names} <= {*found}}
+    missing = [name for names in lacking.values() for name in names if name not in found]
     if not missing:
         return
-    taken = {c for cs in wanted.values() for c in cs}
+    taken = {name for names in wanted.values() for name in names}
     advice = []
-    for key, cs in lacking.items():
-        if cs:
-            names: list[str] = []
-            for c in wanted[key]:
-                names.append(_nearest(c, found, {*taken, *names}) if c in cs else c)
-            taken |= set(names)
-            advice.append(f"corpus.columns.{key}={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}")
+    for key, names in lacking.items():
+        nearest: list[str] = []
+        for name in names:
+            nearest.append(name if name in found else _nearest(name, found, {*taken, *nearest}))
+        taken |= {*nearest}
+        advice.append(f"corpus.columns.{key}={nearest[0] if len(nearest) == 1 else '[' + ','.join(nearest) + ']'}")
     raise UserError(
         f"corpus: {where} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}. "
         f"Name the right ones under corpus.columns, e.g. {' '.join(advice)}."
@@ -300,20 +304,20 @@ def _nearest(name: str, found: Sequence[str], taken: Collection[str]) -> str:
     return found[0] if found else "COLUMN"
 
 
-def require_equal_rows(rows: Mapping[str, int], blank: Mapping[str, Sequence[int]] | None = None) -> None:
+def require_equal_rows(tables: Mapping[str, tuple[int, Sequence[int]]]) -> None:
     """Raises UserError for tables that are aligned line by line, and are not as long as each other.
 
     Args:
-        rows: of each table, by its name; the first is the source's.
-        blank: numbers of the lines of a table that hold nothing and are no rows, where there are any.
+        tables: by name, the source's first: how many rows each has, and numbers of its lines that hold nothing and are
+            no rows.
     """
-    empty = {name: lines for name, lines in (blank or {}).items() if lines}
-    if len(set(rows.values())) < 2 and not empty:
+    if len({rows for rows, _ in tables.values()}) < 2 and not any(blank for _, blank in tables.values()):
         return
-    counts = ", ".join(f"{name} has {n} rows" for name, n in rows.items())
+    counts = ", ".join(f"{name} has {rows} rows" for name, (rows, _) in tables.items())
     gaps = "".join(
-        f" {name} has {len(lines)} blank lines between rows, the first is line {lines[0]}."
-        for name, lines in empty.items()
+        f" {name} has {len(blank)} blank lines between rows, the first is line {blank[0]}."
+        for name, (_, blank) in tables.items()
+        if blank
     )
     raise UserError(
         f"corpus.columns.group=row aligns tables line by line: {counts}.{gaps} A line too many or too few shifts all "
@@ -374,15 +378,10 @@ def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -
     value = without_fraction(value)
     if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         return _answers(value)
-    if names and as_text and isinstance(value, str) and NUMBER.fullmatch(value):
-        value = int(value.partition(".")[0])
-    if names and isinstance(value, str) and as_text and value.startswith("["):
-        with suppress(ValueError):
-            value = parsed(value)
+    if names and as_text and isinstance(value, str):
+        value = _number_or_list(value)
     if names and isinstance(value, list):
-        return json.dumps(_classes(value, names), ensure_ascii=False, default=as_cell)
-    if value is None or (names and isinstance(value, int) and value < 0):
-        return ""  # data sets hide a label as -1
+        value = _classes(value, names)
     if not names or not isinstance(value, int):
         return as_cell(value)
     if value >= len(names):
@@ -390,4 +389,13 @@ def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -
             f"corpus: there is a label {value}, and names for 0 to {len(names) - 1} only: {', '.join(names)}. "
             f"Name them all: corpus.labels=[{','.join([*names, '...'])}]."
         )
-    return names[value]
+    return names[value] if value >= 0 else ""  # data sets hide a label as -1
+
+
+def _number_or_list(value: str) -> Any:
+    """What a text spells of these two; else the text."""
+    if NUMBER.fullmatch(value):
+        return int(value.partition(".")[0])
+    with suppress(ValueError):
+        return parsed(value) if value.startswith("[") else value
+    return value
