@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.schema import dataset_from_rows
+from distilingua.columns import column, select, strings, with_columns
+from distilingua.corpora.schema import each_row
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.errors import UserError
 
@@ -51,33 +54,33 @@ class Questions:
 
     def load(self, languages: list[str]) -> Dataset:
         self.check(languages)
-        return dataset_from_rows(row for command in self.corpus.load(languages).to_list() for row in self._ask(command))
+        commands = self.corpus.load(languages)
+        each = enumerate(each_row(commands, ["id", "lang", "text", "group", "slots"]))
+        asked = [(number, *question) for number, command in each for question in self._ask(command)]
+        numbers, slots, questions, answers = zip(*asked, strict=True)
+        rows = select(commands.remove_columns("slots"), numbers)
 
-    def _ask(self, command: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        def of_slot(name: str, between: str) -> pa.ChunkedArray:
+            return pc.binary_join_element_wise(column(rows, name), strings(slots), between)
+
+        own = {"id": of_slot("id", "-"), "group": of_slot("group", "?"), "block": of_slot("block", "?")}
+        texts = {"text": strings(questions), "text_pair": column(rows, "text"), "label": strings(answers)}
+        return with_columns(rows, {**own, **texts})
+
+    def _ask(self, command: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+        """Slots that a command is asked for, each with the question and the label."""
         questions = _questions()[command["lang"]]
         draw = functools.partial(stable_hash, self.seed, command["group"])
-        said = {slot["name"] for slot in command["slots"]}
+
+        def asked(slot: str, answers: list[dict[str, Any]]) -> tuple[str, str, str]:
+            wording = stable_hash(self.seed, command["id"], slot) % len(questions[slot])
+            return slot, questions[slot][wording], json.dumps(answers, ensure_ascii=False)
+
         known = [slot for slot in command["slots"] if slot["name"] in questions]
         if known:
             slot = min(known, key=lambda slot: draw(slot["name"]))
-            answer = {"text": command["text"][slot["start"] : slot["end"]], "start": slot["start"]}
-            yield self._row(command, slot["name"], [answer])
-        unsaid = sorted(set(questions) - said)
+            text = command["text"][slot["start"] : slot["end"]]
+            yield asked(slot["name"], [{"text": text, "start": slot["start"]}])
         if draw("unanswerable") / 2**64 < self.unanswerable:
-            yield self._row(command, min(unsaid, key=draw), [])
-
-    def _row(self, command: dict[str, Any], slot: str, answers: list[dict[str, Any]]) -> dict[str, Any]:
-        wordings = _questions()[command["lang"]][slot]
-        wording = stable_hash(self.seed, command["id"], slot) % len(wordings)
-        return {
-            "id": f"{command['id']}-{slot}",
-            "lang": command["lang"],
-            "split": command["split"],
-            "text": wordings[wording],
-            "text_pair": command["text"],
-            "label": json.dumps(answers, ensure_ascii=False),
-            "group": f"{command['group']}?{slot}",
-            "block": f"{command['block']}?{slot}",
-            "cluster": command["cluster"],
-            "spans": command["spans"],
-        }
+            unsaid = sorted(set(questions) - {slot["name"] for slot in command["slots"]})
+            yield asked(min(unsaid, key=draw), [])
