@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 
@@ -17,10 +17,8 @@ from distilingua.models.folder import readable
 from distilingua.models.processors import read_tokenizer
 from distilingua.models.source import TeacherSource
 from distilingua.models.student import Student
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -19,12 +19,10 @@ from distilingua.extras import check_speech
 from distilingua.models.processors import HOP_MS, KERNELS, STRIDES, SpeechProcessor
 from distilingua.models.scratch import check_values
 from distilingua.models.student import Student
+from distilingua.tasks.slow import PreTrainedModel
 from distilingua.tasks.speech import BLANK_NAME
 from distilingua.tasks.task import Task, model_class
 from distilingua.tasks.transcripts import characters
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
@@ -17,10 +17,8 @@ from distilingua.models.pretrained import checked_folder
 from distilingua.models.processors import read_tokenizer
 from distilingua.models.scratch import OwnVocabulary, check_values
 from distilingua.models.source import TeacherSource
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass

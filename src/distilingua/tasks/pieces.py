@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from distilingua.columns import Ragged
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedTokenizerBase
+from distilingua.tasks.slow import PreTrainedTokenizerBase
 
 OWN_WAYS = ("__call__", "_encode_plus")  # of a tokenizer that does more than its backend, as a few of transformers do
 
@@ -47,6 +45,12 @@ def pad(token_ids: Ragged, pad_id: int) -> dict[str, Tensor]:
 def as_tensor(numbers: np.ndarray) -> Tensor:
     """Whole numbers as torch counts them, in memory of their own."""
     return torch.from_numpy(numbers.astype(np.int64))
+
+
+def ended(written: Tensor, eos: int | list[int] | None) -> Tensor:
+    """Which pieces come after the one that ends their text, (…, pieces) bool."""
+    ends = torch.isin(written, torch.as_tensor(-1 if eos is None else eos, device=written.device)).long()
+    return ends.cumsum(-1) > ends
 
 
 def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -18,11 +18,8 @@ from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
+from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
-    from transformers import PreTrainedTokenizerBase
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite
@@ -125,33 +122,29 @@ class QuestionAnswering(WithoutClasses):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        windows: list[list[int]] = [[] for _ in questions]
-        for number, row in enumerate(read["overflow_to_sample_mapping"]):
-            windows[row].append(number)
-        encoded: list[EncodedRow] = []
-        for context, numbers in zip(rows["text_pair"], windows, strict=True):
-            if len(numbers) > 1 and self.stride is None:
-                raise UserError(
-                    f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows "
-                    f"are off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
-                )
-            offsets = [
-                [
-                    span if part == 1 else None
-                    for span, part in zip(read["offset_mapping"][n], read.sequence_ids(n), strict=True)
-                ]
-                for n in numbers
-            ]
-            window, at = best_windows(context, offsets)
-            encoded.append(
-                {
-                    "input_ids": [i for n in numbers for i in read["input_ids"][n]],
-                    "lengths": [len(read["input_ids"][n]) for n in numbers],
-                    "window": window,
-                    "at": at,
-                }
+        ids = Ragged.of(read["input_ids"])
+        counts = np.bincount(read["overflow_to_sample_mapping"], minlength=len(questions))
+        windows = Ragged.by_lengths(ids.lengths.astype(np.int32), counts)
+        if self.stride is None and counts.max() > 1:
+            context = rows["text_pair"][int(counts.argmax())]
+            raise UserError(
+                f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows are "
+                f"off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
             )
-        return Encoded.of(encoded)
+        of_context = [
+            [span if part == 1 else None for span, part in zip(spans, read.sequence_ids(n), strict=True)]
+            for n, spans in enumerate(read["offset_mapping"])
+        ]
+        places = zip(rows["text_pair"], windows.offsets, windows.offsets[1:], strict=False)
+        best = [best_windows(context, of_context[first:last]) for context, first, last in places]
+        return Encoded(
+            {
+                "input_ids": Ragged.by_lengths(ids.values, [lengths.sum() for lengths in windows]),
+                "lengths": windows,
+                "window": Ragged.of([window for window, _ in best]),
+                "at": Ragged.of([at for _, at in best]),
+            }
+        )
 
     def positions(self, encoded: Encoded) -> np.ndarray:
         return 1 + super().positions(encoded)
@@ -311,23 +304,20 @@ def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None
     Args:
         offsets: per window and piece, the characters of the context it stands for; None for pieces of something else.
     """
-    best: list[tuple[int, int, int]] = [(-1, 0, 0)] * len(context)  # pieces around it, window, piece
+    best: dict[int, tuple[int, int, int]] = {}  # pieces around it; of equal ones the first window, and the first piece
     for window, spans in enumerate(offsets):
-        inside = [piece for piece, span in enumerate(spans) if span is not None]
-        for piece in inside:
-            start, end = spans[piece]  # type: ignore[misc]  # None was left out
-            around = min(piece - inside[0], inside[-1] - piece)
-            for n in range(start, end):
-                if around > best[n][0]:
-                    best[n] = (around, window, piece)
-    seen = [n for n in range(len(context)) if best[n][0] >= 0]
-    before = best[seen[0]] if seen else (0, 0, 0)
+        inside = [(piece, span) for piece, span in enumerate(spans) if span is not None]
+        for piece, span in inside:
+            around = min(piece - inside[0][0], inside[-1][0] - piece)
+            for n in range(*span):
+                best[n] = max(best.get(n, (-1, 0, 0)), (around, -window, -piece))
+    before = best[min(best)] if best else (0, 0, 0)
     found = []
     for n, character in enumerate(context):
-        before = best[n] if best[n][0] >= 0 else before
+        before = best.get(n, before)
         if not character.isspace():
             found.append(before)
-    return [window for _, window, _ in found], [piece for *_, piece in found]
+    return [-window for _, window, _ in found], [-piece for *_, piece in found]
 
 
 def first_of_piece(at: Tensor) -> Tensor:
