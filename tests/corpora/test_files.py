@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 from datasets import Dataset
 
@@ -18,11 +17,6 @@ from distilingua.errors import UserError
 from tests.corpora.own_files import SPLITS, files, full_row, refusal, rows_of_split
 
 Record = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
 
 
 def write_csv(file: Path, records: list[Record], delimiter: str = ",") -> None:

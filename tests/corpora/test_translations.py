@@ -6,9 +6,7 @@ import functools
 from collections import defaultdict
 from pathlib import Path
 
-import datasets
 import pytest
-import yaml
 from datasets import Dataset, Features, Translation, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -18,6 +16,7 @@ from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.translations import Joined, Translations
 from distilingua.errors import UserError
 from tests.conftest import Compose
+from tests.corpora.look_alikes import hub_folder, table
 
 
 @functools.cache
@@ -152,25 +151,6 @@ def test_corpora_that_do_not_align_are_refused_by_language() -> None:
 # --- the hub ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
-def lay_out(folder: Path, tables: dict[str, dict[str, Dataset]]) -> str:
-    """Parquet files per configuration and split, and the README that declares them, as on the hub."""
-    configs = []
-    for config, splits in tables.items():
-        (folder / config).mkdir(parents=True)
-        for split, table in splits.items():
-            table.to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
-        files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
-        configs.append({"config_name": config, "data_files": files})
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n", "utf-8")
-    return str(folder)
-
-
 def opus(lang: str, split: str, n: int) -> Dataset:
     """OPUS-100: one column, `translation`, with a field per language."""
     pairs = [{lang: f"{lang} {split} {i}", "en": f"en {lang} {split} {i}"} for i in range(n)]
@@ -180,34 +160,18 @@ def opus(lang: str, split: str, n: int) -> Dataset:
 
 def flores(lang: str, split: str, n: int) -> Dataset:
     """FLORES-200: a configuration per language, sentences with the same ids in all of them."""
-    features = {"id": "int32", "URL": "string", "domain": "string", "topic": "string"}
-    features |= {"has_image": "int32", "has_hyperlink": "int32", "sentence": "string"}
-    return Dataset.from_dict(
-        {
-            "id": list(range(1, n + 1)),
-            "URL": ["https://example.org"] * n,
-            "domain": ["wikinews"] * n,
-            "topic": ["health"] * n,
-            "has_image": [0] * n,
-            "has_hyperlink": [0] * n,
-            "sentence": [f"{lang} sentence {split} {i}" for i in range(n)],
-        },
-        features=Features({name: Value(kind) for name, kind in features.items()}),
-    )
+    about = {"URL": "https://example.org", "domain": "wikinews", "topic": "health"}
+    flags = {"has_image": 0, "has_hyperlink": 0}
+    rows = table(n, id=lambda i: 1 + i, **about, **flags, sentence=f"{lang} sentence {split} #")
+    return rows.cast(Features({**rows.features, **dict.fromkeys(("id", *flags), Value("int32"))}))
 
 
-def opus_folder(folder: Path) -> str:
+def opus_folder(folder: Path) -> Path:
     sizes = {"train": 5, "validation": 3, "test": 4}
-    return lay_out(
-        folder,
-        {
-            config: {s: opus(lang, s, n) for s, n in sizes.items()}
-            for lang, config in (("de", "de-en"), ("fr", "en-fr"))
-        },
-    )
+    configs = {"de": "de-en", "fr": "en-fr"}
+    return hub_folder(folder, {configs[lang]: {s: opus(lang, s, n) for s, n in sizes.items()} for lang in configs})
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_opus100_reads_a_field_per_language(compose_run: Compose, tmp_path: Path) -> None:
     cfg = compose_run("corpus=opus100", f"corpus.path={opus_folder(tmp_path / 'opus')}", "corpus.limit=4")
     rows = instantiate(cfg.corpus).load(["de", "fr"]).to_list()
@@ -221,7 +185,6 @@ def test_opus100_reads_a_field_per_language(compose_run: Compose, tmp_path: Path
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_a_field_that_is_not_there_is_named(compose_run: Compose, tmp_path: Path) -> None:
     folder = opus_folder(tmp_path / "opus")
     cfg = compose_run("corpus=opus100", f"corpus.path={folder}", "corpus.columns.label=translation.it")
@@ -229,14 +192,13 @@ def test_a_field_that_is_not_there_is_named(compose_run: Compose, tmp_path: Path
         instantiate(cfg.corpus).load(["de"])
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_flores_judges_what_opus100_teaches(compose_run: Compose, tmp_path: Path) -> None:
     tables = {config: {"dev": flores(config, "dev", 3), "devtest": flores(config, "devtest", 6)}
               for config in ("deu_Latn", "fra_Latn", "eng_Latn")}  # fmt: skip
     cfg = compose_run(
         "corpus=flores",
         f"corpus.corpora.training.path={opus_folder(tmp_path / 'opus')}",
-        f"corpus.corpora.test.corpus.path={lay_out(tmp_path / 'flores', tables)}",
+        f"corpus.corpora.test.corpus.path={hub_folder(tmp_path / 'flores', tables)}",
     )
     corpus = instantiate(cfg.corpus)
     assert isinstance(corpus, Joined)
