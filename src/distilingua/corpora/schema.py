@@ -129,7 +129,7 @@ def schema_blocks(
             "group": pc.if_else(pc.equal(pc.utf8_trim_whitespace(key), ""), "", in_split),
             "block": _visible(read("block")),
             "cluster": _visible(read("cluster")),
-            "audio": read("audio", partial(_sound, folder=folder)),
+            "audio": read("audio", partial(of_cell, folder=folder)),
             "spans": read("spans"),
         }
         first += len(part)
@@ -231,15 +231,6 @@ def _tagged(
         pairs.append(tagged([as_cell(word) for word in words], tags))
     texts, labels = (pa.chunked_array([strings(column)]) for column in zip(*pairs, strict=True))
     return texts, labels
-
-
-def _sound(cell: Any, folder: Path | None) -> str:
-    """A row's `audio`, of a cell that names a file from `folder` on, or holds one."""
-    if cell and folder is not None:
-        if isinstance(cell, dict) and cell.get("bytes") is None:
-            cell = cell.get("path")
-        cell = str(folder / cell) if isinstance(cell, str) and cell else cell
-    return of_cell(cell)
 
 
 def check_columns(columns: Mapping[str, Any]) -> None:
