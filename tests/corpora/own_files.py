@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from distilingua.corpora.files import Files
-from distilingua.corpora.schema import COLUMNS
+from distilingua.corpora.schema import COLUMNS, dataset_from_rows
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 
@@ -21,6 +24,26 @@ SPLITS = ("train", "dev", "test")
 def full_row(**cells: str) -> dict[str, str]:
     """With empty text in all other columns."""
     return {**dict.fromkeys(COLUMNS, ""), **cells}
+
+
+@dataclass
+class Given:
+    """A corpus of the rows it is given."""
+
+    rows: list[dict[str, str]]
+    skip_bad_rows: bool = False
+
+    def check(self, languages: list[str]) -> None: ...
+
+    def load(self, languages: list[str]) -> Dataset:
+        return dataset_from_rows(row for row in self.rows if row["lang"] in languages)
+
+
+def each_row(n: int, *languages: str, splits: Sequence[str] = SPLITS, **cells: str) -> list[dict[str, str]]:
+    """Rows of every language and split; cells may have {lang}, {split} and {n} in them."""
+    places = [{"lang": lang, "split": split, "n": i} for lang, split, i in product(languages, splits, range(n))]
+    cells = {"id": "{lang}-{split}-{n}", "lang": "{lang}", "split": "{split}", **cells}
+    return [{name: cell.format(**place) for name, cell in cells.items()} for place in places]
 
 
 def files(path: Path | str, *overrides: dict[str, Any]) -> Files:

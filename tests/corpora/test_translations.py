@@ -11,12 +11,12 @@ from datasets import Dataset, Features, Translation, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.translations import Joined, Translations
 from distilingua.errors import UserError
 from tests.conftest import Compose
 from tests.corpora.look_alikes import hub_folder, table
+from tests.corpora.own_files import Given
 
 
 @functools.cache
@@ -31,18 +31,8 @@ def smart_home(into: str, unseen: bool = True) -> Translations:
     )
 
 
-class Fixed:
-    """A corpus of the rows it is given."""
-
-    def __init__(self, *rows: tuple[str, str, str, str, str, str]) -> None:
-        names = ("id", "lang", "split", "text", "group", "block")
-        self.rows = [dict(zip(names, row, strict=True)) for row in rows]
-
-    def check(self, languages: list[str]) -> None:
-        pass
-
-    def load(self, languages: list[str]) -> Dataset:
-        return dataset_from_rows(row for row in self.rows if row["lang"] in languages)
+def fixed(*rows: tuple[str, str, str, str, str, str]) -> Given:
+    return Given([dict(zip(("id", "lang", "split", "text", "group", "block"), row, strict=True)) for row in rows])
 
 
 # --- the embedded corpus ----------------------------------------------------------------------------------------------
@@ -118,9 +108,9 @@ def test_wording_that_is_not_drawn_anew_differs_in_slots_alone() -> None:
 
 
 def test_one_translation_is_chosen_whatever_the_order() -> None:
-    sentences = Fixed(("en-1", "en", "train", "light on", "on", "lamp"), ("en-2", "en", "train", "hi", "", ""))
+    sentences = fixed(("en-1", "en", "train", "light on", "on", "lamp"), ("en-2", "en", "train", "hi", "", ""))
     answers = [("de-a-0", "de", "train", "Licht an", "on", "lamp"), ("de-b-0", "de", "test", "mach an", "on", "lamp")]
-    found = [Translations(sentences, Fixed(*order), "de").load(["en"]) for order in (answers, answers[::-1])]
+    found = [Translations(sentences, fixed(*order), "de").load(["en"]) for order in (answers, answers[::-1])]
     assert found[0].to_list() == found[1].to_list()
     assert found[0]["label"][:] in (["Licht an"], ["mach an"])
     assert found[0]["id"][:] == ["en-1"]
@@ -142,8 +132,8 @@ def test_what_either_corpus_refuses_is_refused() -> None:
 
 
 def test_corpora_that_do_not_align_are_refused_by_language() -> None:
-    sentences = Fixed(("en-1", "en", "train", "on", "a", ""), ("fr-1", "fr", "train", "marche", "b", ""))
-    answers = Fixed(("de-1", "de", "train", "an", "a", ""))
+    sentences = fixed(("en-1", "en", "train", "on", "a", ""), ("fr-1", "fr", "train", "marche", "b", ""))
+    answers = fixed(("de-1", "de", "train", "an", "a", ""))
     with pytest.raises(UserError, match="no 'fr' row has the group of a 'de' row"):
         Translations(sentences, answers, "de").load(["en", "fr"])
 
