@@ -22,64 +22,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilingua.columns import BLOCK, strings
-from distilingua.corpora.encodings import text_lines
+from distilingua.corpora.dialect import DELIMITED, SEPARATORS, Dialect, text_lines
 from distilingua.corpora.schema import AS_JSON
 from distilingua.errors import UserError
 
-DELIMITED = {".csv": ",", ".tsv": "\t"}
-SEPARATORS = {
-    ",": "'corpus.separator=\",\"'",
-    ";": "'corpus.separator=\";\"'",
-    "\t": "corpus.separator=tab",
-    "|": "'corpus.separator=\"|\"'",
-}
-"""What files are separated by, and what to type then; ";" and "|" mean something to a shell and to Hydra."""
 IN_QUOTES = re.compile('"(?:[^"]|"")*"')  # a cell, as programs write it
 LONGEST_CELL = 2**31 - 1  # of Python's csv, which stops at 131 072 characters unless told
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How text files are written.
-
-    Args:
-        encoding: as Python names it; utf-8 may begin with a byte order mark.
-        separator: one character, or `tab`; null: a comma in .csv, a tab in .tsv.
-        quoting: whether cells may stand in quotes, so that they can hold separators and line breaks, a quote being
-            written twice; null: in .csv. In .tsv a quote is then a character like any other, unless every cell that
-            begins with one also ends with one and has all others doubled, as programs write them: that is said.
-    """
-
-    encoding: str = "utf-8"
-    separator: str | None = None
-    quoting: bool | None = None
-
-    def check(self) -> None:
-        """Raises UserError for an encoding that Python does not know, or a separator that cannot be one."""
-        try:
-            text = "a".encode(self.encoding).decode(self.encoding) == "a"
-        except (LookupError, ValueError, TypeError):  # unknown, or none of text, such as hex
-            text = False
-        if not text:
-            raise UserError(
-                f"corpus.encoding={self.encoding} is no encoding of text. Try corpus.encoding=utf-8, latin-1, cp1252 "
-                f"or utf-16."
-            )
-        if self.quoting not in (None, True, False):
-            raise UserError(
-                f"corpus.quoting={self.quoting} is neither true nor false, nor null: true in .csv, false in .tsv."
-            )
-        if self.separator is not None and (len(self.between(".csv")) != 1 or self.between(".csv") in '"\r\n'):
-            raise UserError(
-                f"corpus.separator={self.separator!r} is not one character. Type {SEPARATORS[';']}, "
-                f"{SEPARATORS[chr(9)]}, or null: a comma in .csv, a tab in .tsv."
-            )
-
-    def between(self, suffix: str) -> str:
-        return {"tab": "\t", "\\t": "\t", None: DELIMITED[suffix]}.get(self.separator, str(self.separator))
-
-    def quoted(self, suffix: str) -> bool:
-        return suffix == ".csv" if self.quoting is None else self.quoting
 
 
 @dataclass
