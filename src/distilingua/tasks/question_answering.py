@@ -107,12 +107,7 @@ class QuestionAnswering(WithoutClasses):
         """
         needs_offsets(tokenizer)
         questions = [prefix + text for text in rows["text"]]
-        longest = max(len(ids) for ids in tokenizer(questions)["input_ids"])
-        if longest + (self.stride or 0) + 3 >= self.max_length:
-            raise UserError(
-                f"task.max_length={self.max_length}: a question alone has {longest} pieces, which leaves no room for a "
-                f"context. Set task.max_length={2 * longest + 2 * (self.stride or 0)}."
-            )
+        self._leave_room(max(len(ids) for ids in tokenizer(questions)["input_ids"]))
         read = tokenizer(
             questions,
             rows["text_pair"],
@@ -145,6 +140,14 @@ class QuestionAnswering(WithoutClasses):
                 "at": Ragged.of([at for _, at in best]),
             }
         )
+
+    def _leave_room(self, longest: int) -> None:
+        """Raises UserError for a question of so many pieces that no context fits beside it."""
+        if longest + (self.stride or 0) + 3 >= self.max_length:
+            raise UserError(
+                f"task.max_length={self.max_length}: a question alone has {longest} pieces, which leaves no room for a "
+                f"context. Set task.max_length={2 * longest + 2 * (self.stride or 0)}."
+            )
 
     def positions(self, encoded: Encoded) -> np.ndarray:
         return 1 + super().positions(encoded)
