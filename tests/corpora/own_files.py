@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -19,6 +21,27 @@ from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 
 SPLITS = ("train", "dev", "test")
+Record = dict[str, Any]
+
+
+def write_csv(file: Path, records: list[Record], delimiter: str = ",") -> None:
+    with file.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, records[0], delimiter=delimiter)
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def as_json(record: Any, **options: Any) -> str:
+    return json.dumps(record, ensure_ascii=False, **options)
+
+
+WRITERS: dict[str, Callable[[Path, list[Record]], Any]] = {
+    ".csv": write_csv,
+    ".tsv": lambda file, records: write_csv(file, records, "\t"),
+    ".jsonl": lambda file, records: file.write_text("\n".join(map(as_json, records)) + "\n", "utf-8"),
+    ".json": lambda file, records: file.write_text(as_json(records, indent=2), "utf-8"),
+    ".parquet": lambda file, records: Dataset.from_list(records).to_parquet(file),
+}
 
 
 def full_row(**cells: str) -> dict[str, str]:

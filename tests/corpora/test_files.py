@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,8 @@ from datasets import Dataset
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
-from tests.corpora.own_files import SPLITS, files, full_row, refusal, rows_of_split
+from tests.corpora.own_files import SPLITS, WRITERS, Record, files, full_row, refusal, rows_of_split, write_csv
 
-Record = dict[str, Any]
-
-
-def write_csv(file: Path, records: list[Record], delimiter: str = ",") -> None:
-    with file.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, records[0], delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(records)
-
-
-def as_json(record: Any, **options: Any) -> str:
-    return json.dumps(record, ensure_ascii=False, **options)
-
-
-WRITERS: dict[str, Callable[[Path, list[Record]], Any]] = {
-    ".csv": write_csv,
-    ".tsv": lambda file, records: write_csv(file, records, "\t"),
-    ".jsonl": lambda file, records: file.write_text("\n".join(map(as_json, records)) + "\n", "utf-8"),
-    ".json": lambda file, records: file.write_text(as_json(records, indent=2), "utf-8"),
-    ".parquet": lambda file, records: Dataset.from_list(records).to_parquet(file),
-}
 RECORDS = {
     "en": [{"text": 'turn on "the", lamp', "label": "light"}, {"text": "play a song", "label": "music"}],
     "de": [{"text": 'mach "die", Lampe an', "label": "light"}, {"text": "spiel ein Lied", "label": "music"}],

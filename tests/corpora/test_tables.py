@@ -37,7 +37,7 @@ from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from tests.corpora.own_files import SPLITS, files, refusal, rows_of_split
+from tests.corpora.own_files import SPLITS, WRITERS, files, refusal, rows_of_split
 
 N = 220
 TEXTS = {"en": "sentence number {} of {}", "de": "Satz Nummer {} von {}"}
@@ -591,15 +591,11 @@ def test_names_that_are_patterns_elsewhere(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_neither_caches_nor_a_home_nor_the_locale_take_part(suffix: str, tmp_path: Path) -> None:
     """Nothing is written, and the same file is read everywhere."""
-    records(tmp_path / "data", ".jsonl", [("1", "schön", '"ä"')])
     columns = "columns={'text': 'text', 'label': 'topic', 'group': 'key'}"
-    if suffix != ".jsonl":
-        for file in (tmp_path / "data").rglob("*.jsonl"):
-            if suffix == ".csv":
-                write(file.with_suffix(suffix), ["key,text,topic", "1,schön,ä"])
-            else:
-                pq.write_table(pa.table({"key": ["1"], "text": ["schön"], "topic": ["ä"]}), file.with_suffix(suffix))
-            file.unlink()
+    for lang, split in product(TEXTS, SPLITS):
+        (tmp_path / "data" / lang).mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "data" / lang / f"{split}{suffix}"
+        WRITERS[suffix](file, [{"key": "1", "text": "schön", "topic": "ä"}])
     code = f"""
 from pathlib import Path
 from distilingua.corpora.files import Files
@@ -626,23 +622,11 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
 def test_sound_files_from_every_kind_of_table(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "en").mkdir()
     soundfile.write(tmp_path / "en" / "a.wav", 0.3 * np.sin(np.arange(16_000) / 20), 16_000)
-    for split in SPLITS:
-        file = tmp_path / "en" / f"{split}{suffix}"
-        if suffix == ".jsonl":
-            write(
-                file, ['{"key": 1, "text": "a", "topic": "x", "wav": "a.wav"}', '{"key": 2, "text": "b", "topic": "x"}']
-            )
-        elif suffix == ".parquet":
-            rows = {
-                "key": [1, 2],
-                "text": ["a", "b"],
-                "topic": ["x", "x"],
-                "wav": pa.array(["a.wav", None], "large_string"),
-            }
-            pq.write_table(pa.table(rows), file)
-        else:
-            lines = ["key,text,topic,wav", "1,a,x,a.wav", "2,b,x,"]
-            write(file, [line.replace(",", {".csv": ",", ".tsv": "\t"}[suffix]) for line in lines])
+    both = {"key": [1, 2], "text": ["a", "b"], "topic": ["x", "x"], "wav": pa.array(["a.wav", None], "large_string")}
+    each_parquet(tmp_path, both)
+    for split in SPLITS if suffix != ".parquet" else ():
+        (tmp_path / "en" / f"{split}.parquet").unlink()
+        WRITERS[suffix](tmp_path / "en" / f"{split}{suffix}", pa.table(both).to_pylist())
     first, second = load(tmp_path, columns={"audio": "wav"})
     assert first["audio"].startswith(f"{tmp_path}/en/a.wav#")
     assert len(waveform(first["audio"])) == 16_000
