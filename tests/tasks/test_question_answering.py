@@ -31,8 +31,15 @@ from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.tasks.answers import exact_match, normalised, token_f1
-from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.tasks.question_answering import (
+    FAR,
+    QuestionAnswering,
+    best_windows,
+    exact_match,
+    first_and_last,
+    normalised,
+    token_f1,
+)
 from distilingua.tasks.task import windows_of
 from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run, prepare

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -12,17 +16,23 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
-from distilingua.corpora.words import aligned, parsed
+from distilingua.corpora.words import aligned, parsed, words_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
-from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
 from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite
+ARTICLES = {  # Lewis et al. (2020), MLQA, evaluation script
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "ar": r"\sال^|ال",
+}
 BEST = 20  # starts and ends that are tried with one another, as the SQuAD example of transformers does
 
 
@@ -226,9 +236,7 @@ class QuestionAnswering(WithoutClasses):
 
     def metrics(self) -> MetricCollection:
         """On dev: how often the likeliest start and the likeliest end are both right."""
-        from torchmetrics import MetricCollection
-
-        from distilingua.tasks.metrics import BothRight
+        from distilingua.tasks.metrics import BothRight, MetricCollection
 
         return MetricCollection({"exact": BothRight()})
 
@@ -343,3 +351,30 @@ def by_piece(cells: Tensor, counts: Tensor, piece: Tensor) -> Tensor:
     total = total.scatter_add(1, index, (padded - highest).exp())
     logits = torch.where(total > 0, total.clamp(min=1e-38).log() + highest, FAR)
     return logits.transpose(1, 2).flatten(0, 1)
+
+
+# --- scores, as SQuAD defines them, with the normalisation of MLQA for each language ----------------------------------
+
+
+def normalised(text: str, lang: str) -> list[str]:
+    """Words of an answer in lower case, without punctuation and articles; unspaced scripts character by character."""
+    text = "".join(
+        c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+    )
+    text = re.sub(ARTICLES.get(lang, r"(?!)"), " ", text)
+    return [text[start:end] for start, end in words_of(text)]
+
+
+def exact_match(said: str, truth: str, lang: str) -> float:
+    """1 where both are the same once normalised, else 0."""
+    return float(normalised(said, lang) == normalised(truth, lang))
+
+
+def token_f1(said: str, truth: str, lang: str) -> float:
+    """Harmonic mean of precision and recall over words (Rajpurkar et al. 2016, section 6.1); without an answer, 1 where
+    both are empty, else 0 (Rajpurkar et al. 2018)."""
+    ours, theirs = normalised(said, lang), normalised(truth, lang)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs))

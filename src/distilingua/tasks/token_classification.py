@@ -139,9 +139,7 @@ class TokenClassification(Task):
 
     def metrics(self) -> MetricCollection:
         """Precision, recall and F1 over whole stretches of all classes together, as seqeval defines them."""
-        from torchmetrics import MetricCollection
-
-        from distilingua.tasks.metrics import EntityScores
+        from distilingua.tasks.metrics import EntityScores, MetricCollection
 
         return MetricCollection({"entities": EntityScores(self.labels)})
 
