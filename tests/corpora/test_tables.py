@@ -148,6 +148,7 @@ KINDS = ["key,text,topic", "", 'k0,"one', "two", 'three",music', "k1,four,light"
         ("en/train.tsv", ['"key"\t"text"\t"topic"', '"k0"\t"a\tb"\t"light"'], ("Set corpus.quoting=true",)),
         ("en/train.tsv", ["key\ttext\ttopic", 'k\t"a\tb"\tx'], ("line 2 has 4 cells", "corpus.quoting=true")),
         ("en/train.csv", ["key,text,topic, text", "a,b,c,d"], ("has two columns named 'text'",)),
+        ("en/train.csv", ["key;text;topic;notes, if any", "a;b;c;d"], ("'corpus.separator=\";\"'",)),
         ("de/train.csv", twice(","), (f"line {N + 2} is the header once more",)),
         ("de/train.tsv", twice("\t"), (f"line {N + 2} is the header once more",)),
     ],
@@ -454,11 +455,16 @@ def test_what_is_no_text(usual: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("separator", "typed"),
-    [(";", "'corpus.separator=\";\"'"), ("|", "'corpus.separator=\"|\"'"), ("\t", "corpus.separator=tab")],
+    ("suffix", "separator", "typed"),
+    [
+        (".csv", ";", "'corpus.separator=\";\"'"),
+        (".csv", "|", "'corpus.separator=\"|\"'"),
+        (".csv", "\t", "corpus.separator=tab"),
+        (".tsv", ",", "'corpus.separator=\",\"'"),
+    ],
 )
-def test_another_separator_is_found_out(separator: str, typed: str, tmp_path: Path) -> None:
-    lay_out(tmp_path, ".csv", separator)
+def test_another_separator_is_found_out(suffix: str, separator: str, typed: str, tmp_path: Path) -> None:
+    lay_out(tmp_path, suffix, separator)
     refused(tmp_path, f"Set {typed}.")
     value = OverridesParser.create().parse_override(typed.strip("'")).value()  # what a shell leaves of it
     rows = load(tmp_path, "de", separator=value)
@@ -472,18 +478,6 @@ def test_another_separator_is_found_out_whatever_the_columns_are_called(separato
     assert "corpus.columns.text=" not in message
     with pytest.raises(UserError, match="it has nr, review, stars"):
         corpus(usual, separator="tab" if separator == "\t" else separator).check(["en"])
-
-
-def test_commas_in_a_header_with_another_separator(tmp_path: Path) -> None:
-    lay_out(tmp_path, ".csv", ";")
-    write(tmp_path / "en" / "train.csv", ["key;text;topic;notes, if any", "a;b;c;d"])
-    refused(tmp_path, "'corpus.separator=\";\"'")
-
-
-def test_a_tsv_with_commas(tmp_path: Path) -> None:
-    lay_out(tmp_path, ".tsv", ",")
-    refused(tmp_path, "'corpus.separator=\",\"'")
-    assert len(load(tmp_path, separator=",")) == N
 
 
 @pytest.mark.parametrize(
