@@ -109,10 +109,10 @@ class Files:
                     f"corpus.splits.{split}=null: every language needs files for {split}. Name them: "
                     f"corpus.splits.{split}={split}, what stands for {{split}} in corpus.path."
                 )
-        named = [split for split in SPLITS if self.splits.get(split) is not None]
-        if "dev" in named and not any(self._file(lang, "dev").exists() for lang in languages):
-            named.remove("dev")
-        return [split for split in self.splits if split in named]
+        found = [split for split, theirs in self.splits.items() if theirs is not None]
+        if "dev" in found and not any(self._file(lang, "dev").exists() for lang in languages):
+            found.remove("dev")
+        return found
 
     def _file(self, lang: str, split: str) -> Path:
         path, name = location(self.path, "corpus.path"), str(self.splits[split])

@@ -165,11 +165,7 @@ def _cells(
         function: of a cell's value; None for the value as text.
         which: of the columns that are named for it.
     """
-    names = wanted.get(key, ())
-    found = _field(part, names[which]) if which < len(names) else None
-    if found is None:
-        return _all("", part)
-    values, value_of = found
+    values, value_of = _field(part, dict(enumerate(wanted.get(key, ()))).get(which))
     if function is None and value_of is None and pa.types.is_string(values.type):
         return values.fill_null("")
     of_cell = as_cell if function is None else function
@@ -179,14 +175,14 @@ def _cells(
     return by_value(values, whole)
 
 
-def _field(part: pa.Table, name: str) -> tuple[pa.ChunkedArray, Callable[[Any], Any] | None] | None:
+def _field(part: pa.Table, name: str | None) -> tuple[pa.ChunkedArray, Callable[[Any], Any] | None]:
     """A column, or a field of one, `translation.de`, and how its cells become values, where they are not these already.
-    A column that has the dot in its own name is itself."""
+    A column that has the dot in its own name is itself; of one that is not there, every cell is null."""
     inner = ""
-    if name not in part.column_names:
+    if name is not None and name not in part.column_names:
         name, _, inner = name.partition(".")
     if name not in part.column_names:
-        return None
+        return pa.chunked_array([pa.nulls(len(part), pa.string())]), None
     values, as_json = part.column(name), is_json(part.schema.field(name))
     if pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
         values = values.cast(pa.string() if pa.types.is_large_string(values.type) else values.type.value_type)
@@ -205,14 +201,14 @@ def is_json(column: pa.Field) -> bool:
 
 def cells_of(part: pa.Table, name: str) -> list[Any]:
     """A column, or a field of one, `translation.de`; None for every row of a table that has no such column."""
-    values, value_of = _field(part, name) or (pa.nulls(len(part)), None)
+    values, value_of = _field(part, name)
     return values_of(values) if value_of is None else list(map(value_of, values_of(values)))
 
 
 def _lists(part: pa.Table, name: str) -> list[Any] | None:
     """The cells of a column of tokens; None for one of text."""
-    found = _field(part, name)
-    if found is None or (found[1] is None and not pa.types.is_list(found[0].type)):
+    values, value_of = _field(part, name)
+    if value_of is None and not pa.types.is_list(values.type):
         return None
     cells = cells_of(part, name)
     return cells if any(isinstance(cell, list) for cell in cells) else None

@@ -124,9 +124,7 @@ class SpeechScratch(Student):
             "intermediate_size": self.feed_forward,
             "hidden_dropout": self.dropout,
             "activation_dropout": self.dropout,
-            "feat_proj_dropout": 0.0,
-            "final_dropout": 0.0,
-            "layerdrop": 0.0,
+            **dict.fromkeys(("feat_proj_dropout", "final_dropout", "layerdrop"), 0.0),
             "apply_spec_augment": False,  # it draws from numpy's generator, which a resumed run would not find again
         }
         if self.sound == "mel":
