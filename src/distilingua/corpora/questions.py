@@ -6,24 +6,19 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import yaml
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
 from distilingua.columns import column, select, strings, with_columns
 from distilingua.corpora.schema import each_row
-from distilingua.corpora.smart_home import SmartHome
+from distilingua.corpora.smart_home import SmartHome, packaged
 from distilingua.errors import UserError
 
-
-@functools.cache
-def _questions() -> dict[str, dict[str, list[str]]]:
-    return yaml.safe_load(resources.files(__package__).joinpath("questions.yaml").read_text("utf-8"))
+QUESTIONS = "questions.yaml"
 
 
 @dataclass
@@ -45,11 +40,12 @@ class Questions:
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without questions, or one that the corpus cannot serve."""
         self.corpus.check(languages)
-        unknown = [lang for lang in languages if lang not in _questions()]
+        known = packaged(QUESTIONS)
+        unknown = [lang for lang in languages if lang not in known]
         if unknown:
             raise UserError(
-                f"pair: there are no questions in {', '.join(unknown)}. Choose from {', '.join(_questions())}, or add "
-                f"some to src/distilingua/corpora/questions.yaml."
+                f"pair: there are no questions in {', '.join(unknown)}. Choose from {', '.join(known)}, or add some to "
+                f"src/distilingua/corpora/questions.yaml."
             )
 
     def load(self, languages: list[str]) -> Dataset:
@@ -69,7 +65,7 @@ class Questions:
 
     def _ask(self, command: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         """Slots that a command is asked for, each with the question and the label."""
-        questions = _questions()[command["lang"]]
+        questions = packaged(QUESTIONS)[command["lang"]]
         draw = functools.partial(stable_hash, self.seed, command["group"])
 
         def asked(slot: str, answers: list[dict[str, Any]]) -> tuple[str, str, str]:

@@ -35,8 +35,13 @@ Piece = tuple[str, dict[str, Any] | None]  # a stretch of text and the slot it f
 
 
 @functools.cache
+def packaged(name: str) -> dict[str, dict[str, list[str]]]:
+    """Lists of texts in a YAML of this package, by language and by what they are for."""
+    return yaml.safe_load(resources.files(__package__).joinpath(name).read_text("utf-8"))
+
+
 def _glossary() -> dict[str, dict[str, list[str]]]:
-    return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
+    return packaged(GLOSSARY)
 
 
 def _check_glossary(lang: str) -> None:
