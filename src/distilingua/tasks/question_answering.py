@@ -131,7 +131,7 @@ class QuestionAnswering(WithoutClasses):
         counts = np.bincount(read["overflow_to_sample_mapping"], minlength=len(questions))
         windows = Ragged.by_lengths(ids.lengths.astype(np.int32), counts)
         if self.stride is None and counts.max() > 1:
-            context = rows["text_pair"][int(counts.argmax())]
+            context = rows["text_pair"][int((counts > 1).argmax())]
             raise UserError(
                 f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows are "
                 f"off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
