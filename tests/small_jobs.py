@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 from transformers import AutoModel, AutoTokenizer
 
+from distilingua.checks import check
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.models.source import TeacherSource
 from distilingua.parts import Settings, assemble, tasks_of
@@ -52,3 +54,19 @@ def train(cfg: DictConfig) -> dict[str, Any]:
         return main_job.train(assemble(cfg))
     parts = {name: assemble(single) for name, single in tasks_of(cfg).items()}
     return multitask.train_multitask(Settings.of(cfg), parts)
+
+
+def small_corpus(key: str) -> list[str]:
+    """Overrides of the embedded corpus at a key of the configuration."""
+    target = f"{FewIntents.__module__}.FewIntents"
+    return [f"{key}.sentences=1", f"{key}.eval_sentences=1", f"{key}._target_={target}"]
+
+
+def german_job(compose_run: Any, folder: Path, experiment: str, corpus: str) -> dict[str, Any]:
+    """The metrics of an experiment that teaches German without German labels, as they are also written."""
+    cfg = compose_run(f"experiment={experiment}", *small_corpus(corpus), *whole_job(folder / "first_layer"))
+    check(cfg)
+    metrics = train(cfg)
+    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
+    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
+    return metrics

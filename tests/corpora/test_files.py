@@ -2,59 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 from datasets import Dataset
 
 from distilingua.corpora.files import Files
 from distilingua.corpora.schema import COLUMNS
 from distilingua.errors import UserError
-from tests.corpora.own_files import SPLITS, files, full_row, refusal, rows_of_split
+from tests.corpora.own_files import SPLITS, WRITERS, Record, files, full_row, refusal, rows_of_split, write_csv
 
-Record = dict[str, Any]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-
-
-def write_csv(file: Path, records: list[Record], delimiter: str = ",") -> None:
-    with file.open("w", encoding="utf-8", newline="") as lines:
-        writer = csv.DictWriter(lines, records[0], delimiter=delimiter)
-        writer.writeheader()
-        writer.writerows(records)
-
-
-def write_tsv(file: Path, records: list[Record]) -> None:
-    write_csv(file, records, "\t")
-
-
-def write_jsonl(file: Path, records: list[Record]) -> None:
-    file.write_text("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records), "utf-8")
-
-
-def write_json(file: Path, records: list[Record]) -> None:
-    file.write_text(json.dumps(records, ensure_ascii=False, indent=2), "utf-8")
-
-
-def write_parquet(file: Path, records: list[Record]) -> None:
-    Dataset.from_list(records).to_parquet(file)
-
-
-WRITERS: dict[str, Callable[[Path, list[Record]], None]] = {
-    ".csv": write_csv,
-    ".tsv": write_tsv,
-    ".jsonl": write_jsonl,
-    ".json": write_json,
-    ".parquet": write_parquet,
-}
 RECORDS = {
     "en": [{"text": 'turn on "the", lamp', "label": "light"}, {"text": "play a song", "label": "music"}],
     "de": [{"text": 'mach "die", Lampe an', "label": "light"}, {"text": "spiel ein Lied", "label": "music"}],
@@ -175,13 +134,10 @@ def test_words_that_look_like_missing_values_are_words(suffix: str, tmp_path: Pa
     assert [(row["text"], row["label"]) for row in rows] == [("null", "None"), ("NA", "nan")]
 
 
-def test_unlabelled_rows(tmp_path: Path) -> None:
-    csv_path = lay_out(tmp_path / "csv", {"en": [{"text": "a", "label": ""}, {"text": "b", "label": "x"}]})
-    json_path = lay_out(
-        tmp_path / "json", {"en": [{"text": "a", "label": None}, {"text": "b", "label": "x"}]}, ".jsonl"
-    )
-    for path in (csv_path, json_path):
-        assert [(row["text"], row["label"]) for row in load(path)] == [("a", ""), ("b", "x")]
+@pytest.mark.parametrize(("suffix", "nothing"), [(".csv", ""), (".jsonl", None)])
+def test_unlabelled_rows(suffix: str, nothing: Any, tmp_path: Path) -> None:
+    path = lay_out(tmp_path, {"en": [{"text": "a", "label": nothing}, {"text": "b", "label": "x"}]}, suffix)
+    assert [(row["text"], row["label"]) for row in load(path)] == [("a", ""), ("b", "x")]
 
 
 def test_byte_order_mark_blank_lines_and_line_breaks_in_quotes(tmp_path: Path) -> None:
@@ -217,14 +173,12 @@ def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
-def test_missing_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("lang", "split"), [("de", "dev"), ("fr", "train")])
+def test_missing_file(lang: str, split: str, tmp_path: Path) -> None:
     path = lay_out(tmp_path, RECORDS)
-    (tmp_path / "de" / "dev.csv").unlink()
-    refused(path, f"{tmp_path}/de/dev.csv does not exist", f"corpus.path={path}", "'de'", languages=["en", "de"])
-
-
-def test_language_without_files(tmp_path: Path) -> None:
-    refused(lay_out(tmp_path, RECORDS), f"{tmp_path}/fr/train.csv does not exist", "'fr'", languages=["en", "fr"])
+    file = tmp_path / lang / f"{split}.csv"
+    file.unlink(missing_ok=True)
+    refused(path, f"{file} does not exist", f"corpus.path={path}", repr(lang), languages=["en", lang])
 
 
 @pytest.mark.parametrize("suffix", WRITERS)
@@ -243,22 +197,18 @@ def test_missing_column_of_a_pair_or_group(tmp_path: Path) -> None:
     refused(path, "has no column 'key'", columns={"group": "key"})
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
-def test_empty_split(suffix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [(".csv", "text,label\n"), (".tsv", "text\tlabel\n\n"), (".jsonl", ""), (".parquet", None), (".csv", "")],
+)
+def test_empty_split(suffix: str, content: str | None, tmp_path: Path) -> None:
     path = lay_out(tmp_path, RECORDS, suffix)
     file = tmp_path / "en" / f"dev{suffix}"
-    if suffix == ".parquet":
+    if content is None:
         Dataset.from_list(RECORDS["en"]).select([]).to_parquet(file)
     else:
-        file.write_text({".csv": "text,label\n", ".tsv": "text\tlabel\n\n", ".jsonl": ""}[suffix], "utf-8")
+        file.write_text(content, "utf-8")
     refused(path, f"{file} is empty", "at least one row")
-
-
-def test_file_without_a_byte(tmp_path: Path) -> None:
-    path = lay_out(tmp_path, RECORDS)
-    (tmp_path / "en" / "train.csv").write_bytes(b"")
-    with pytest.raises(UserError, match=r"train\.csv is empty"):
-        corpus(path).check(["en"])
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

@@ -111,71 +111,32 @@ def flat(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 TEXTS = st.sampled_from(
     [
-        *("", " ", "\t", "\r", "a\nb", "\u2028", "\x85", "\x1c", "\0", "\ufeff", "\u200b", "\u202e", "\ufffd"),
-        "\U0010ffff",
+        *("", " ", "\t", "\r", "a\nb", "\u2028", "\x85", "\x1c", "\0", "\ufeff", "\u200b", "\u202e", "\ufffd", "\U0010ffff"),
         *("1", "1.0", "-1", "10" * 15, "1e999", "nan", "NaN", "Infinity", "true", "null", "٣", "²", "1_000", "0x10"),
-        *("[", "]", "[]", "[[]]", "{}", '["a"', '["a", 1]', '["a", ["b"]]', '{"a": 1}', '"', "'", '""', '"a', "a,b"),
-        ";",
+        *("[", "]", "[]", "[[]]", "{}", '["a"', '["a", 1]', '["a", ["b"]]', '{"a": 1}', '"', "'", '""', '"a', "a,b", ";"),
         *("[" * 3000, '{"text": []}', '{"text": ["x"], "answer_start": [0]}', '[{"text": "x", "start": 1e400}]'),
-        *('[{"text": "x", "start": null}]', '[{"text": null, "start": 0}]', '[{"start": 0}]', "[null]", "[1]", "3"),
-        '"x"',
-        *('[["a", 0, 1]]', '[["a", 0, 1e999]]', '[["a", null, 2]]', '[["a"]]', "[[{}, 0, 1]]", '[["a", 0.5, 1]]'),
-        "[0]",
-        *("O", "B-x I-x", "I-x", "B-", "-", "B-x " * 3, "$\\foo$", "<b>", "|", "a" * 3000, "espeak:en:1:1:x"),
-        "espeak:x",
-        *(
-            "espeak::::",
-            "x#y",
-            "/",
-            "/dev/null",
-            "..",
-            "missing.wav",
-            "one.wav\0",
-            "é",
-            "e\u0301",
-            "的",
-            "\u0e01\u0e31",
-        ),
-        "🙂",
+        *('[{"text": "x", "start": null}]', '[{"text": null, "start": 0}]', '[{"start": 0}]', "[null]", "[1]", "3", '"x"'),
+        *('[["a", 0, 1]]', '[["a", 0, 1e999]]', '[["a", null, 2]]', '[["a"]]', "[[{}, 0, 1]]", '[["a", 0.5, 1]]', "[0]"),
+        *("O", "B-x I-x", "I-x", "B-", "-", "B-x " * 3, "$\\foo$", "<b>", "|", "a" * 3000, "espeak:en:1:1:x", "espeak:x"),
+        *("espeak::::", "x#y", "/", "/dev/null", "..", "missing.wav", "one.wav\0", "é", "e\u0301", "的", "\u0e01\u0e31", "🙂"),
     ]
-)
+)  # fmt: skip
 LONE = ["\ud800", "a\udfffb"]
-NUMBERS = st.sampled_from(
-    [0, 1, -1, 7, 2**63, 10**30, -(10**30), 0.0, 1.0, 1.5, -0.0, 1e308, 5e-324, True, False, None]
-)
+NUMBERS = st.sampled_from([0, 1, -1, 7, 2**63, 10**30, -(10**30), 0.0, 1.0, 1.5, -0.0, 1e308, 5e-324, True, False, None])  # fmt: skip
 SCALARS = TEXTS | NUMBERS | st.sampled_from([float("nan"), float("inf"), -float("inf")]) | st.text(max_size=4)
+FIELDS = st.sampled_from(["text", "answer_start", "start", "en", "de", "path", "bytes", ""])
 VALUES = st.recursive(
     SCALARS | st.sampled_from(LONE),
-    lambda inside: (
-        st.lists(inside, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["text", "answer_start", "start", "en", "de", "path", "bytes", ""]), inside, max_size=3
-        )
-    ),
+    lambda inside: st.lists(inside, max_size=3) | st.dictionaries(FIELDS, inside, max_size=3),
     max_leaves=4,
 )
 JSON_LITERALS = st.sampled_from(
     [
-        *("1e400", "-1e400", "NaN", "-Infinity", '"\\ud800"', '"\\udc00x"', "1.10", "-0", "1" * 5000, "1" * 400 + ".5"),
-        "[" * 2000,
+        *("1e400", "-1e400", "NaN", "-Infinity", '"\\ud800"', '"\\udc00x"', "1.10", "-0", "1" * 5000, "1" * 400 + ".5", "[" * 2000),
+        *('{"a": 1, "a": 2}', '"\\u0000"', "01", "'a'", "", '{"\\ud800": 1}', '"a', "nul", "{}", "[[]]", "[" * 90 + "]" * 90),
     ]
-    + [
-        '{"a": 1, "a": 2}',
-        '"\\u0000"',
-        "01",
-        "'a'",
-        "",
-        '{"\\ud800": 1}',
-        '"a',
-        "nul",
-        "{}",
-        "[[]]",
-        "[" * 90 + "]" * 90,
-    ]
-)
-COLUMN_NAMES = st.sampled_from(
-    ["text", "label", "", " ", "\ufeff", "label.x", "text.", ".", "row", "extra", "\ud800", "\0"]
-)
+)  # fmt: skip
+COLUMN_NAMES = st.sampled_from(["text", "label", "", " ", "\ufeff", "label.x", "text.", ".", "row", "extra", "\ud800", "\0"])  # fmt: skip
 TYPES: list[tuple[pa.DataType, list[Any]]] = [
     (pa.string(), ["a", "", None]),
     (pa.large_string(), ["a", "1.0"]),
@@ -210,12 +171,11 @@ TYPES: list[tuple[pa.DataType, list[Any]]] = [
 ]  # fmt: skip
 STORED = st.sampled_from(
     [
-        *(b"{", b"[]", b"null", b"\xff", b'{"info": 3}', b'{"info": {"features": []}}'),
-        b'{"info": {"features": {"label": 3}}}',
+        *(b"{", b"[]", b"null", b"\xff", b'{"info": 3}', b'{"info": {"features": []}}', b'{"info": {"features": {"label": 3}}}'),
+        *(b'{"info": {"features": {"label": {"names": 5}}}}', b'{"info": {"features": {"label": {"names": [1, null]}}}}'),
+        *(b'{"info": {"features": {"label": []}}}', b'{"info": {"features": {"label": [{"names": ["a"]}]}}}', b"[" * 5000),
     ]
-    + [b'{"info": {"features": {"label": {"names": 5}}}}', b'{"info": {"features": {"label": {"names": [1, null]}}}}']
-    + [b'{"info": {"features": {"label": []}}}', b'{"info": {"features": {"label": [{"names": ["a"]}]}}}', b"[" * 5000]
-)
+)  # fmt: skip
 ENCODINGS = st.sampled_from(
     [*("utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-7", "latin-1", "cp1252", "shift_jis", "hz", "iso2022_jp")]
     + [*("utf-8-sig", "cp037", "ascii", "gb18030", "big5", "punycode", "idna", "unicode_escape", "raw_unicode_escape")]
@@ -334,37 +294,25 @@ def written(draw: Any, suffix: str, rows: list[dict[str, Any]], how: str) -> byt
     return text.encode("utf-8", "surrogatepass")
 
 
+SPLINTERS = [b"\xff", b"\0", b"\r", b"\xed\xa0\x80", b"\xc3", b'"', b"\xe2\x80\xa8"]
+MAGIC = [b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"BZh", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf"]
+DAMAGES: dict[str, Callable[[Any, bytes, int], bytes]] = {
+    "gzip": lambda draw, data, at: gzip.compress(data, 1),
+    "utf-16": lambda draw, data, at: data.decode("utf-8", "replace").encode("utf-16"),
+    "utf-32": lambda draw, data, at: data.decode("utf-8", "replace").encode("utf-32"),
+    "cut": lambda draw, data, at: data[:at],
+    "flip": lambda draw, data, at: data[:at] + bytes(byte ^ (1 << draw(st.integers(0, 7))) for byte in data[at : at + 1]) + data[at + 1 :],
+    "noise": lambda draw, data, at: draw(st.binary(max_size=40)),
+    "empty": lambda draw, data, at: b"",
+    "insert": lambda draw, data, at: data[:at] + draw(st.sampled_from(SPLINTERS)) + data[at:],
+    "magic": lambda draw, data, at: draw(st.sampled_from(MAGIC)) + data,
+    "latin": lambda draw, data, at: data + "ä ö".encode("latin-1"),
+}  # fmt: skip
+
+
 def damaged(draw: Any, data: bytes) -> bytes:
-    way = draw(
-        st.sampled_from(["gzip", "utf-16", "utf-32", "cut", "flip", "noise", "empty", "insert", "magic", "latin"])
-    )
-    at = draw(st.integers(0, max(len(data) - 1, 0)))
-    if way == "gzip":
-        return gzip.compress(data, 1)
-    if way in ("utf-16", "utf-32"):
-        return data.decode("utf-8", "replace").encode(way)
-    if way == "cut":
-        return data[:at]
-    if way == "flip" and data:
-        return data[:at] + bytes([data[at] ^ (1 << draw(st.integers(0, 7)))]) + data[at + 1 :]
-    if way == "insert":
-        return (
-            data[:at]
-            + draw(st.sampled_from([b"\xff", b"\0", b"\r", b"\xed\xa0\x80", b"\xc3", b'"', b"\xe2\x80\xa8"]))
-            + data[at:]
-        )
-    if way == "magic":
-        return (
-            draw(
-                st.sampled_from(
-                    [b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"BZh", b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf"]
-                )
-            )
-            + data
-        )
-    if way == "latin":
-        return data + "ä ö".encode("latin-1")
-    return draw(st.binary(max_size=40)) if way == "noise" else b""
+    way = draw(st.sampled_from(list(DAMAGES)))
+    return DAMAGES[way](draw, data, draw(st.integers(0, max(len(data) - 1, 0))))
 
 
 # --- what comes of it -------------------------------------------------------------------------------------------------

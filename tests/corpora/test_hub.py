@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from io import BytesIO
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ import datasets
 import numpy as np
 import pytest
 import soundfile
-import yaml
-from datasets import Audio, ClassLabel, Dataset, Features, List, Value
+from datasets import Audio, ClassLabel, Dataset, List, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -29,6 +29,7 @@ from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.speech import SpeechRecognition
 from distilingua.tasks.token_classification import TokenClassification
 from tests.conftest import cleaned
+from tests.corpora.look_alikes import hub_folder, table
 from tests.corpora.own_files import full_row
 
 CONFIGS = {file.stem: OmegaConf.load(file) for file in sorted((conf_folder() / "corpus").glob("*.yaml"))}
@@ -40,126 +41,76 @@ ROWS = {"train": 5, "validation": 3, "test": 4}
 Table = Callable[[str, str, int], Dataset]  # (language, their split, rows) -> what one file of theirs holds
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`datasets` converts what it loads to Arrow files: not in the user's cache, and never over the network."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-
 def xnli(lang: str, split: str, n: int) -> Dataset:
-    classes = ClassLabel(names=["entailment", "neutral", "contradiction"])
-    return Dataset.from_dict(
-        {
-            "premise": [f"{lang} premise {split} {i}" for i in range(n)],
-            "hypothesis": [f"{lang} hypothesis {split} {i}" for i in range(n)],
-            "label": [i % 3 for i in range(n)],
-        },
-        features=Features({"premise": Value("string"), "hypothesis": Value("string"), "label": classes}),
+    rows = table(
+        n, premise=f"{lang} premise {split} #", hypothesis=f"{lang} hypothesis {split} #", label=lambda i: i % 3
     )
+    return rows.cast_column("label", ClassLabel(names=["entailment", "neutral", "contradiction"]))
 
 
 def massive(lang: str, split: str, n: int) -> Dataset:
     """Ids are shared by all languages, and their order is not."""
     order = sorted(range(n), key=lambda i: (i * 7 + len(lang)) % n) if lang != "en" else list(range(n))
     first = {"train": 0, "validation": 100, "test": 200}[split]
-    intents = ["alarm_set", "play_music", "weather_query"]
-    return Dataset.from_dict(
-        {
-            "id": [str(first + i) for i in order],
-            "label": [intents[i % 3] for i in order],
-            "label_text": [intents[i % 3] for i in order],
-            "text": [f"{lang} utterance {split} {i}" for i in order],
-            "lang": [lang] * n,
-        }
+
+    def intent(i: int) -> str:
+        return ["alarm_set", "play_music", "weather_query"][order[i] % 3]
+
+    return table(
+        n,
+        id=lambda i: str(first + order[i]),
+        label=intent,
+        label_text=intent,
+        text=lambda i: f"{lang} utterance {split} {order[i]}",
+        lang=lang,
     )
 
 
 def sib200(lang: str, split: str, n: int) -> Dataset:
     first = {"train": 0, "validation": 1000, "test": 2000}[split]
     topics = ["geography", "science/technology", "travel"]
-    return Dataset.from_dict(
-        {
-            "index_id": [first + i for i in range(n)],
-            "category": [topics[i % 3] for i in range(n)],
-            "text": [f"{lang} sentence {split} {i}" for i in range(n)],
-        }
-    )
+    return table(n, index_id=lambda i: first + i, category=lambda i: topics[i % 3], text=f"{lang} sentence {split} #")
 
 
 def amazon_reviews(lang: str, split: str, n: int) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "id": [f"{lang}_{split}_{i:07}" for i in range(n)],
-            "text": [f"{lang} review {split} {i}" for i in range(n)],
-            "label": [i % 5 for i in range(n)],
-            "label_text": [str(i % 5) for i in range(n)],
-        }
+    return table(
+        n,
+        id=lambda i: f"{lang}_{split}_{i:07}",
+        text=f"{lang} review {split} #",
+        label=lambda i: i % 5,
+        label_text=lambda i: str(i % 5),
     )
 
 
 def tweet_sentiment(lang: str, split: str, n: int) -> Dataset:
     """Numbers written as text, as the public copy is said to have them."""
-    return Dataset.from_dict(
-        {
-            "text": [f"@user {lang} tweet {split} {i}" for i in range(n)],
-            "label": [str(i % 3) for i in range(n)],
-        }
-    )
+    return table(n, text=f"@user {lang} tweet {split} #", label=lambda i: str(i % 3))
 
 
 def pawsx(lang: str, split: str, n: int) -> Dataset:
     """Ids count from 1 in every split."""
-    return Dataset.from_dict(
-        {
-            "id": list(range(1, n + 1)),
-            "sentence1": [f"{lang} first {split} {i}" for i in range(n)],
-            "sentence2": [f"{lang} second {split} {i}" for i in range(n)],
-            "label": [i % 2 for i in range(n)],
-        },
-        features=Features(
-            {
-                "id": Value("int32"),
-                "sentence1": Value("string"),
-                "sentence2": Value("string"),
-                "label": ClassLabel(names=["0", "1"]),
-            }
-        ),
-    )
+    pair = {"sentence1": f"{lang} first {split} #", "sentence2": f"{lang} second {split} #"}
+    rows = table(n, id=lambda i: 1 + i, **pair, label=lambda i: i % 2)
+    return rows.cast_column("id", Value("int32")).cast_column("label", ClassLabel(names=["0", "1"]))
 
 
 def masakhanews(lang: str, split: str, n: int) -> Dataset:
-    topics = ["business", "health", "sports"]
-    return Dataset.from_dict(
-        {
-            "category": [topics[i % 3] for i in range(n)],
-            "headline": [f"{lang} headline {split} {i}" for i in range(n)],
-            "text": [f"{lang} article {split} {i}. " * 300 for i in range(n)],
-            "url": [f"https://example.org/{lang}/{split}/{i}" for i in range(n)],
-        }
+    return table(
+        n,
+        category=lambda i: ["business", "health", "sports"][i % 3],
+        headline=f"{lang} headline {split} #",
+        text=f"{lang} article {split} #. " * 300,
+        url=f"https://example.org/{lang}/{split}/#",
     )
 
 
 def tokens(names: list[str]) -> Table:
-    def table(lang: str, split: str, n: int) -> Dataset:
+    def tagged(lang: str, split: str, n: int) -> Dataset:
         tags = [names.index(name) for name in ("B-PER", "I-PER", "O", "B-LOC")]
-        return Dataset.from_dict(
-            {
-                "tokens": [[f"{lang}{i}", "Name", split, "Ort"] for i in range(n)],
-                "ner_tags": [tags for _ in range(n)],
-                "langs": [[lang] * 4 for _ in range(n)],
-            },
-            features=Features(
-                {
-                    "tokens": List(Value("string")),
-                    "ner_tags": List(ClassLabel(names=names)),
-                    "langs": List(Value("string")),
-                }
-            ),
-        )
+        words = table(n, tokens=lambda i: [f"{lang}{i}", "Name", split, "Ort"], ner_tags=tags, langs=[lang] * 4)
+        return words.cast_column("ner_tags", List(ClassLabel(names=names)))
 
-    return table
+    return tagged
 
 
 TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
@@ -168,63 +119,50 @@ TAGS = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC"]
 def squad(lang: str, split: str, n: int) -> Dataset:
     """As XQuAD, MLQA and SQuAD have it; ids and answers are the same in every language."""
     context = f"{lang} lamp {split} in the living room"
-    start = context.index("living")
-    return Dataset.from_dict(
-        {
-            "id": [f"{split}-{i}" for i in range(n)],
-            "title": ["Lamp"] * n,
-            "context": [f"{context}, number {i}" for i in range(n)],
-            "question": [f"{lang} where is lamp {i}?" for i in range(n)],
-            "answers": [{"text": ["living room"], "answer_start": [start]} for _ in range(n)],
-        }
-    )
+    answers = {"text": ["living room"], "answer_start": [context.index("living")]}
+    texts = {"context": f"{context}, number #", "question": f"{lang} where is lamp #?"}
+    return table(n, id=f"{split}-#", title="Lamp", **texts, answers=answers)
 
 
 def tydiqa(lang: str, split: str, n: int) -> Dataset:
     """All languages in one table, one after the other."""
     names = [HUB["tydiqa"].languages[x] for x in PAIRS["tydiqa"]]
-    table = squad("all", split, 2 * n)
-    return table.map(lambda row, i: {"id": f"{names[i // n]}-{split}-{i}"}, with_indices=True)
+    rows = squad("all", split, 2 * n)
+    return rows.map(lambda row, i: {"id": f"{names[i // n]}-{split}-{i}"}, with_indices=True)
 
 
-def recordings(n: int, rate: int, suffix: str) -> list[dict[str, Any]]:
-    """Cells of an audio column as a table on the hub stores them: the file's bytes under its bare name."""
-    cells = []
-    for i in range(n):
-        file = BytesIO()
-        sound = 0.3 * np.sin(2 * np.pi * (200 + 20 * i) * np.arange(rate) / rate)
-        soundfile.write(file, sound, rate, format=suffix)
-        cells.append({"bytes": file.getvalue(), "path": f"{i}.{suffix}"})
-    return cells
+def recording(i: int, rate: int, suffix: str) -> dict[str, Any]:
+    """A cell of an audio column as a table on the hub stores it: the file's bytes under its bare name."""
+    file = BytesIO()
+    soundfile.write(file, 0.3 * np.sin(2 * np.pi * (200 + 20 * i) * np.arange(rate) / rate), rate, format=suffix)
+    return {"bytes": file.getvalue(), "path": f"{i}.{suffix}"}
 
 
 def fleurs(lang: str, split: str, n: int) -> Dataset:
     """A sentence has one id in all languages; several people may read it."""
     first = {"train": 0, "validation": 1000, "test": 2000}[split]
-    return Dataset.from_dict(
-        {
-            "id": [first + i // 2 for i in range(n)],
-            "num_samples": [16_000] * n,
-            "path": [f"{i}.wav" for i in range(n)],
-            "audio": recordings(n, 16_000, "wav"),
-            "transcription": [f"{lang} sentence {split} {'abc'[i // 2]}" for i in range(n)],
-            "raw_transcription": [f"{lang.upper()} sentence, {split} {'abc'[i // 2]}." for i in range(n)],
-            "gender": [i % 2 for i in range(n)],
-            "language": [lang] * n,
-        }
+    return table(
+        n,
+        id=lambda i: first + i // 2,
+        num_samples=16_000,
+        path="#.wav",
+        audio=lambda i: recording(i, 16_000, "wav"),
+        transcription=lambda i: f"{lang} sentence {split} {'abc'[i // 2]}",
+        raw_transcription=lambda i: f"{lang.upper()} sentence, {split} {'abc'[i // 2]}.",
+        gender=lambda i: i % 2,
+        language=lang,
     ).cast_column("audio", Audio(sampling_rate=16_000, decode=False))
 
 
 def common_voice(lang: str, split: str, n: int) -> Dataset:
-    return Dataset.from_dict(
-        {
-            "client_id": [f"{i:032x}" for i in range(n)],
-            "path": [f"common_voice_{lang}_{i}.mp3" for i in range(n)],
-            "audio": recordings(n, 32_000, "mp3"),
-            "sentence": [f"{lang.title()} sentence, “{split}” {'abcdef'[i]}!" for i in range(n)],
-            "up_votes": [2] * n,
-            "locale": [lang] * n,
-        }
+    return table(
+        n,
+        client_id=lambda i: f"{i:032x}",
+        path=f"common_voice_{lang}_#.mp3",
+        audio=lambda i: recording(i, 32_000, "mp3"),
+        sentence=lambda i: f"{lang.title()} sentence, “{split}” {'abcdef'[i]}!",
+        up_votes=2,
+        locale=lang,
     ).cast_column("audio", Audio(sampling_rate=48_000, decode=False))
 
 
@@ -250,30 +188,18 @@ ONE_SPLIT = {"xquad": {"validation": 40}, "tydiqa": {"train": 40, "validation": 
 """Rows of data sets that are cut into our splits by shares."""
 
 
-def lay_out(folder: Path, name: str, table: Table | None = None) -> Path:
+def lay_out(folder: Path, name: str, look_alike: Table | None = None) -> Path:
     """The files of a look-alike for its languages, and the README that declares them, as on the hub."""
-    configs: dict[str, list[dict[str, str]]] = {}
-    rows = ONE_SPLIT.get(name, ROWS)
-    for lang in PAIRS[name]:
-        own = HUB[name].languages[lang]
-        for split, n in rows.items():
-            config = (HUB[name].get("load_options", {}).get("name") or own).replace("{config}", own)
-            if split == "train" and "train" in HUB[name].get("parts", {}):
-                config = HUB[name].parts.train.name.replace("{config}", own)
-            (folder / config).mkdir(parents=True, exist_ok=True)
-            (table or LOOK_ALIKES[name])(lang, split, n).to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
-            entry = {"split": split, "path": f"{config}/{split}-*"}
-            if entry not in configs.setdefault(config, []):
-                configs[config].append(entry)
-    declared = [{"config_name": config, "data_files": files} for config, files in configs.items()]
-    if "data_dir" not in HUB[name].get("load_options", {}):
-        (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': declared})}---\n# {name}\n", "utf-8")
-    if "en/train" in HUB[name].get("parts", {}):
-        (folder / "squad" / "plain_text").mkdir(parents=True)
-        (table or squad)("en", "train", ROWS["train"]).to_parquet(folder / "squad/plain_text/train-0.parquet")
-        readme = {"configs": [{"config_name": "plain_text", "data_files": "plain_text/train-*"}]}
-        (folder / "squad" / "README.md").write_text(f"---\n{yaml.safe_dump(readme)}---\n# SQuAD\n", "utf-8")
-    return folder
+    cfg, made = HUB[name], look_alike or LOOK_ALIKES[name]
+    options, parts = cfg.get("load_options", {}), cfg.get("parts", {})
+    tables: dict[str, dict[str, Dataset]] = {}
+    for lang, (split, n) in product(PAIRS[name], ONE_SPLIT.get(name, ROWS).items()):
+        config = parts.train.name if split == "train" in parts else options.get("name") or cfg.languages[lang]
+        config = config.replace("{config}", cfg.languages[lang])
+        tables.setdefault(config, {})[split] = made(lang, split, n)
+    if "en/train" in parts:
+        hub_folder(folder / "squad", {"plain_text": {"train": (look_alike or squad)("en", "train", ROWS["train"])}})
+    return hub_folder(folder, tables, readme="data_dir" not in options)
 
 
 def corpus(name: str, folder: Path, **overrides: Any) -> Hub:
@@ -446,8 +372,8 @@ def test_a_hidden_label_is_no_label(tmp_path: Path) -> None:
     """The hub's habit for test sets without labels: the class -1."""
 
     def hidden(lang: str, split: str, n: int) -> Dataset:
-        table = xnli(lang, split, n)
-        return table.map(lambda row: {"label": -1 if split == "test" else row["label"]}, features=table.features)
+        rows = xnli(lang, split, n)
+        return rows.map(lambda row: {"label": -1 if split == "test" else row["label"]}, features=rows.features)
 
     rows = corpus("xnli", lay_out(tmp_path, "xnli", hidden)).load(["en"])
     assert {row["label"] for row in rows if row["split"] == "test"} == {""}
@@ -522,12 +448,16 @@ def test_common_voice_recordings_are_brought_down_to_the_rate_that_models_hear(t
 
 def bad_recordings(lang: str, split: str, n: int) -> Dataset:
     """One is empty, one is corrupt, one has a telephone's rate."""
-    cells = recordings(n, 16_000, "wav")
+    cells = [recording(i, 16_000, "wav") for i in range(n)]
     if split == "train" and lang == "de":
         cells[0]["bytes"], cells[1]["bytes"] = b"", b"RIFF and then nonsense" * 50
-        cells[2] = recordings(1, 8_000, "wav")[0]
-    table = fleurs(lang, split, n).remove_columns("audio").add_column("audio", cells)
-    return table.cast_column("audio", Audio(decode=False))
+        cells[2] = recording(0, 8_000, "wav")
+    return (
+        fleurs(lang, split, n)
+        .remove_columns("audio")
+        .add_column("audio", cells)
+        .cast_column("audio", Audio(decode=False))
+    )
 
 
 def test_bad_recordings_are_refused_by_name_or_left_out_and_counted(tmp_path: Path) -> None:
@@ -542,8 +472,8 @@ def test_bad_recordings_are_refused_by_name_or_left_out_and_counted(tmp_path: Pa
 
 def test_a_row_without_a_recording_is_bad(tmp_path: Path) -> None:
     def silent(lang: str, split: str, n: int) -> Dataset:
-        table = fleurs(lang, split, n).remove_columns("audio")
-        return table.add_column("audio", [None] * n).cast_column("audio", Audio(decode=False))
+        silence = fleurs(lang, split, n).remove_columns("audio").add_column("audio", [None] * n)
+        return silence.cast_column("audio", Audio(decode=False))
 
     rows = corpus("fleurs", lay_out(tmp_path, "fleurs", silent)).load(["en"])
     assert SpeechRecognition.problem(rows[0]) == "it has no sound."

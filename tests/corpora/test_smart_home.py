@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from typing import Any
 
 import pytest
 from datasets import Dataset
@@ -84,15 +85,15 @@ def test_another_process_samples_the_same() -> None:
         "rows = SmartHome(sentences=1, eval_sentences=1)._rows('hu')\n"
         "print(json.dumps([[row['id'], row['split'], row['text'], row['group']] for row in rows]))\n"
     )
-    found = []
-    for salt in ("1", "2"):
-        environment = {**os.environ, "PYTHONHASHSEED": salt}
-        out = subprocess.run(
-            [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-        ).stdout
-        found.append(json.loads(out))
     here = [[row["id"], row["split"], row["text"], row["group"]] for row in rows("hu")]
-    assert found == [here, here]
+    for salt in ("1", "2"):
+        options: Any = {
+            "env": {**os.environ, "PYTHONHASHSEED": salt},
+            "capture_output": True,
+            "text": True,
+            "check": True,
+        }
+        assert json.loads(subprocess.run([sys.executable, "-c", code], **options).stdout) == here
 
 
 def test_the_seed_changes_sentences_and_leaves_the_split_alone() -> None:
@@ -302,45 +303,43 @@ def test_every_language_samples_every_template(lang: str) -> None:
 # --- check ------------------------------------------------------------------------------------------------------------
 
 
-def test_unknown_language() -> None:
+COUNTS = {"xx": 0} | {lang: len(get_intents(lang)["intents"]) for lang in get_languages()}
+POOR = min(("ja", "ko", "ta"), key=COUNTS.__getitem__)
+WITHOUT = max((lang for lang in ("eu", "sk", "ro", "zh-TW") if lang not in LANGUAGES), key=COUNTS.__getitem__)
+
+
+@pytest.mark.parametrize(
+    ("lang", "told", "not_told"),
+    [
+        ("xx", ["pair=en-xx", "'xx' is not a language of smart_home", "Choose one of: de, fr"], "min_intents"),
+        (
+            POOR,
+            [f"pair=en-{POOR}: {POOR!r} has {COUNTS[POOR]} of 42 intents in smart_home", "Choose one of: de, fr"],
+            "glossary",
+        ),
+        (
+            WITHOUT,
+            [f"{WITHOUT!r} has no words for rooms and devices yet", f"add {WITHOUT!r} to smart_home_glossary.yaml"],
+            "set corpus",
+        ),
+    ],
+)
+def test_languages_that_it_cannot_serve(lang: str, told: list[str], not_told: str) -> None:
     with pytest.raises(UserError) as caught:
-        SmartHome().check(["en", "xx"])
+        SmartHome().load(["en", lang])
     message = str(caught.value)
-    assert "pair=en-xx" in message
-    assert "'xx' is not a language of smart_home" in message
-    assert "Choose one of: de, fr" in message
+    assert [part for part in told if part not in message] == []
+    assert not_told not in message
+    assert (f"set corpus.min_intents={COUNTS[lang]}" in message) == (lang == POOR)
     assert " en," not in message.partition("Choose one of:")[2]  # it is taken already
-    assert "min_intents" not in message
-
-
-def test_language_with_too_few_intents() -> None:
-    counts = {lang: len(get_intents(lang)["intents"]) for lang in ("ja", "ko", "ta")}
-    poor = min(counts, key=lambda lang: counts[lang])
-    assert counts[poor] < SmartHome().min_intents
-    with pytest.raises(UserError) as caught:
-        SmartHome().load(["en", poor])
-    message = str(caught.value)
-    assert f"pair=en-{poor}: {poor!r} has {counts[poor]} of 42 intents in smart_home" in message
-    assert f"set corpus.min_intents={counts[poor]}" in message
-    assert "Choose one of: de, fr" in message
 
 
 def test_the_remedy_for_too_few_intents_works() -> None:
-    found = len(get_intents("ne")["intents"])
+    found = COUNTS["ne"]
     with pytest.raises(UserError, match=f"set corpus.min_intents={found}"):
         SmartHome(min_intents=found + 1).check(["en", "ne"])
     SmartHome(min_intents=found).check(["en", "ne"])
 
 
-def test_language_without_glossary() -> None:
-    rich = [x for x in get_languages() if x not in LANGUAGES and x in ("eu", "sk", "ro", "zh-TW")]
-    without = max(rich, key=lambda lang: len(get_intents(lang)["intents"]))
-    with pytest.raises(UserError) as caught:
-        SmartHome().check(["en", without])
-    message = str(caught.value)
-    assert f"{without!r} has no words for rooms and devices yet" in message
-    assert f"add {without!r} to smart_home_glossary.yaml" in message
-
-
 def test_the_richest_languages_have_as_many_intents_as_the_messages_say() -> None:
-    assert max(len(get_intents(lang)["intents"]) for lang in ("en", "de", "ru", "pl", "el", "ml")) == ALL_INTENTS
+    assert max(COUNTS.values()) == ALL_INTENTS

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import pytest
-from datasets import Dataset
 
-from distilingua.corpora.schema import COLUMNS, dataset_from_rows
+from distilingua.corpora.schema import COLUMNS, SPLITS
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.sound import waveform
 from distilingua.corpora.spoken import Spoken
 from distilingua.errors import UserError
+from tests.corpora.own_files import Given, each_row
 
 VOICES = {"train": ["m1", "f1"], "dev": ["m3"], "test": ["f4"]}
 
 
-@dataclass
-class Sentences:
+class Sentences(Given):
     """A corpus of given texts, each in all splits under another id."""
 
-    texts: list[str]
-    asked: list[list[str]] = field(default_factory=list)
+    def __init__(self, texts: list[str]) -> None:
+        rows = [each_row(1, "en", "de", splits=SPLITS, text=t, label=f"kind {n % 2}") for n, t in enumerate(texts)]
+        super().__init__([{**row, "id": f"{row['id']}{n}"} for n, of_text in enumerate(rows) for row in of_text])
+        self.asked: list[list[str]] = []
 
     def check(self, languages: list[str]) -> None:
         self.asked.append(languages)
-
-    def load(self, languages: list[str]) -> Dataset:
-        return dataset_from_rows(
-            {"id": f"{lang}-{split}-{n}", "lang": lang, "split": split, "text": text, "label": f"kind {n % 2}"}
-            for lang in languages
-            for split in ("train", "parallel", "dev", "test")
-            for n, text in enumerate(self.texts)
-        )
 
 
 TEXTS = [f"{verb} the {thing}" for verb in ("open", "close", "find", "clean") for thing in ("door", "box", "bag")]

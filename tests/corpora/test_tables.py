@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from tests.corpora.own_files import SPLITS, files, refusal, rows_of_split
+from tests.corpora.own_files import SPLITS, WRITERS, files, refusal, rows_of_split
 
 N = 220
 TEXTS = {"en": "sentence number {} of {}", "de": "Satz Nummer {} von {}"}
@@ -49,11 +50,18 @@ def lines_of(lang: str, split: str, separator: str = ",", n: int = N) -> list[st
     return [separator.join(row) for row in [("key", "text", "topic"), *rows]]
 
 
-def lay_out(folder: Path, suffix: str = ".csv", separator: str = ",", n: int = N) -> Path:
-    for lang in TEXTS:
-        for split in SPLITS:
-            write(folder / lang / f"{split}{suffix}", lines_of(lang, split, separator, n))
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+
+
+def lay_out(folder: Path, suffix: str = ".csv", separator: str = "", n: int = N) -> Path:
+    for lang, split in product(TEXTS, SPLITS):
+        write(folder / lang / f"{split}{suffix}", lines_of(lang, split, separator or SEPARATORS.get(suffix, ","), n))
     return folder
+
+
+@pytest.fixture
+def usual(tmp_path: Path) -> Path:
+    return lay_out(tmp_path)
 
 
 def write(file: Path, lines: list[str], encoding: str = "utf-8") -> None:
@@ -63,9 +71,15 @@ def write(file: Path, lines: list[str], encoding: str = "utf-8") -> None:
 
 def each_split(folder: Path, suffix: str, lines: list[str], languages: Iterable[str] = ("en",)) -> None:
     """The same lines for every split."""
-    for lang in languages:
-        for split in SPLITS:
-            write(folder / lang / f"{split}{suffix}", lines)
+    for lang, split in product(languages, SPLITS):
+        write(folder / lang / f"{split}{suffix}", lines)
+
+
+def each_parquet(folder: Path, columns: dict[str, Any], languages: Iterable[str] = ("en",)) -> None:
+    """The same table for every split."""
+    for lang, split in product(languages, SPLITS):
+        (folder / lang).mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), folder / lang / f"{split}.parquet")
 
 
 def corpus(folder: Path | str, **overrides: Any) -> Files:
@@ -94,108 +108,118 @@ def printed(rows: Rows) -> str:
 # --- fields -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
-def test_rows_that_end_in_a_separator_which_the_header_lacks(suffix: str, separator: str, tmp_path: Path) -> None:
-    """As spreadsheets write them: every column moved by one, and user names were learnt as texts."""
-    lay_out(tmp_path, suffix, separator)
+def instead(lang: str, split: str, rows: dict[int, str], separator: str = ",") -> list[str]:
+    """The usual lines, but for some by their numbers from 0."""
+    return [rows.get(n, line) for n, line in enumerate(lines_of(lang, split, separator))]
+
+
+def ends_in(separator: str) -> list[str]:
+    """As spreadsheets write rows: every column moved by one, and user names were learnt as texts."""
     header, *rows = lines_of("de", "train", separator)
-    write(tmp_path / "de" / f"train{suffix}", [header, *(row + separator for row in rows)])
-    refused(
-        tmp_path,
-        f"{tmp_path}/de/train{suffix}, line 2 has 4 cells, and the header names 3 columns (key, text, topic)",
-        "which the header lacks: take it away",
-    )
+    return [header, *(row + separator for row in rows)]
 
 
-@pytest.mark.parametrize("line", ["k7,one, two,music", "k7,music", "k7"])
-def test_a_row_of_another_length_is_refused_by_its_line(line: str, tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    lines = lines_of("en", "test")
-    lines[150] = line
-    write(tmp_path / "en" / "test.csv", lines)
-    refused(tmp_path, f"{tmp_path}/en/test.csv, line 151 has {line.count(',') + 1} cells", "stands in quotes")
+def twice(separator: str) -> list[str]:
+    """As `cat one.csv two.csv` leaves it."""
+    return 2 * lines_of("de", "train", separator)
 
 
-def test_a_bad_row_beyond_what_check_reads_is_found_by_load(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", [*lines_of("en", "train", n=30_000), "k,one, two,music"])
-    corpus(tmp_path).check(["en"])
+MOVED = (
+    "line 2 has 4 cells, and the header names 3 columns (key, text, topic)",
+    "which the header lacks: take it away",
+)
+KINDS = ["key,text,topic", "", 'k0,"one', "two", 'three",music', "k1,four,light", "k2,five,six,light"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "told"),
+    [
+        ("de/train.csv", ends_in(","), MOVED),
+        ("de/train.tsv", ends_in("\t"), MOVED),
+        (
+            "en/test.csv",
+            instead("en", "test", {150: "k7,one, two,music"}),
+            ("line 151 has 4 cells", "stands in quotes"),
+        ),
+        ("en/test.csv", instead("en", "test", {150: "k7,music"}), ("line 151 has 2 cells", "stands in quotes")),
+        ("en/test.csv", instead("en", "test", {150: "k7"}), ("line 151 has 1 cells", "stands in quotes")),
+        ("en/train.csv", KINDS, ("line 7 has 4 cells",)),  # as an editor counts lines
+        ("en/dev.csv", [*lines_of("en", "dev"), 'k,"and then,music'], (f"line {N + 2}: its quotes do not pair",)),
+        ("en/train.tsv", ['"key"\t"text"\t"topic"', '"k0"\t"a\tb"\t"light"'], ("Set corpus.quoting=true",)),
+        ("en/train.tsv", ["key\ttext\ttopic", 'k\t"a\tb"\tx'], ("line 2 has 4 cells", "corpus.quoting=true")),
+        ("en/train.csv", ["key,text,topic, text", "a,b,c,d"], ("has two columns named 'text'",)),
+        ("en/train.csv", ["key;text;topic;notes, if any", "a;b;c;d"], ("'corpus.separator=\";\"'",)),
+        ("de/train.csv", twice(","), (f"line {N + 2} is the header once more",)),
+        ("de/train.tsv", twice("\t"), (f"line {N + 2} is the header once more",)),
+    ],
+)
+def test_a_file_that_is_not_as_stated(name: str, lines: list[str], told: Sequence[str], tmp_path: Path) -> None:
+    file = lay_out(tmp_path, Path(name).suffix) / name
+    write(file, lines)
+    assert str(file) in refused(tmp_path, *told)
+
+
+def test_a_bad_row_beyond_what_check_reads_is_found_by_load(usual: Path) -> None:
+    write(usual / "en" / "train.csv", [*lines_of("en", "train", n=30_000), "k,one, two,music"])
+    corpus(usual).check(["en"])
     with pytest.raises(UserError, match=r"en/train\.csv, line 30002 has 4 cells"):
-        corpus(tmp_path).load(["en"])
-
-
-def test_lines_are_counted_as_an_editor_counts_them(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    lines = ["key,text,topic", "", 'k0,"one', "two", 'three",music', "k1,four,light", "k2,five,six,light"]
-    write(tmp_path / "en" / "train.csv", lines)
-    refused(tmp_path, "en/train.csv, line 7 has 4 cells")
+        corpus(usual).load(["en"])
 
 
 @pytest.mark.parametrize("quoted", ['"so she said', '"That" is what she said', '"so', '"'])
 def test_texts_that_begin_with_a_quote(quoted: str, tmp_path: Path) -> None:
     """Two of them swallowed what stood between."""
-    lay_out(tmp_path, ".tsv", "\t")
-    lines = lines_of("de", "train", "\t")
-    for n in (20, 70):
-        lines[n] = f"k{n - 1}\t{quoted} {n}\tmusic"
-    write(tmp_path / "de" / "train.tsv", lines)
+    lay_out(tmp_path, ".tsv")
+    odd = {n: f"k{n - 1}\t{quoted} {n}\tmusic" for n in (20, 70)}
+    write(tmp_path / "de" / "train.tsv", instead("de", "train", odd, "\t"))
     rows = load(tmp_path, "de")
-    assert len(rows) == N
     assert rows[19]["text"] == f"{quoted} 20"
     assert [row["group"] for row in rows] == [f"train-k{i}" for i in range(N)]
 
 
-def test_quotes_in_csv_pair_or_are_refused_by_their_line(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    lines = lines_of("de", "train")
-    lines[20] = 'k19,"so she said,music'
-    lines[70] = 'k69,"and so did he,music'
-    write(tmp_path / "de" / "train.csv", lines)
-    refused(tmp_path, f"{tmp_path}/de/train.csv, line 21: its quotes do not pair", "corpus.quoting=false")
-    rows = load(tmp_path, "de", quoting=False)
+def test_quotes_in_csv_pair_or_are_refused_by_their_line(usual: Path) -> None:
+    odd = {20: 'k19,"so she said,music', 70: 'k69,"and so did he,music'}
+    write(usual / "de" / "train.csv", instead("de", "train", odd))
+    refused(usual, f"{usual}/de/train.csv, line 21: its quotes do not pair", "corpus.quoting=false")
+    rows = load(usual, "de", quoting=False)
     assert len(rows) == N
     assert rows[19]["text"] == '"so she said'
 
 
-def test_a_quote_that_never_ends(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "dev.csv", [*lines_of("en", "dev"), 'k,"and then,music'])
-    refused(tmp_path, f"en/dev.csv, line {N + 2}: its quotes do not pair")
-
-
 def test_quotes_of_a_program_in_a_tsv(tmp_path: Path) -> None:
     """Excel and Python's csv put quotes around cells with quotes: seen by those that are doubled, and said."""
-    lay_out(tmp_path, ".tsv", "\t")
+    lay_out(tmp_path, ".tsv")
     write(tmp_path / "en" / "train.tsv", ["key\ttext\ttopic", 'k0\t"a ""big"" lamp"\tlight', 'k1\t6" nails\tlight'])
     made = corpus(tmp_path)
-    rows = made.load(["en"]).to_list()
-    assert [row["text"] for row in rows if row["split"] == "train"] == ['a "big" lamp', '6" nails']
+    assert made.load(["en"])["text"][:2] == ['a "big" lamp', '6" nails']
     assert any("en/train.tsv: 1 cells stand in quotes" in note and "quoting=false" in note for note in made.notes)
     assert load(tmp_path, quoting=False)[0]["text"] == '"a ""big"" lamp"'
-
-
-def test_quoted_cells_of_a_tsv_where_that_is_stated(tmp_path: Path) -> None:
-    lay_out(tmp_path, ".tsv", "\t")
     write(tmp_path / "en" / "train.tsv", ['"key"\t"text"\t"topic"', '"k0"\t"tab\there"\t"light"'])
-    refused(tmp_path, "Set corpus.quoting=true")
-    assert [row["text"] for row in load(tmp_path, quoting=True)] == ["tab\there"]
-    write(tmp_path / "en" / "train.tsv", ["key\ttext\ttopic", 'k0\t"tab\there"\tlight'])
-    refused(tmp_path, "line 2 has 4 cells", "corpus.quoting=true")
+    assert [row["text"] for row in load(tmp_path, quoting=True)] == ["tab\there"]  # where that is stated
 
 
-def test_line_breaks_in_cells_are_counted(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", ["key,text,topic", 'k0,"one', 'two",music', "k1,x,light"])
-    made = corpus(tmp_path)
-    assert [row["text"] for row in made.load(["en"]).to_list()[:2]] == ["one\ntwo", "x"]
-    assert made.notes == [f"{tmp_path}/en/train.csv: 1 rows hold line breaks, the first in line 2."]
+@pytest.mark.parametrize(
+    ("lines", "texts", "note"),
+    [
+        (['k0,"one', 'two",music', "k1,x,light"], ["one\ntwo", "x"], "1 rows hold line breaks, the first in line 2."),
+        (
+            ["", "k0,a,music", " ", "", "k1,b,light", ""],
+            ["a", "b"],
+            "3 blank lines are no rows, the first is line 2.",
+        ),
+    ],
+)
+def test_line_breaks_and_blank_lines_are_counted(lines: list[str], texts: list[str], note: str, usual: Path) -> None:
+    write(usual / "en" / "train.csv", ["key,text,topic", *lines])
+    made = corpus(usual)
+    assert [row["text"] for row in made.load(["en"]) if row["split"] == "train"] == texts
+    assert made.notes == [f"{usual}/en/train.csv: {note}"]
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
-def test_line_endings_of_every_system(ending: str, tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    (tmp_path / "en" / "train.csv").write_bytes(ending.join(lines_of("en", "train")).encode())
-    assert [row["label"] for row in load(tmp_path)][:3] == ["music", "light", "weather"]
+def test_line_endings_of_every_system(ending: str, usual: Path) -> None:
+    (usual / "en" / "train.csv").write_bytes(ending.join(lines_of("en", "train")).encode())
+    assert [row["label"] for row in load(usual)][:3] == ["music", "light", "weather"]
 
 
 def test_other_line_separators_are_characters(tmp_path: Path) -> None:
@@ -211,10 +235,9 @@ def test_other_line_separators_are_characters(tmp_path: Path) -> None:
         assert [row["text"] for row in load(folder)] == ["one\u2028two\x85three"]
 
 
-def test_a_cell_of_any_length(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", ["key,text,topic", f"k0,{'x' * 300_000},music"])
-    assert len(load(tmp_path)[0]["text"]) == 300_000
+def test_a_cell_of_any_length(usual: Path) -> None:
+    write(usual / "en" / "train.csv", ["key,text,topic", f"k0,{'x' * 300_000},music"])
+    assert len(load(usual)[0]["text"]) == 300_000
 
 
 # --- cells ------------------------------------------------------------------------------------------------------------
@@ -330,19 +353,15 @@ def test_lines_that_are_no_json(line: str, why: str, tmp_path: Path) -> None:
 
 def test_numbers_and_gaps_of_parquet(tmp_path: Path) -> None:
     keys = [1234567890123456789, None, 3]
-    table = pa.table(
-        {
-            "key": pa.array(keys, pa.int64()),
-            "text": pa.array(["a", "b", "c"], pa.large_string()),
-            "topic": pa.array([0.0, None, float("nan")], pa.float64()),
-            "kind": pa.array(["x", "x", "y"]).dictionary_encode(),
-            "yes": pa.array([True, None, False]),
-            "raw": pa.array([b"x", None, "ä".encode()]),
-        }
-    )
-    for split in SPLITS:
-        (tmp_path / "en").mkdir(exist_ok=True)
-        pq.write_table(table, tmp_path / "en" / f"{split}.parquet")
+    table = {
+        "key": pa.array(keys, pa.int64()),
+        "text": pa.array(["a", "b", "c"], pa.large_string()),
+        "topic": pa.array([0.0, None, float("nan")], pa.float64()),
+        "kind": pa.array(["x", "x", "y"]).dictionary_encode(),
+        "yes": pa.array([True, None, False]),
+        "raw": pa.array([b"x", None, "ä".encode()]),
+    }
+    each_parquet(tmp_path, table)
     rows = load(tmp_path, columns={"block": "kind"})
     assert [row["group"] for row in rows] == ["train-1234567890123456789", "", "train-3"]
     assert [row["label"] for row in rows] == ["0", "", ""]
@@ -396,13 +415,12 @@ def test_one_such_byte_far_down(suffix: str, tmp_path: Path) -> None:
     )
 
 
-def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+def test_a_byte_order_mark_is_no_part_of_a_name(usual: Path) -> None:
     for encoding in ("utf-8-sig", "utf-8"):
-        write(tmp_path / "en" / "train.csv", lines_of("en", "train"), encoding)
-        assert len(load(tmp_path)) == N
-    write(tmp_path / "en" / "train.csv", [" key , text, topic\u00a0", "k,a,b"])
-    assert [(row["group"], row["text"], row["label"]) for row in load(tmp_path)] == [("train-k", "a", "b")]
+        write(usual / "en" / "train.csv", lines_of("en", "train"), encoding)
+        assert len(load(usual)) == N
+    write(usual / "en" / "train.csv", [" key , text, topic\u00a0", "k,a,b"])
+    assert [(row["group"], row["text"], row["label"]) for row in load(usual)] == [("train-k", "a", "b")]
 
 
 def test_utf8_is_not_misread_as_something_else(tmp_path: Path) -> None:
@@ -415,39 +433,38 @@ def test_utf8_is_not_misread_as_something_else(tmp_path: Path) -> None:
     assert len(load(tmp_path / "ascii", encoding="latin-1")) == N
 
 
-@pytest.mark.parametrize("encoding", ["utf8000", "hex", "rot13", ""])
-def test_an_encoding_that_is_none(encoding: str, tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), f"corpus.encoding={encoding} is no encoding", encoding=encoding)
-
-
-def test_what_is_no_text(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    file = tmp_path / "de" / "dev.csv"
+def test_what_is_no_text(usual: Path) -> None:
+    file = usual / "de" / "dev.csv"
     content = file.read_bytes()
     file.write_bytes(gzip.compress(content))
-    refused(tmp_path, f"{file} is a gzip file by its content")
+    refused(usual, f"{file} is a gzip file by its content")
     lines = content.split(b"\n")
     lines[99] += b"\0"
     file.write_bytes(b"\n".join(lines))
-    refused(tmp_path, f"{file}, line 100: there is a null character")
+    refused(usual, f"{file}, line 100: there is a null character")
     file.unlink()
-    parquet = tmp_path / "de" / "dev.parquet"
+    parquet = usual / "de" / "dev.parquet"
     pq.write_table(pa.table({"key": ["k"], "text": ["a"], "topic": ["x"]}), parquet)
     damaged = parquet.read_bytes().replace(b"topic", b"top\xffc")
     for written in (content, damaged, damaged[:-20], b""):
         parquet.write_bytes(written)
-        refused(tmp_path, "de/dev.parquet is not Parquet as expected")
+        refused(usual, "de/dev.parquet is not Parquet as expected")
 
 
 # --- separators and names ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("separator", "typed"),
-    [(";", "'corpus.separator=\";\"'"), ("|", "'corpus.separator=\"|\"'"), ("\t", "corpus.separator=tab")],
+    ("suffix", "separator", "typed"),
+    [
+        (".csv", ";", "'corpus.separator=\";\"'"),
+        (".csv", "|", "'corpus.separator=\"|\"'"),
+        (".csv", "\t", "corpus.separator=tab"),
+        (".tsv", ",", "'corpus.separator=\",\"'"),
+    ],
 )
-def test_another_separator_is_found_out(separator: str, typed: str, tmp_path: Path) -> None:
-    lay_out(tmp_path, ".csv", separator)
+def test_another_separator_is_found_out(suffix: str, separator: str, typed: str, tmp_path: Path) -> None:
+    lay_out(tmp_path, suffix, separator)
     refused(tmp_path, f"Set {typed}.")
     value = OverridesParser.create().parse_override(typed.strip("'")).value()  # what a shell leaves of it
     rows = load(tmp_path, "de", separator=value)
@@ -455,57 +472,42 @@ def test_another_separator_is_found_out(separator: str, typed: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("separator", [";", "|", "\t"])
-def test_another_separator_is_found_out_whatever_the_columns_are_called(separator: str, tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(
-        tmp_path / "en" / "train.csv", [separator.join(cells) for cells in (["nr", "review", "stars"], ["1", "a", "2"])]
-    )
-    message = refused(tmp_path, "en/train.csv has one column", "corpus.separator=")
+def test_another_separator_is_found_out_whatever_the_columns_are_called(separator: str, usual: Path) -> None:
+    write(usual / "en" / "train.csv", [separator.join(cells) for cells in (["nr", "review", "stars"], ["1", "a", "2"])])
+    message = refused(usual, "en/train.csv has one column", "corpus.separator=")
     assert "corpus.columns.text=" not in message
     with pytest.raises(UserError, match="it has nr, review, stars"):
-        corpus(tmp_path, separator="tab" if separator == "\t" else separator).check(["en"])
-
-
-def test_commas_in_a_header_with_another_separator(tmp_path: Path) -> None:
-    lay_out(tmp_path, ".csv", ";")
-    write(tmp_path / "en" / "train.csv", ["key;text;topic;notes, if any", "a;b;c;d"])
-    refused(tmp_path, "'corpus.separator=\";\"'")
-
-
-def test_a_tsv_with_commas(tmp_path: Path) -> None:
-    lay_out(tmp_path, ".tsv", ",")
-    refused(tmp_path, "'corpus.separator=\",\"'")
-    assert len(load(tmp_path, separator=",")) == N
+        corpus(usual, separator="tab" if separator == "\t" else separator).check(["en"])
 
 
 @pytest.mark.parametrize(
-    ("columns", "message"),
+    ("overrides", "message"),
     [
-        ({"text": None}, "corpus.columns.text names no column"),
-        ({"text": 0}, "corpus.columns.text=0 is not the name of one or two columns"),
-        ({"text": ["a", "b", "c"]}, "corpus.columns.text=['a', 'b', 'c'] is not the name of one or two columns"),
-        ({"label": ["topic", "key"]}, "corpus.columns.label=['topic', 'key'] is not the name of a column"),
-        ({"label": 1}, "'corpus.columns.label=\"1\"'"),
-        ({"text_pair": "text"}, "corpus.columns.text=[FIRST,SECOND]"),
-        ({"labels": "topic"}, "corpus.columns.labels is not known. Choose from text, label"),
+        *(({"encoding": code}, f"corpus.encoding={code} is no encoding") for code in ("utf8000", "hex", "rot13", "")),
+        ({"quoting": "maybe"}, "corpus.quoting=maybe is neither true nor false"),
+        *(({"separator": s}, f"corpus.separator={s!r} is not one character") for s in ("||", '"', "", "\n")),
+        *(({"dev_share": n}, f"corpus.dev_share={n} is not between 0 and 1") for n in (0, 1, -0.1)),
+        ({"splits": {"valid": "dev"}}, "corpus.splits.valid is no split. Choose from train"),
+        ({"columns": {"text": None}}, "corpus.columns.text names no column"),
+        ({"columns": {"text": 0}}, "corpus.columns.text=0 is not the name of one or two columns"),
+        (
+            {"columns": {"text": ["a", "b", "c"]}},
+            "corpus.columns.text=['a', 'b', 'c'] is not the name of one or two columns",
+        ),
+        ({"columns": {"label": ["topic", "key"]}}, "corpus.columns.label=['topic', 'key'] is not the name of a column"),
+        ({"columns": {"label": 1}}, "'corpus.columns.label=\"1\"'"),
+        ({"columns": {"text_pair": "text"}}, "corpus.columns.text=[FIRST,SECOND]"),
+        ({"columns": {"labels": "topic"}}, "corpus.columns.labels is not known. Choose from text, label"),
     ],
 )
-def test_columns_that_are_none(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), message, columns=columns)
+def test_options_that_cannot_be(overrides: dict[str, Any], message: str, usual: Path) -> None:
+    refused(usual, message, **overrides)
 
 
 def test_names_of_columns_and_classes_that_look_like_numbers(tmp_path: Path) -> None:
     each_split(tmp_path, ".csv", ["0,1,2", "k,a,1", "l,b,0"])
     columns = {"text": "1", "label": "2", "group": "0"}
     assert [row["label"] for row in load(tmp_path, columns=columns, labels=[10, True])] == ["true", "10"]
-
-
-def test_blank_lines_are_counted(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", ["key,text,topic", "", "k0,a,music", " ", "", "k1,b,light", ""])
-    made = corpus(tmp_path)
-    assert len([row for row in made.load(["en"]) if row["split"] == "train"]) == 2
-    assert made.notes == [f"{tmp_path}/en/train.csv: 3 blank lines are no rows, the first is line 2."]
 
 
 def test_a_corpus_of_two_folders(tmp_path: Path) -> None:
@@ -525,23 +527,11 @@ def test_a_corpus_of_two_folders(tmp_path: Path) -> None:
     assert len(notes_of(Joined({"one": one, "other": other}))) == 1
 
 
-def test_quoting_is_yes_or_no(tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), "corpus.quoting=maybe is neither true nor false", quoting="maybe")
-
-
-@pytest.mark.parametrize("separator", ["||", '"', "", "\n"])
-def test_a_separator_that_is_none(separator: str, tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), f"corpus.separator={separator!r} is not one character", separator=separator)
-
-
-def test_two_columns_of_one_name(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", ["key,text,topic, text", "a,b,c,d"])
-    refused(tmp_path, f"{tmp_path}/en/train.csv has two columns named 'text'")
-    (tmp_path / "en" / "train.csv").unlink()
+def test_two_columns_of_one_name_in_parquet(usual: Path) -> None:
+    (usual / "en" / "train.csv").unlink()
     table = pa.table([["k"], ["a"], ["b"], ["x"]], names=["key", "text", "text", "topic"])
-    pq.write_table(table, tmp_path / "en" / "train.parquet")
-    refused(tmp_path, f"{tmp_path}/en/train.parquet has two columns named 'text'")
+    pq.write_table(table, usual / "en" / "train.parquet")
+    refused(usual, f"{usual}/en/train.parquet has two columns named 'text'")
 
 
 @pytest.mark.parametrize(
@@ -558,10 +548,9 @@ def test_two_columns_of_one_name(tmp_path: Path) -> None:
         ("key,topic,first,premise2", {"text": ["first", "premise"]}, "corpus.columns.text=[first,premise2]."),
     ],
 )
-def test_advice_names_the_nearest_column(header: str, columns: dict[str, Any], advice: str, tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", [header, ",".join("x" for _ in header.split(","))])
-    assert refused(tmp_path, columns=columns).endswith(f"e.g. {advice}")
+def test_advice_names_the_nearest_column(header: str, columns: dict[str, Any], advice: str, usual: Path) -> None:
+    write(usual / "en" / "train.csv", [header, ",".join("x" for _ in header.split(","))])
+    assert refused(usual, columns=columns).endswith(f"e.g. {advice}")
 
 
 def test_advice_for_a_hub_table_names_the_nearest_column(tmp_path: Path) -> None:
@@ -570,13 +559,12 @@ def test_advice_for_a_hub_table_names_the_nearest_column(tmp_path: Path) -> None
         Hub(str(tmp_path), {"en": "default"}, {"text": "text", "label": "label"}, {"train": "train"}).load(["en"])
 
 
-def test_two_files_of_one_split(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "de" / "train.tsv", lines_of("de", "train", "\t"))
+def test_two_files_of_one_split(usual: Path) -> None:
+    write(usual / "de" / "train.tsv", lines_of("de", "train", "\t"))
     refused(
-        tmp_path,
-        f"{tmp_path}/de/train is there as train.csv, train.tsv",
-        f"corpus.path='{tmp_path}/{{lang}}/{{split}}.csv'",
+        usual,
+        f"{usual}/de/train is there as train.csv, train.tsv",
+        f"corpus.path='{usual}/{{lang}}/{{split}}.csv'",
     )
 
 
@@ -589,25 +577,19 @@ def test_names_that_are_patterns_elsewhere(tmp_path: Path) -> None:
         assert [row["label"] for row in load(folder)] == ["music", "light", "weather"]
         pattern = f"{folder}/{{lang}}/{{split}}.csv"
         assert len(load(pattern, "de")) == 3
-    parquet = tmp_path / "lang=xx" / "en"  # which would be read as a partition
-    parquet.mkdir(parents=True)
-    for split in SPLITS:
-        pq.write_table(pa.table({"key": ["k"], "text": ["a"], "topic": ["x"]}), parquet / f"{split}.parquet")
-    assert len(load(parquet.parent)) == 1
+    partition = tmp_path / "lang=xx"  # which it would be read as
+    each_parquet(partition, {"key": ["k"], "text": ["a"], "topic": ["x"]})
+    assert len(load(partition)) == 1
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_neither_caches_nor_a_home_nor_the_locale_take_part(suffix: str, tmp_path: Path) -> None:
     """Nothing is written, and the same file is read everywhere."""
-    records(tmp_path / "data", ".jsonl", [("1", "schön", '"ä"')])
     columns = "columns={'text': 'text', 'label': 'topic', 'group': 'key'}"
-    if suffix != ".jsonl":
-        for file in (tmp_path / "data").rglob("*.jsonl"):
-            if suffix == ".csv":
-                write(file.with_suffix(suffix), ["key,text,topic", "1,schön,ä"])
-            else:
-                pq.write_table(pa.table({"key": ["1"], "text": ["schön"], "topic": ["ä"]}), file.with_suffix(suffix))
-            file.unlink()
+    for lang, split in product(TEXTS, SPLITS):
+        (tmp_path / "data" / lang).mkdir(parents=True, exist_ok=True)
+        file = tmp_path / "data" / lang / f"{split}{suffix}"
+        WRITERS[suffix](file, [{"key": "1", "text": "schön", "topic": "ä"}])
     code = f"""
 from pathlib import Path
 from distilingua.corpora.files import Files
@@ -620,12 +602,11 @@ assert not any(Path(file["filename"]).exists() for file in rows.cache_files)
     subprocess.run([sys.executable, "-c", code], env=away, check=True, timeout=1800)
 
 
-def test_a_refusal_waits_for_no_library(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+def test_a_refusal_waits_for_no_library(usual: Path) -> None:
     code = f"""
 import sys
 from distilingua.corpora.files import Files
-Files({str(tmp_path)!r}, {{"text": "text", "label": "topic"}}).check(["en", "de"])
+Files({str(usual)!r}, {{"text": "text", "label": "topic"}}).check(["en", "de"])
 assert not {{"torch", "transformers"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=1800)
@@ -635,23 +616,11 @@ assert not {{"torch", "transformers"}} & set(sys.modules)
 def test_sound_files_from_every_kind_of_table(suffix: str, tmp_path: Path) -> None:
     (tmp_path / "en").mkdir()
     soundfile.write(tmp_path / "en" / "a.wav", 0.3 * np.sin(np.arange(16_000) / 20), 16_000)
-    for split in SPLITS:
-        file = tmp_path / "en" / f"{split}{suffix}"
-        if suffix == ".jsonl":
-            write(
-                file, ['{"key": 1, "text": "a", "topic": "x", "wav": "a.wav"}', '{"key": 2, "text": "b", "topic": "x"}']
-            )
-        elif suffix == ".parquet":
-            rows = {
-                "key": [1, 2],
-                "text": ["a", "b"],
-                "topic": ["x", "x"],
-                "wav": pa.array(["a.wav", None], "large_string"),
-            }
-            pq.write_table(pa.table(rows), file)
-        else:
-            lines = ["key,text,topic,wav", "1,a,x,a.wav", "2,b,x,"]
-            write(file, [line.replace(",", {".csv": ",", ".tsv": "\t"}[suffix]) for line in lines])
+    both = {"key": [1, 2], "text": ["a", "b"], "topic": ["x", "x"], "wav": pa.array(["a.wav", None], "large_string")}
+    each_parquet(tmp_path, both)
+    for split in SPLITS if suffix != ".parquet" else ():
+        (tmp_path / "en" / f"{split}.parquet").unlink()
+        WRITERS[suffix](tmp_path / "en" / f"{split}{suffix}", pa.table(both).to_pylist())
     first, second = load(tmp_path, columns={"audio": "wav"})
     assert first["audio"].startswith(f"{tmp_path}/en/a.wav#")
     assert len(waveform(first["audio"])) == 16_000
@@ -777,12 +746,11 @@ def test_rows_of_a_group_are_taken_together_and_rare_classes_stay(tmp_path: Path
     assert taught == {f"c{i}" for i in range(41)}  # 40 of them have a single group
 
 
-def test_labels_that_are_texts_are_all_rare(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+def test_labels_that_are_texts_are_all_rare(usual: Path) -> None:
     for lang in TEXTS:
         for split in SPLITS:
-            write(tmp_path / lang / f"{split}.csv", ["key,text,topic", *(f"k{i},t {i} {split},t{i}" for i in range(N))])
-    assert 8 <= len(load(tmp_path, split="dev", splits={"dev": None})) <= 40
+            write(usual / lang / f"{split}.csv", ["key,text,topic", *(f"k{i},t {i} {split},t{i}" for i in range(N))])
+    assert 8 <= len(load(usual, split="dev", splits={"dev": None})) <= 40
 
 
 def test_a_share_that_takes_nothing_or_is_none(tmp_path: Path) -> None:
@@ -791,43 +759,33 @@ def test_a_share_that_takes_nothing_or_is_none(tmp_path: Path) -> None:
         UserError, match=r"corpus\.dev_share=0\.01: of 2 'en' rows of train none.*corpus\.splits\.dev=dev"
     ):
         corpus(tmp_path, splits={"dev": None}, dev_share=0.01).load(["en"])
-    for share in (0, 1, -0.1):
-        refused(tmp_path, f"corpus.dev_share={share} is not between 0 and 1", dev_share=share)
 
 
-def test_a_dev_file_that_one_language_has_is_wanted_of_all(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    (tmp_path / "de" / "dev.csv").unlink()
-    refused(tmp_path, f"{tmp_path}/de/dev.csv does not exist")
+def test_a_dev_file_that_one_language_has_is_wanted_of_all(usual: Path) -> None:
+    (usual / "de" / "dev.csv").unlink()
+    refused(usual, f"{usual}/de/dev.csv does not exist")
 
 
 @pytest.mark.parametrize("split", ["test", "train"])
-def test_other_splits_cannot_be_left_out(split: str, tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), f"corpus.splits.{split}=null", f"corpus.splits.{split}={split}", splits={split: None})
-    (tmp_path / "de" / f"{split}.csv").unlink()
-    refused(tmp_path, f"{tmp_path}/de/{split}.csv does not exist")
+def test_other_splits_cannot_be_left_out(split: str, usual: Path) -> None:
+    refused(usual, f"corpus.splits.{split}=null", f"corpus.splits.{split}={split}", splits={split: None})
+    (usual / "de" / f"{split}.csv").unlink()
+    refused(usual, f"{usual}/de/{split}.csv does not exist")
 
 
-def test_a_split_that_is_none(tmp_path: Path) -> None:
-    refused(lay_out(tmp_path), "corpus.splits.valid is no split. Choose from train", splits={"valid": "dev"})
-
-
-def test_target_text_without_a_column_for_labels(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "de" / "train.csv", [line.rpartition(",")[0] for line in lines_of("de", "train")])
-    corpus(tmp_path).check(["en", "de"])
-    rows = rows_of(tmp_path, teacher=["en"])
+def test_target_text_without_a_column_for_labels(usual: Path) -> None:
+    write(usual / "de" / "train.csv", [line.rpartition(",")[0] for line in lines_of("de", "train")])
+    corpus(usual).check(["en", "de"])
+    rows = rows_of(usual, teacher=["en"])
     assert rows.pairing.with_teacher["de"] > 0
     assert rows.pairing.labelled.get("de") is None
-    assert rows.cleaning.notes == [
-        f"{tmp_path}/de/train.csv: there is no column 'topic', so its rows are without labels."
-    ]
-    refused(tmp_path, "'topic'; it has key, text", languages=("de", "en"))
-    write(tmp_path / "de" / "dev.csv", [line.rpartition(",")[0] for line in lines_of("de", "dev")])
-    refused(tmp_path, f"{tmp_path}/de/dev.csv has no column 'topic'")
+    assert rows.cleaning.notes == [f"{usual}/de/train.csv: there is no column 'topic', so its rows are without labels."]
+    refused(usual, "'topic'; it has key, text", languages=("de", "en"))
+    write(usual / "de" / "dev.csv", [line.rpartition(",")[0] for line in lines_of("de", "dev")])
+    refused(usual, f"{usual}/de/dev.csv has no column 'topic'")
     refused(
-        tmp_path,
-        f"{tmp_path}/de/train.csv has no column 'topic', and no language has a file for dev",
+        usual,
+        f"{usual}/de/train.csv has no column 'topic', and no language has a file for dev",
         "corpus.splits.dev=dev",
         splits={"dev": None},
     )
@@ -860,37 +818,34 @@ def test_line_by_line_means_as_many_lines(fault: str, suffix: str, tmp_path: Pat
     assert ("blank lines between rows, the first is line 97" in message) == (fault in ("blank", "spaces"))
 
 
-def test_a_blank_line_is_refused_even_where_counts_agree(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+def test_a_blank_line_is_refused_even_where_counts_agree(usual: Path) -> None:
     lines = lines_of("de", "train")
     lines.insert(50, "")
-    write(tmp_path / "de" / "train.csv", lines)
-    refused(tmp_path, "has 1 blank lines between rows, the first is line 51", **BY_ROW)
-    assert len(load(tmp_path, "de")) == N  # by key it is no matter
-    write(tmp_path / "de" / "train.csv", [*lines_of("de", "train"), "", ""])  # at the end it shifts nothing
-    assert len(corpus(tmp_path, **BY_ROW).load(["en", "de"])) == 6 * N
+    write(usual / "de" / "train.csv", lines)
+    refused(usual, "has 1 blank lines between rows, the first is line 51", **BY_ROW)
+    assert len(load(usual, "de")) == N  # by key it is no matter
+    write(usual / "de" / "train.csv", [*lines_of("de", "train"), "", ""])  # at the end it shifts nothing
+    assert len(corpus(usual, **BY_ROW).load(["en", "de"])) == 6 * N
 
 
-def test_an_empty_line_of_a_single_column_is_an_empty_cell(tmp_path: Path) -> None:
-    lay_out(tmp_path)
+def test_an_empty_line_of_a_single_column_is_an_empty_cell(usual: Path) -> None:
     lines = ["text", *(f"Satz {i}" for i in range(N))]
     lines[97] = ""
-    write(tmp_path / "de" / "train.csv", lines)
-    rows = rows_of(tmp_path, **BY_ROW)
+    write(usual / "de" / "train.csv", lines)
+    rows = rows_of(usual, **BY_ROW)
     texts = {row["group"]: row["text"] for row in rows.texts if row["lang"] == "de" and row["split"] == "train"}
     assert texts["train-97"] == "Satz 97"
     assert "train-96" not in texts
     assert rows.cleaning.dropped["de"] == {"empty": 1}
-    write(tmp_path / "de" / "train.csv", [*lines[:97], *lines[98:]])
-    refused(tmp_path, f"de/train.csv has {N - 1} rows", **BY_ROW)
+    write(usual / "de" / "train.csv", [*lines[:97], *lines[98:]])
+    refused(usual, f"de/train.csv has {N - 1} rows", **BY_ROW)
 
 
-def test_long_files_are_counted_when_they_are_read(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "train.csv", lines_of("en", "train", n=25_000))
-    write(tmp_path / "de" / "train.csv", lines_of("de", "train", n=24_999))
+def test_long_files_are_counted_when_they_are_read(usual: Path) -> None:
+    write(usual / "en" / "train.csv", lines_of("en", "train", n=25_000))
+    write(usual / "de" / "train.csv", lines_of("de", "train", n=24_999))
     with pytest.raises(UserError, match=r"en/train\.csv has 25000 rows, .*de/train\.csv has 24999 rows"):
-        corpus(tmp_path, **BY_ROW).load(["en", "de"])
+        corpus(usual, **BY_ROW).load(["en", "de"])
 
 
 def test_parquet_and_hub_tables_are_counted_too(tmp_path: Path) -> None:
@@ -911,9 +866,8 @@ def test_parquet_and_hub_tables_are_counted_too(tmp_path: Path) -> None:
         made.load(["en", "de"])
 
 
-def test_only_rows_without_a_partner_are_said_to_have_none(tmp_path: Path) -> None:
-    lay_out(tmp_path)
-    rows = rows_of(tmp_path, teacher=["en"])
+def test_only_rows_without_a_partner_are_said_to_have_none(usual: Path) -> None:
+    rows = rows_of(usual, teacher=["en"])
     assert rows.pairing.without_partner == {}
     kept = rows.pairing.rows["de"]
     shown = printed(rows)
@@ -921,21 +875,11 @@ def test_only_rows_without_a_partner_are_said_to_have_none(tmp_path: Path) -> No
     assert f"Dropped from de: partner is labelled training text {N - kept}" in shown
 
 
-@pytest.mark.parametrize(("suffix", "separator"), [(".csv", ","), (".tsv", "\t")])
-def test_a_header_in_the_middle_is_named_by_its_line(suffix: str, separator: str, tmp_path: Path) -> None:
-    """As `cat one.csv two.csv` leaves it."""
-    lay_out(tmp_path, suffix, separator)
-    header, *rows = lines_of("de", "train", separator)
-    write(tmp_path / "de" / f"train{suffix}", [header, *rows, header, *rows])
-    refused(tmp_path, f"{tmp_path}/de/train{suffix}, line {len(rows) + 2} is the header once more")
-
-
 @pytest.mark.parametrize("mark", ["\u200f", "\u202b", "\u200b", "\ufeff", "\u061c", "\u00ad", "\u200d"])
-def test_labels_and_keys_are_what_they_look_like(mark: str, tmp_path: Path) -> None:
+def test_labels_and_keys_are_what_they_look_like(mark: str, usual: Path) -> None:
     """Editors leave signs of direction behind words, and a Mac takes accents apart in names of files."""
-    lay_out(tmp_path)
-    write(tmp_path / "en" / "dev.csv", ["key,text,topic", f"caf\u00e9-1,one,music{mark}", "k2,two,music"])
-    write(tmp_path / "de" / "dev.csv", ["key,text,topic", f"cafe\u0301-1{mark},eins,{mark}music", "k2,zwei,music"])
-    rows = rows_of(tmp_path)
+    write(usual / "en" / "dev.csv", ["key,text,topic", f"caf\u00e9-1,one,music{mark}", "k2,two,music"])
+    write(usual / "de" / "dev.csv", ["key,text,topic", f"cafe\u0301-1{mark},eins,{mark}music", "k2,zwei,music"])
+    rows = rows_of(usual)
     assert {label for part in rows.dev.values() for label in part["label"]} == {"music"}
     assert set(rows.dev["en"]["group"]) == set(rows.dev["de"]["group"])

@@ -6,18 +6,17 @@ import functools
 from collections import defaultdict
 from pathlib import Path
 
-import datasets
 import pytest
-import yaml
 from datasets import Dataset, Features, Translation, Value
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.translations import Joined, Translations
 from distilingua.errors import UserError
 from tests.conftest import Compose
+from tests.corpora.look_alikes import hub_folder, table
+from tests.corpora.own_files import Given
 
 
 @functools.cache
@@ -32,18 +31,8 @@ def smart_home(into: str, unseen: bool = True) -> Translations:
     )
 
 
-class Fixed:
-    """A corpus of the rows it is given."""
-
-    def __init__(self, *rows: tuple[str, str, str, str, str, str]) -> None:
-        names = ("id", "lang", "split", "text", "group", "block")
-        self.rows = [dict(zip(names, row, strict=True)) for row in rows]
-
-    def check(self, languages: list[str]) -> None:
-        pass
-
-    def load(self, languages: list[str]) -> Dataset:
-        return dataset_from_rows(row for row in self.rows if row["lang"] in languages)
+def fixed(*rows: tuple[str, str, str, str, str, str]) -> Given:
+    return Given([dict(zip(("id", "lang", "split", "text", "group", "block"), row, strict=True)) for row in rows])
 
 
 # --- the embedded corpus ----------------------------------------------------------------------------------------------
@@ -119,9 +108,9 @@ def test_wording_that_is_not_drawn_anew_differs_in_slots_alone() -> None:
 
 
 def test_one_translation_is_chosen_whatever_the_order() -> None:
-    sentences = Fixed(("en-1", "en", "train", "light on", "on", "lamp"), ("en-2", "en", "train", "hi", "", ""))
+    sentences = fixed(("en-1", "en", "train", "light on", "on", "lamp"), ("en-2", "en", "train", "hi", "", ""))
     answers = [("de-a-0", "de", "train", "Licht an", "on", "lamp"), ("de-b-0", "de", "test", "mach an", "on", "lamp")]
-    found = [Translations(sentences, Fixed(*order), "de").load(["en"]) for order in (answers, answers[::-1])]
+    found = [Translations(sentences, fixed(*order), "de").load(["en"]) for order in (answers, answers[::-1])]
     assert found[0].to_list() == found[1].to_list()
     assert found[0]["label"][:] in (["Licht an"], ["mach an"])
     assert found[0]["id"][:] == ["en-1"]
@@ -143,32 +132,13 @@ def test_what_either_corpus_refuses_is_refused() -> None:
 
 
 def test_corpora_that_do_not_align_are_refused_by_language() -> None:
-    sentences = Fixed(("en-1", "en", "train", "on", "a", ""), ("fr-1", "fr", "train", "marche", "b", ""))
-    answers = Fixed(("de-1", "de", "train", "an", "a", ""))
+    sentences = fixed(("en-1", "en", "train", "on", "a", ""), ("fr-1", "fr", "train", "marche", "b", ""))
+    answers = fixed(("de-1", "de", "train", "an", "a", ""))
     with pytest.raises(UserError, match="no 'fr' row has the group of a 'de' row"):
         Translations(sentences, answers, "de").load(["en", "fr"])
 
 
 # --- the hub ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hf")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
-def lay_out(folder: Path, tables: dict[str, dict[str, Dataset]]) -> str:
-    """Parquet files per configuration and split, and the README that declares them, as on the hub."""
-    configs = []
-    for config, splits in tables.items():
-        (folder / config).mkdir(parents=True)
-        for split, table in splits.items():
-            table.to_parquet(folder / config / f"{split}-00000-of-00001.parquet")
-        files = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
-        configs.append({"config_name": config, "data_files": files})
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump({'configs': configs})}---\n", "utf-8")
-    return str(folder)
 
 
 def opus(lang: str, split: str, n: int) -> Dataset:
@@ -180,34 +150,18 @@ def opus(lang: str, split: str, n: int) -> Dataset:
 
 def flores(lang: str, split: str, n: int) -> Dataset:
     """FLORES-200: a configuration per language, sentences with the same ids in all of them."""
-    features = {"id": "int32", "URL": "string", "domain": "string", "topic": "string"}
-    features |= {"has_image": "int32", "has_hyperlink": "int32", "sentence": "string"}
-    return Dataset.from_dict(
-        {
-            "id": list(range(1, n + 1)),
-            "URL": ["https://example.org"] * n,
-            "domain": ["wikinews"] * n,
-            "topic": ["health"] * n,
-            "has_image": [0] * n,
-            "has_hyperlink": [0] * n,
-            "sentence": [f"{lang} sentence {split} {i}" for i in range(n)],
-        },
-        features=Features({name: Value(kind) for name, kind in features.items()}),
-    )
+    about = {"URL": "https://example.org", "domain": "wikinews", "topic": "health"}
+    flags = {"has_image": 0, "has_hyperlink": 0}
+    rows = table(n, id=lambda i: 1 + i, **about, **flags, sentence=f"{lang} sentence {split} #")
+    return rows.cast(Features({**rows.features, **dict.fromkeys(("id", *flags), Value("int32"))}))
 
 
-def opus_folder(folder: Path) -> str:
+def opus_folder(folder: Path) -> Path:
     sizes = {"train": 5, "validation": 3, "test": 4}
-    return lay_out(
-        folder,
-        {
-            config: {s: opus(lang, s, n) for s, n in sizes.items()}
-            for lang, config in (("de", "de-en"), ("fr", "en-fr"))
-        },
-    )
+    configs = {"de": "de-en", "fr": "en-fr"}
+    return hub_folder(folder, {configs[lang]: {s: opus(lang, s, n) for s, n in sizes.items()} for lang in configs})
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_opus100_reads_a_field_per_language(compose_run: Compose, tmp_path: Path) -> None:
     cfg = compose_run("corpus=opus100", f"corpus.path={opus_folder(tmp_path / 'opus')}", "corpus.limit=4")
     rows = instantiate(cfg.corpus).load(["de", "fr"]).to_list()
@@ -221,7 +175,6 @@ def test_opus100_reads_a_field_per_language(compose_run: Compose, tmp_path: Path
     assert len({row["id"] for row in rows}) == len(rows)
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_a_field_that_is_not_there_is_named(compose_run: Compose, tmp_path: Path) -> None:
     folder = opus_folder(tmp_path / "opus")
     cfg = compose_run("corpus=opus100", f"corpus.path={folder}", "corpus.columns.label=translation.it")
@@ -229,14 +182,13 @@ def test_a_field_that_is_not_there_is_named(compose_run: Compose, tmp_path: Path
         instantiate(cfg.corpus).load(["de"])
 
 
-@pytest.mark.usefixtures("own_cache")
 def test_flores_judges_what_opus100_teaches(compose_run: Compose, tmp_path: Path) -> None:
     tables = {config: {"dev": flores(config, "dev", 3), "devtest": flores(config, "devtest", 6)}
               for config in ("deu_Latn", "fra_Latn", "eng_Latn")}  # fmt: skip
     cfg = compose_run(
         "corpus=flores",
         f"corpus.corpora.training.path={opus_folder(tmp_path / 'opus')}",
-        f"corpus.corpora.test.corpus.path={lay_out(tmp_path / 'flores', tables)}",
+        f"corpus.corpora.test.corpus.path={hub_folder(tmp_path / 'flores', tables)}",
     )
     corpus = instantiate(cfg.corpus)
     assert isinstance(corpus, Joined)

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoConfig, AutoModelForSequenceClassification, PreTrainedTokenizerFast
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
 
+from distilingua.models.student import Student
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.text_classification import TextClassification
 from tests.conftest import PHRASES, WORDS
@@ -90,6 +100,30 @@ def pair_rows() -> Dataset:
 
 
 Encoder = Callable[[str, str], Path]
+
+
+@dataclass
+class Bench:
+    """What a student is made with: rows of the pair, a task, and a folder for what is kept."""
+
+    task: TextClassification
+    rows: Dataset
+    folder: Path
+
+    def made(self, student: Student) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+        tokenizer = student.tokenizer(self.rows, self.folder)
+        return student.model(self.task, tokenizer), tokenizer
+
+
+@pytest.fixture
+def bench(task: TextClassification, pair_rows: Dataset, tmp_path: Path) -> Bench:
+    return Bench(task, pair_rows, tmp_path)
+
+
+def configure(folder: Path, **changes: Any) -> None:
+    """Changes keys of a model's configuration."""
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import Dataset
 from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
@@ -20,8 +19,7 @@ from distilingua.errors import UserError
 from distilingua.models.factorise import FactorisedEmbedding, factorise, unfactorise
 from distilingua.models.loading import load_student
 from distilingua.models.pretrained import Pretrained
-from distilingua.tasks.text_classification import TextClassification
-from tests.models.conftest import MAKES, PAIR, Encoder
+from tests.models.conftest import MAKES, PAIR, Bench, Encoder
 from tests.models.test_trimming import hidden
 
 IDS = torch.tensor([[2, 7, 5, 9], [2, 8, 3, 1]])
@@ -63,17 +61,11 @@ def test_factors_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize("make", MAKES)
 def test_a_student_with_every_cut_is_saved_and_loaded(
-    make: str,
-    encoder: Encoder,
-    pair_rows: Dataset,
-    task: TextClassification,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
+    make: str, encoder: Encoder, bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("WARNING", "transformers")
     student = Pretrained(str(encoder(make, "byte_bpe")), layers="even:2", trim_vocabulary=True, embedding_rank=4)
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
-    model = student.model(task, tokenizer)
+    model, tokenizer = bench.made(student)
     assert "LOAD REPORT" in caplog.text  # of the new head: so a warning would be heard
     model(**tokenizer(PAIR[:4], return_tensors="pt", padding=True)).logits.sum().backward()
     assert all(p.grad is not None for p in model.get_input_embeddings().parameters())
@@ -81,7 +73,7 @@ def test_a_student_with_every_cut_is_saved_and_loaded(
     assert json.loads((tmp_path / "student" / "config.json").read_text())["embedding_rank"] == 4
 
     caplog.clear()  # that one is as it should be
-    loaded = load_student(tmp_path / "student", task)
+    loaded = load_student(tmp_path / "student", bench.task)
     assert not caplog.records
     torch.testing.assert_close(hidden(loaded, tokenizer, PAIR), hidden(model, tokenizer, PAIR), rtol=0, atol=0)
 

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from distilingua.errors import UserError
 from distilingua.locations import conf_folder
 from distilingua.models.seq2seq import Seq2Seq
-from distilingua.models.vocabulary import SPECIAL, train_tokenizer, train_writing_tokenizer
+from distilingua.models.vocabulary import SPECIAL, train_writing_tokenizer
 from distilingua.tasks.translation import Translation
 from tests.conftest import Compose
 
@@ -37,12 +37,6 @@ def test_digits_stand_alone_and_frequent_words_stay_whole() -> None:
     assert tokenizer.tokenize("the timer to 4712") == ["▁the", "▁timer", "▁to", "▁", "4", "7", "1", "2"]
     assert tokenizer.convert_ids_to_tokens(range(len(SPECIAL))) == SPECIAL
     assert tokenizer("the")["input_ids"] == [*tokenizer.convert_tokens_to_ids(["▁the"]), tokenizer.eos_token_id]
-
-
-def test_reading_tokenizers_still_frame_their_text() -> None:
-    tokenizer = train_tokenizer(["the timer"] * 5, 60)
-    ids = tokenizer("the timer")["input_ids"]
-    assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
 
 
 @pytest.mark.parametrize("architecture", ["m2m_100", "marian", "bart", "mbart", "pegasus"])

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoModel, AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from distilingua.checks import check
 from distilingua.corpora.hub import Hub
@@ -25,36 +25,40 @@ from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.question_answering import QuestionAnswering
 from distilingua.tasks.text_classification import TextClassification, as_name
 from tests.conftest import Compose
+from tests.models.conftest import configure
 from tests.small_jobs import train
 
 LABELS = ["light", "music", "weather"]
-
-
-def edit(folder: Path, **config: Any) -> None:
-    file = folder / "config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
 
 
 def names(*spelt: str) -> dict[str, Any]:
     return {"id2label": dict(enumerate(spelt)), "label2id": {name: i for i, name in enumerate(spelt)}}
 
 
+def tokenizer_of(folder: Path) -> PreTrainedTokenizerBase:
+    return load_tokenizer(TeacherSource(str(folder)))
+
+
+def of_topics() -> TextClassification:
+    return TextClassification().fit_labels(LABELS)
+
+
 # --- weights that are not there ---------------------------------------------------------------------------------------
 
 
 def test_an_encoder_without_a_head_does_not_know_the_task(tiny_run: Compose, teacher_folder: Path) -> None:
-    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
+    tokenizer = tokenizer_of(teacher_folder)
     AutoModel.from_pretrained(teacher_folder).save_pretrained(teacher_folder)
-    edit(teacher_folder, **names(*LABELS))
+    configure(teacher_folder, **names(*LABELS))
     cfg = tiny_run("teacher.fine_tune=null")
     with pytest.raises(UserError, match=r"it has no classifier\.bias, classifier\.weight.*answers would be random"):
         train(cfg)
     assert not list(Path(cfg.paths.cache).glob("direct/*/config.json"))  # told before anything was trained
-    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer)  # who will be taught may lack it
+    load_model(teacher_folder, of_topics(), tokenizer)  # who will be taught may lack it
 
 
 def test_so_does_a_head_of_another_task_or_size(teacher_folder: Path) -> None:
-    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
+    tokenizer = tokenizer_of(teacher_folder)
     with pytest.raises(UserError, match=r"it has no qa_outputs\.bias.*task=answers"):
         load_model(teacher_folder, QuestionAnswering(max_length=64, stride=16), tokenizer, complete=True)
     with pytest.raises(UserError, match=r"it has no classifier\.bias"):
@@ -62,17 +66,16 @@ def test_so_does_a_head_of_another_task_or_size(teacher_folder: Path) -> None:
 
 
 def test_a_whole_teacher_is_loaded(teacher_folder: Path) -> None:
-    tokenizer = load_tokenizer(TeacherSource(str(teacher_folder)))
-    load_model(teacher_folder, TextClassification().fit_labels(LABELS), tokenizer, complete=True)
+    load_model(teacher_folder, of_topics(), tokenizer_of(teacher_folder), complete=True)
 
 
 def test_a_tokenizer_of_another_model_is_refused(teacher_folder: Path) -> None:
     other = train_tokenizer([f"word{n} other{n}" for n in range(400)], 300)
     assert len(other) > 120
     other.save_pretrained(teacher_folder)
-    task = TextClassification().fit_labels(LABELS)
+    task = of_topics()
     with pytest.raises(UserError, match=r"tokenizer has \d+ pieces and the model knows \d+"):
-        load_model(teacher_folder, task, load_tokenizer(TeacherSource(str(teacher_folder))))
+        load_model(teacher_folder, task, tokenizer_of(teacher_folder))
     student = Pretrained(str(teacher_folder))
     with pytest.raises(UserError, match=r"student\.path=.*do not belong together"):
         student.model(task, student._tokenizer)
@@ -93,9 +96,9 @@ def test_a_folder_without_a_tokenizer_is_not_given_one(teacher_folder: Path) -> 
 
 
 def test_a_teacher_in_half_precision_is_taught_in_full(teacher_folder: Path) -> None:
-    task = TextClassification().fit_labels(LABELS)
+    task = of_topics()
     AutoModelForSequenceClassification.from_pretrained(teacher_folder).half().save_pretrained(teacher_folder)
-    model = load_model(teacher_folder, task, load_tokenizer(TeacherSource(str(teacher_folder))))
+    model = load_model(teacher_folder, task, tokenizer_of(teacher_folder))
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
@@ -106,7 +109,7 @@ def test_a_teacher_in_half_precision_is_taught_in_full(teacher_folder: Path) -> 
 def test_texts_beyond_a_teacher_s_positions_are_refused_before_it_is_loaded(
     compose_run: Compose, teacher_folder: Path, kind: str, positions: int
 ) -> None:
-    edit(teacher_folder, model_type=kind, pad_token_id=1)
+    configure(teacher_folder, model_type=kind, pad_token_id=1)
     options = ("teacher=local", f"teacher.path={teacher_folder}", "teacher.languages=[en]")
     check(compose_run(*options, f"task.max_length={positions}"))
     message = rf"task\.max_length={positions + 1} is more than the teacher's {positions} positions"
@@ -131,7 +134,7 @@ def put(name: str, content: str, instead: str = "") -> Callable[[Path], None]:
 
 
 def with_config(**config: Any) -> Callable[[Path], None]:
-    return lambda folder: edit(folder, **config)
+    return lambda folder: configure(folder, **config)
 
 
 MYSTERY = {"model_type": "mystery", "auto_map": {"AutoConfig": "x.Y", "AutoModelForSequenceClassification": "x.Z"}}
@@ -211,20 +214,20 @@ def test_a_config_that_is_damaged_is_named(compose_run: Compose, teacher_folder:
 def test_other_names_or_orders_are_told_what_to_type(
     tiny_run: Compose, teacher_folder: Path, own: list[str], advice: str
 ) -> None:
-    edit(teacher_folder, **names(*own))
+    configure(teacher_folder, **names(*own))
     with pytest.raises(UserError, match=advice):
         train(tiny_run("teacher.fine_tune=null"))
 
 
 @pytest.mark.long
 def test_what_was_advised_works(tiny_run: Compose, teacher_folder: Path) -> None:
-    edit(teacher_folder, **names("LABEL_0", "LABEL_1", "LABEL_2"))
+    configure(teacher_folder, **names("LABEL_0", "LABEL_1", "LABEL_2"))
     spelt = "{LABEL_0: light, LABEL_1: music, LABEL_2: weather}"
     small = ("teacher.fine_tune=null", "training.epochs=1")
     cfg = tiny_run(*small, f"teacher.labels={spelt}")
     check(cfg)
     assert train(cfg)["models"]["teacher"]["languages"]["en"]["accuracy"] >= 0
-    edit(teacher_folder, **names("music", "light", "weather"))
+    configure(teacher_folder, **names("music", "light", "weather"))
     other = f"paths.run={teacher_folder.parent / 'other'}"
     train(tiny_run(*small, other, "+task.order=[music,light,weather]"))
 

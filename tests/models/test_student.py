@@ -17,7 +17,7 @@ from distilingua.models.loading import load_student
 from distilingua.models.pretrained import Pretrained
 from distilingua.models.scratch import Scratch
 from distilingua.tasks.text_classification import TextClassification
-from tests.models.conftest import MAKES, PAIR, Encoder
+from tests.models.conftest import BERT, MAKES, PAIR, Bench, Encoder, configure
 from tests.models.test_trimming import hidden
 
 
@@ -57,13 +57,12 @@ def test_layers_that_cannot_be_chosen(layers: str | list[int], message: str) -> 
 @pytest.mark.parametrize("make", MAKES)
 @pytest.mark.parametrize("layers", [[0, 2], [0, 3, 3], [2, 3]])
 def test_layers_are_copied_and_load_again(
-    make: str, layers: Sequence[int], encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
+    make: str, layers: Sequence[int], encoder: Encoder, bench: Bench, tmp_path: Path
 ) -> None:
-    folder = encoder(make, "byte_bpe")
-    whole, part = Pretrained(str(folder)), Pretrained(str(folder), layers=layers)
-    part.check(task.max_length)
-    tokenizer = part.tokenizer(pair_rows, tmp_path)
-    large, small = whole.model(task, tokenizer), part.model(task, tokenizer)
+    folder = str(encoder(make, "byte_bpe"))
+    part = Pretrained(folder, layers=layers)
+    part.check(bench.task.max_length)
+    (large, _), (small, tokenizer) = bench.made(Pretrained(folder)), bench.made(part)
     assert small.config.num_hidden_layers == len(layers)
     place = str(layer_list(large))
     kept, given = small.get_submodule(place), large.get_submodule(place)
@@ -84,7 +83,7 @@ def test_layers_are_copied_and_load_again(
         torch.testing.assert_close(hidden(small, tokenizer, PAIR), hidden(large, tokenizer, PAIR), rtol=0, atol=0)
 
     small.save_pretrained(tmp_path / "student")
-    loaded = load_student(tmp_path / "student", task)
+    loaded = load_student(tmp_path / "student", bench.task)
     torch.testing.assert_close(hidden(loaded, tokenizer, PAIR), hidden(small, tokenizer, PAIR), rtol=0, atol=0)
 
 
@@ -92,14 +91,7 @@ def test_a_model_without_a_list_of_layers_is_refused(
     task: TextClassification, tmp_path: Path, encoder: Encoder
 ) -> None:
     tokenizer = AutoTokenizer.from_pretrained(encoder("bert", "unigram"))
-    config = AlbertConfig(
-        vocab_size=len(tokenizer),
-        embedding_size=8,
-        hidden_size=16,
-        num_hidden_layers=4,
-        num_attention_heads=2,
-        intermediate_size=32,
-    )
+    config = AlbertConfig(vocab_size=len(tokenizer), embedding_size=8, **BERT)
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path / "albert")
     tokenizer.save_pretrained(tmp_path / "albert")
     with pytest.raises(UserError, match=r"student.layers: AlbertForSequenceClassification has no list of 4 layers"):
@@ -124,57 +116,44 @@ def test_wrong_configurations_are_found_before_weights_load(encoder: Encoder) ->
     Pretrained(str(folder)).check(64)
 
 
-def test_positions_that_a_model_keeps_for_itself_do_not_count(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
+def test_positions_that_a_model_keeps_for_itself_do_not_count(encoder: Encoder, bench: Bench) -> None:
     """XLM-RoBERTa counts from padding + 1: of 66 positions, 64 are for pieces."""
     student = Pretrained(str(encoder("xlm-roberta", "byte_bpe")))
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
-    student.model(task, tokenizer)
-    task.max_length = 65
+    bench.made(student)
+    bench.task.max_length = 65
     with pytest.raises(UserError, match=r"task.max_length=65 is more than the student's 64 positions"):
-        student.model(task, tokenizer)
+        bench.made(student)
 
 
-def test_half_precision_files_are_trained_in_full(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
+def test_half_precision_files_are_trained_in_full(encoder: Encoder, bench: Bench) -> None:
     folder = encoder("bert", "unigram")
     AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.bfloat16).save_pretrained(folder)
-    student = Pretrained(str(folder))
-    model = student.model(task, student.tokenizer(pair_rows, tmp_path))
+    model, _ = bench.made(Pretrained(str(folder)))
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_a_decoder_without_padding_gets_some(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
+def test_a_decoder_without_padding_gets_some(encoder: Encoder, bench: Bench) -> None:
     folder = encoder("gpt2", "byte_bpe")
     for file in ("config.json", "tokenizer_config.json"):
         settings = json.loads((folder / file).read_text())
         (folder / file).write_text(json.dumps({k: v for k, v in settings.items() if not k.startswith("pad_token")}))
-    student = Pretrained(str(folder), trim_vocabulary=True)
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
-    assert tokenizer.pad_token_id == tokenizer.eos_token_id == student.model(task, tokenizer).config.pad_token_id
+    model, tokenizer = bench.made(Pretrained(str(folder), trim_vocabulary=True))
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == model.config.pad_token_id
 
 
 def test_a_factorised_folder_is_no_beginning(encoder: Encoder, task: TextClassification) -> None:
     folder = encoder("bert", "unigram")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "embedding_rank": 4}))
+    configure(folder, embedding_rank=4)
     with pytest.raises(UserError, match=r"embedding is factorised.*unfactorise"):
         Pretrained(str(folder)).check(task.max_length)
 
 
-def test_equal_seeds_give_equal_heads(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
+def test_equal_seeds_give_equal_heads(encoder: Encoder, bench: Bench) -> None:
     student = Pretrained(str(encoder("bert", "unigram")), layers="last:2", trim_vocabulary=True, embedding_rank=4)
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
     heads = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        heads.append(student.model(task, tokenizer).classifier.weight)
+        heads.append(bench.made(student)[0].classifier.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
@@ -27,10 +26,15 @@ from distilingua.models.loading import load_student
 from distilingua.models.pretrained import Pretrained
 from distilingua.models.trimming import kept_rows, trim_embeddings, trim_tokenizer
 from distilingua.tasks.pieces import pad
-from distilingua.tasks.text_classification import TextClassification
-from tests.models.conftest import MAKES, OTHER, PAIR, TOKENIZERS, UNSEEN, Encoder
+from tests.models.conftest import MAKES, OTHER, PAIR, TOKENIZERS, UNSEEN, Bench, Encoder, configure
 
 PREFIX = "query: "
+
+
+def fast_tokenizer(model: Any, split: Any) -> PreTrainedTokenizerFast:
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = split
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
 
 
 def hidden(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> torch.Tensor:
@@ -46,14 +50,11 @@ def hidden(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: li
     + [(make, "byte_bpe") for make in MAKES if make != "bert"]
     + [("modernbert", "wordpiece"), ("distilbert", "wordpiece")],
 )
-def test_the_pair_is_read_as_before(
-    make: str, kind: str, encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
-    folder = encoder(make, kind)
-    whole, cut = Pretrained(str(folder)), Pretrained(str(folder), trim_vocabulary=True, prefix=PREFIX)
-    cut.check(task.max_length)
-    before = whole.tokenizer(pair_rows, tmp_path)
-    after = cut.tokenizer(pair_rows, tmp_path)
+def test_the_pair_is_read_as_before(make: str, kind: str, encoder: Encoder, bench: Bench, tmp_path: Path) -> None:
+    folder = str(encoder(make, kind))
+    cut = Pretrained(folder, trim_vocabulary=True, prefix=PREFIX)
+    cut.check(bench.task.max_length)
+    (large, before), (small, after) = bench.made(Pretrained(folder)), bench.made(cut)
     texts = [PREFIX + text for text in PAIR]
     assert len(after) < len(before)
     for text in texts:
@@ -64,7 +65,6 @@ def test_the_pair_is_read_as_before(
     assert after.special_tokens_map == before.special_tokens_map
     assert after.model_max_length == before.model_max_length
 
-    large, small = whole.model(task, before), cut.model(task, after)
     torch.testing.assert_close(hidden(small, after, texts), hidden(large, before, texts), rtol=0, atol=1e-6)
     assert small.config.vocab_size == len(after) == len(small.get_input_embeddings().weight)
     assert small.config.pad_token_id == after.pad_token_id
@@ -76,7 +76,10 @@ def test_the_pair_is_read_as_before(
     assert again(texts)["input_ids"] == after(texts)["input_ids"]
     assert again(UNSEEN)["input_ids"] == after(UNSEEN)["input_ids"]
     torch.testing.assert_close(
-        hidden(load_student(tmp_path / "student", task), again, texts), hidden(small, after, texts), rtol=0, atol=0
+        hidden(load_student(tmp_path / "student", bench.task), again, texts),
+        hidden(small, after, texts),
+        rtol=0,
+        atol=0,
     )
 
 
@@ -97,9 +100,7 @@ def test_other_text_still_has_pieces(kind: str, tmp_path: Path) -> None:
 def test_a_word_that_wordpiece_gives_up_on_stays_unknown(tmp_path: Path) -> None:
     """Whole: foo, then nothing fits ☃. Without the unused "foo" it would go on from "fo" with "##o☃"."""
     vocabulary = {p: i for i, p in enumerate(["<unk>", "<pad>", "f", "##o", "foo", "fo", "##o☃", "far", "##a"])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast = fast_tokenizer(models.WordPiece(vocabulary, unk_token="<unk>"), pre_tokenizers.WhitespaceSplit())
     assert fast.tokenize("foo☃") == ["<unk>"]
     trim_tokenizer(fast, ["foo☃"], tmp_path)
     after = AutoTokenizer.from_pretrained(tmp_path)
@@ -110,9 +111,7 @@ def test_a_word_that_wordpiece_gives_up_on_stays_unknown(tmp_path: Path) -> None
 def test_unknown_characters_cost_the_same(tmp_path: Path) -> None:
     """Unigram's price for one is the lowest score minus 10, so the piece that has it stays, used or not."""
     pieces = [("<unk>", 0.0), ("<pad>", 0.0), ("▁", -2.0), ("a", -3.0), ("▁ab", -19.0), ("cd", -1.0), ("rare", -40.0)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast = fast_tokenizer(models.Unigram(pieces, unk_id=0), pre_tokenizers.Metaspace())
     trim_tokenizer(fast, ["ab ab"], tmp_path)
     after = AutoTokenizer.from_pretrained(tmp_path)
     assert set(after.get_vocab()) == {"<unk>", "<pad>", "▁", "a", "▁ab", "rare"}
@@ -158,24 +157,17 @@ def test_other_kinds_of_tokenizer_are_refused(tmp_path: Path) -> None:
         trim_tokenizer(fast, PAIR, tmp_path)
 
 
-def test_a_padding_piece_that_counts_positions_may_not_move(
-    encoder: Encoder, pair_rows: Dataset, task: TextClassification, tmp_path: Path
-) -> None:
+def test_a_padding_piece_that_counts_positions_may_not_move(encoder: Encoder, bench: Bench) -> None:
     folder = encoder("xlm-roberta", "byte_bpe")
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "pad_token_id": 9}))
-    student = Pretrained(str(folder), trim_vocabulary=True)
-    tokenizer = student.tokenizer(pair_rows, tmp_path)
-    task.max_length = 32
+    configure(folder, pad_token_id=9)
+    bench.task.max_length = 32
     with pytest.raises(UserError, match="padding piece would move from 9 to 1, and XLMRoberta"):
-        student.model(task, tokenizer)
+        bench.made(Pretrained(str(folder), trim_vocabulary=True))
 
 
 def test_characters_of_other_scripts_go_and_digits_stay(tmp_path: Path) -> None:
     pieces = [("<unk>", 0.0), ("<pad>", 0.0), *((piece, -2.0) for piece in ("▁", "a", "ü", "б", "日", "7", "☃", "ab"))]
-    tokenizer = Tokenizer(models.Unigram([*pieces, ("rare", -40.0)], unk_id=0))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", pad_token="<pad>")
+    fast = fast_tokenizer(models.Unigram([*pieces, ("rare", -40.0)], unk_id=0), pre_tokenizers.Metaspace())
     trim_tokenizer(fast, ["a"], tmp_path)
     assert set(AutoTokenizer.from_pretrained(tmp_path).get_vocab()) == {
         *("<unk>", "<pad>", "▁", "a", "ü", "7", "☃", "rare"),

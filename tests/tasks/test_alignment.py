@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -13,27 +15,31 @@ from tests.models.conftest import PAIR, TOKENIZERS, byte_bpe
 SENTENCES = ["bitte prüfe Licht im Stock 42", "jetzt Lampe Nummer 7", "Regen in Zimmer 3"]
 
 
-def test_spans_end_where_both_have_written_the_same() -> None:
-    """Lich|t|an|e and Licht|a|ne, of which the last ends the text without a letter."""
-    ours = [(0, "lich"), (1, "licht"), (2, "lichtan"), (3, "lichtane"), (4, "lichtane")]
-    theirs = [(1, "licht"), (2, "lichta"), (3, "lichtane"), (4, "lichtane")]
-    assert spans(ours, theirs) == [([0, 1], [1]), ([2, 3], [2, 3]), ([4], [4])]
-
-
-def test_what_was_written_differently_is_no_span() -> None:
-    """One is cut off, or spells another letter: from there on nothing is aligned."""
-    assert spans([(0, "ab"), (1, "abc"), (2, "abc")], [(0, "ab"), (1, "abx"), (2, "abxd")]) == [([0], [0])]
+@pytest.mark.parametrize(
+    ("ours", "theirs", "expected"),
+    [
+        # Lich|t|an|e and Licht|a|ne, of which the last ends the text without a letter
+        (
+            [(0, "lich"), (1, "licht"), (2, "lichtan"), (3, "lichtane"), (4, "lichtane")],
+            [(1, "licht"), (2, "lichta"), (3, "lichtane"), (4, "lichtane")],
+            [([0, 1], [1]), ([2, 3], [2, 3]), ([4], [4])],
+        ),
+        # one is cut off, or spells another letter: from there on nothing is aligned
+        ([(0, "ab"), (1, "abc"), (2, "abc")], [(0, "ab"), (1, "abx"), (2, "abxd")], [([0], [0])]),
+        # one writes a character in three parts and the other in two, of which nobody knows what each is
+        (
+            [(0, "a"), (1, "a\ufffd"), (2, "a\ufffd"), (3, "a日"), (4, "a日b")],
+            [(0, "a"), (1, "a\ufffd"), (2, "a日"), (3, "a日b")],
+            [([0], [0]), ([1, 2, 3, 4], [1, 2, 3])],
+        ),
+    ],
+)
+def test_spans_end_where_both_have_written_the_same(ours: Any, theirs: Any, expected: Any) -> None:
+    assert spans(ours, theirs) == expected
 
 
 def test_what_tokenizers_differ_in_is_no_difference() -> None:
     assert plain("▁Prüfe das\tLicht") == plain("pru\u0308fe dasLICHT") == "prufedaslicht"
-
-
-def test_no_span_ends_within_a_character() -> None:
-    """One writes a character in three parts and the other in two, of which nobody knows what each is."""
-    ours = [(0, "a"), (1, "a\ufffd"), (2, "a\ufffd"), (3, "a日"), (4, "a日b")]
-    theirs = [(0, "a"), (1, "a\ufffd"), (2, "a日"), (3, "a日b")]
-    assert spans(ours, theirs) == [([0], [0]), ([1, 2, 3, 4], [1, 2, 3])]
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)

@@ -31,22 +31,31 @@ from distilingua.distillation.signals import Layers, Signals
 from distilingua.errors import UserError
 from distilingua.models.layers import LayerReader
 from distilingua.models.vocabulary import train_tokenizer
-from distilingua.tasks.answers import exact_match, normalised, token_f1
-from distilingua.tasks.question_answering import FAR, QuestionAnswering, best_windows, first_and_last
+from distilingua.tasks.question_answering import (
+    FAR,
+    QuestionAnswering,
+    best_windows,
+    exact_match,
+    first_and_last,
+    normalised,
+    token_f1,
+)
 from distilingua.tasks.task import windows_of
 from distilingua.training.inference import EnsemblePredictor, Predictor
 from distilingua.training.job import dry_run
 from tests.conftest import Compose, tiny_bert
-from tests.small_jobs import FewIntents, prepare, train, whole_job
+from tests.small_jobs import german_job, prepare, small_corpus, train
 
 CONTEXT = "set the reading lamp in the living room to 20 percent"
 SQUAD = {"text": ["lamp"], "answer_start": [4]}
 LONG = " ".join(f"the lamp {n} is in room {n + 100} ." for n in range(40))
 Read = dict[str, Any]
+Tokenizers = list[PreTrainedTokenizerBase]
+Model = BertForQuestionAnswering
 
 
 @pytest.fixture(scope="module")
-def tokenizers() -> list[PreTrainedTokenizerBase]:
+def tokenizers() -> Tokenizers:
     """One of whole words, one that is hardly more than letters."""
     texts = [CONTEXT, LONG, "which room? how bright?"]
     return [train_tokenizer(texts * 20, size) for size in (300, 45)]
@@ -67,15 +76,13 @@ def read(task: QuestionAnswering, context: str, tokenizer: PreTrainedTokenizerBa
     return task.encode(columns(context), tokenizer, "")[0]
 
 
-def answer_of(task: QuestionAnswering, model: BertForQuestionAnswering, encoded: Read) -> torch.Tensor:
+def answer_of(task: QuestionAnswering, model: Model, encoded: Read) -> torch.Tensor:
     inputs, at = task.collate(Encoded.of([encoded]), 0)
     with torch.no_grad():
         return task.answer(model, inputs, at)[0]
 
 
-def test_a_piece_starts_with_its_first_character_and_ends_with_its_last(
-    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase]
-) -> None:
+def test_a_piece_starts_with_its_first_character_and_ends_with_its_last(model: Model, tokenizers: Tokenizers) -> None:
     task = QuestionAnswering()
     encoded = read(task, CONTEXT, tokenizers[0])
     cells = answer_of(task, model, encoded)
@@ -90,9 +97,7 @@ def test_a_piece_starts_with_its_first_character_and_ends_with_its_last(
         assert cells[1 + n, 1].item() == pytest.approx(output.end_logits[0, piece].item() if last else FAR, abs=1e-5)
 
 
-def test_the_objective_compares_the_students_pieces(
-    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase]
-) -> None:
+def test_the_objective_compares_the_students_pieces(model: Model, tokenizers: Tokenizers) -> None:
     """A model against itself, then what a teacher of smaller pieces says of the student's larger ones."""
     task = QuestionAnswering(max_length=160)
     coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
@@ -122,7 +127,7 @@ def test_the_objective_compares_the_students_pieces(
         assert teacher[1, n].item() == pytest.approx(by_character[inside, 1].sum().item(), abs=1e-5)
 
 
-def test_tokenizers_meet_at_characters(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+def test_tokenizers_meet_at_characters(tokenizers: Tokenizers) -> None:
     task = QuestionAnswering()
     coarse, fine = (read(task, CONTEXT, tokenizer) for tokenizer in tokenizers)
     assert task.positions(Encoded.of([coarse])) == task.positions(Encoded.of([fine]))
@@ -130,9 +135,7 @@ def test_tokenizers_meet_at_characters(tokenizers: list[PreTrainedTokenizerBase]
 
 
 @pytest.mark.parametrize("rows", [1, 3])
-def test_windows_cover_a_long_context_and_are_one_distribution(
-    model: BertForQuestionAnswering, tokenizers: list[PreTrainedTokenizerBase], rows: int
-) -> None:
+def test_windows_cover_a_long_context_and_are_one_distribution(model: Model, tokenizers: Tokenizers, rows: int) -> None:
     task = QuestionAnswering(max_length=48, stride=12)
     contexts = [LONG, CONTEXT, LONG[:200]][:rows]
     encoded = [read(task, context, tokenizers[0]) for context in contexts]
@@ -152,9 +155,7 @@ def test_windows_cover_a_long_context_and_are_one_distribution(
         window += len(e["lengths"])
 
 
-def layers_of(
-    model: BertForQuestionAnswering, tokenizer: PreTrainedTokenizerBase, contexts: list[str], rows: bool = True
-) -> Layers:
+def layers_of(model: Model, tokenizer: PreTrainedTokenizerBase, contexts: list[str], rows: bool = True) -> Layers:
     """What a model computes of contexts in windows; each of these as a row of its own, unless `rows`."""
     task = QuestionAnswering(max_length=40, stride=8)
     encoded = task.encode({"text": ["which room?"] * len(contexts), "text_pair": contexts}, tokenizer, "")
@@ -182,7 +183,7 @@ TERMS = (
 
 @pytest.mark.parametrize("make", TERMS)
 def test_rows_are_compared_however_many_windows_each_model_reads(
-    tokenizers: list[PreTrainedTokenizerBase], model: BertForQuestionAnswering, make: Callable[[], Term]
+    tokenizers: Tokenizers, model: Model, make: Callable[[], Term]
 ) -> None:
     torch.manual_seed(1)
     student = BertForQuestionAnswering(tiny_bert(300, initializer_range=1.0)).eval()
@@ -237,7 +238,7 @@ def test_what_no_piece_stands_for_goes_with_its_neighbour() -> None:
     assert best_windows("xaby", [[None, (1, 2), (2, 3)]]) == ([0, 0, 0, 0], [1, 1, 2, 2])
 
 
-def test_a_context_that_does_not_fit_is_refused_without_windows(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+def test_a_context_that_does_not_fit_is_refused_without_windows(tokenizers: Tokenizers) -> None:
     task = QuestionAnswering(max_length=64, stride=None)
     read(task, CONTEXT, tokenizers[0])
     with pytest.raises(UserError, match=r"the context 'the lamp 0 is in room .* windows are off. Set task\.stride=16"):
@@ -281,7 +282,7 @@ def test_what_is_no_list_of_answers_is_named(label: str) -> None:
 
 @pytest.mark.parametrize("size", [0, 1], ids=["words", "letters"])
 @pytest.mark.parametrize("said", ["reading lamp", "living room", "20", ""])
-def test_what_is_certain_is_decoded(tokenizers: list[PreTrainedTokenizerBase], said: str, size: int) -> None:
+def test_what_is_certain_is_decoded(tokenizers: Tokenizers, said: str, size: int) -> None:
     task = QuestionAnswering(max_length=160)
     encoded = read(task, CONTEXT, tokenizers[size])
     start, end = first_and_last(label((said, CONTEXT.index(said))) if said else "[]", CONTEXT)
@@ -352,7 +353,7 @@ def test_scores_by_hand() -> None:
     assert token_f1("kitchen", "", "en") == 0.0
 
 
-def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+def test_a_row_is_judged_by_its_best_answer(tokenizers: Tokenizers) -> None:
     task = QuestionAnswering()
     rows = Dataset.from_list(
         [
@@ -375,30 +376,23 @@ def test_a_row_is_judged_by_its_best_answer(tokenizers: list[PreTrainedTokenizer
 @pytest.mark.long
 def test_german_answers_without_german_labels(compose_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus."""
-    small = ("sentences=1", "eval_sentences=1", f"_target_={FewIntents.__module__}.FewIntents")
-    cfg = compose_run(
-        "experiment=answers", *(f"corpus.corpus.{option}" for option in small), *whole_job(tmp_path / "first_layer")
-    )
-    check(cfg)
-    metrics = train(cfg)
+    metrics = german_job(compose_run, tmp_path, "answers", "corpus.corpus")
     german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
     assert german["student"] > german["direct"] + 0.05
-    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
-    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
 
 
 def test_a_context_that_does_not_fit_is_named_before_anything_is_trained(compose_run) -> None:  # type: ignore[no-untyped-def]
     cfg = compose_run(
         "experiment=answers",
-        *("corpus.corpus.sentences=1", "corpus.corpus.eval_sentences=1", "task.max_length=24", "task.stride=null"),
-        f"corpus.corpus._target_={FewIntents.__module__}.FewIntents",
+        *("task.max_length=24", "task.stride=null"),
+        *small_corpus("corpus.corpus"),
     )
     check(cfg)
     with pytest.raises(UserError, match=r"task\.max_length=24: .* windows are off\. Set task\.stride=6"):
         dry_run(prepare(cfg))
 
 
-def test_several_teachers_answer_over_the_text_of_each_row(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+def test_several_teachers_answer_over_the_text_of_each_row(tokenizers: Tokenizers) -> None:
     """Starts are one distribution over a row and ends another, whatever stands in the batch beside it."""
     torch.manual_seed(0)
     models = [BertForQuestionAnswering(tiny_bert(300, initializer_range=1.0)).eval() for _ in range(2)]

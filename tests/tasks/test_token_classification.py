@@ -10,12 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset
 from transformers import BertForTokenClassification, PreTrainedTokenizerBase
 
-from distilingua.checks import check
 from distilingua.columns import Encoded
-from distilingua.corpora.schema import dataset_from_rows
 from distilingua.data.cleaning import Cleaning
 from distilingua.data.encoder import Encoder
 from distilingua.data.protocol import Pair
@@ -28,7 +25,8 @@ from distilingua.tasks.token_classification import TokenClassification, first_pi
 from distilingua.training.inference import Predictor
 from distilingua.training.soft_labels import store_soft_labels
 from tests.conftest import tiny_bert
-from tests.small_jobs import FewIntents, train, whole_job
+from tests.corpora.own_files import Given, each_row
+from tests.small_jobs import german_job
 
 LABELS = ["O", "B-area", "I-area", "B-name", "I-name"]
 TEXTS = ["turn on the reading lamp in the living room", "mach die Leselampe im Wohnzimmer an", "打开客厅的灯"]
@@ -142,32 +140,26 @@ def test_classes_have_both_parts_whichever_occurs() -> None:
 )
 @pytest.mark.parametrize("skip", [False, True])
 def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, skip: bool) -> None:
-    class Corpus:
-        skip_bad_rows = skip
-
-        def load(self, languages: list[str]) -> Dataset:
-            rows = [
-                {"id": f"{lang}-{split}-{n}", "lang": lang, "split": split, "text": f"turn on the {n} lamp{split}"}
-                for lang in languages
-                for split in ("train", "dev", "test")
-                for n in range(3)
-            ]
-            good = [{**row, "label": "O O O O B-name"} for row in rows]
-            good[4]["label"] = label
-            return dataset_from_rows(good)
-
-        def check(self, languages: list[str]) -> None: ...
+    rows = each_row(3, "en", "de", text="turn on the {n} lamp{split}", label="O O O O B-name")
+    rows[4]["label"] = label
 
     def load() -> Any:
-        return load_rows(Corpus(), Cleaning(duplicates=False), Pair("en", ["de"]), None, task=TokenClassification())
+        corpus = Given(rows, skip_bad_rows=skip)
+        return load_rows(corpus, Cleaning(duplicates=False), Pair("en", ["de"]), None, task=TokenClassification())
 
     if skip:
-        rows = load()
-        assert rows.cleaning.dropped["en"] == {"bad": 1}
-        assert len(rows.dev["en"]) == 2
+        found = load()
+        assert found.cleaning.dropped["en"] == {"bad": 1}
+        assert len(found.dev["en"]) == 2
     else:
         with pytest.raises(UserError, match=f"row 'en-dev-1': .*{message}.*corpus.skip_bad_rows=true"):
             load()
+
+
+def tagged(en: str, de: str) -> Given:
+    """Aligned rows of two languages, with these spans in all rows of each."""
+    rows = each_row(9, "en", "de", text="lamp {lang} {split} {n}", label="B-name O O O", group="{split}-{n}")
+    return Given([{**row, "spans": en if row["lang"] == "en" else de} for row in rows])
 
 
 @pytest.mark.parametrize(
@@ -180,7 +172,7 @@ def test_a_row_with_wrong_tags_is_named_or_counted(label: str, message: str, ski
 )
 def test_stretches_that_cannot_be_are_named(spans: str, message: str) -> None:
     with pytest.raises(UserError, match=f"row 'en-train-0': spans:? .*{message}"):
-        load_rows(Tagged({"en": spans, "de": ""}), Cleaning(), Pair("en", ["de"]), None, task=TokenClassification())
+        load_rows(tagged(spans, ""), Cleaning(), Pair("en", ["de"]), None, task=TokenClassification())
 
 
 def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> None:
@@ -188,7 +180,7 @@ def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> 
     lamp = json.dumps([["lamp", 0, 4]])
 
     def load(**spans: str) -> Any:
-        return load_rows(Tagged(spans), Cleaning(), Pair("en", ["de"]), ["en"], task=TokenClassification())
+        return load_rows(tagged(**spans), Cleaning(), Pair("en", ["de"]), ["en"], task=TokenClassification())
 
     rows = load(en=lamp, de=lamp)
     assert rows.pairing.with_teacher["de"] > 0
@@ -196,31 +188,6 @@ def test_tags_are_carried_over_where_stretches_correspond_and_nowhere_else() -> 
     for missing in ({"en": lamp, "de": ""}, {"en": "", "de": lamp}):
         with pytest.raises(UserError, match="`group` and `spans`, as labels point into the text"):
             load(**missing)
-
-
-class Tagged:
-    """Aligned rows of two languages, with these spans in all rows of each."""
-
-    def __init__(self, spans: dict[str, str]) -> None:
-        self.spans = spans
-
-    def check(self, languages: list[str]) -> None: ...
-
-    def load(self, languages: list[str]) -> Dataset:
-        return dataset_from_rows(
-            {
-                "id": f"{lang}-{split}-{n}",
-                "lang": lang,
-                "split": split,
-                "text": f"lamp {lang} {split} {n}",
-                "label": "B-name O O O",
-                "group": f"{split}-{n}",
-                "spans": self.spans[lang],
-            }
-            for lang in languages
-            for split in ("train", "dev", "test")
-            for n in range(9)
-        )
 
 
 def test_a_ragged_store_gives_back_what_the_teacher_said(
@@ -240,16 +207,8 @@ def test_a_ragged_store_gives_back_what_the_teacher_said(
 @pytest.mark.long
 def test_german_slots_without_german_labels(compose_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """The whole job on a small part of the embedded corpus: the projection teaches what direct transfer cannot."""
-    cfg = compose_run(
-        "experiment=slots",
-        *("corpus.sentences=1", "corpus.eval_sentences=1", f"corpus._target_={FewIntents.__module__}.FewIntents"),
-        *whole_job(tmp_path / "first_layer"),
-    )
-    check(cfg)
-    metrics = train(cfg)
-    german = {name: model["languages"]["de"]["f1"] for name, model in metrics["models"].items()}
-    assert german["student"] > german["direct"] + 0.1
+    metrics = german_job(compose_run, tmp_path, "slots", "corpus")
+    german = {name: model["languages"]["de"] for name, model in metrics["models"].items()}
+    assert german["student"]["f1"] > german["direct"]["f1"] + 0.1
     assert metrics["soft_labels"]["de"] > 0.8
-    assert json.loads((Path(cfg.paths.run) / "metrics.json").read_text()) == metrics
-    assert set(metrics["models"]["student"]["languages"]) == {"en", "de"}
-    assert set(metrics["models"]["student"]["languages"]["de"]) == {"f1", "precision", "recall"}
+    assert set(german["student"]) == {"f1", "precision", "recall"}

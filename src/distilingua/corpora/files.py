@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from datasets import Dataset
 from distilingua.artifacts import stable_hash
 from distilingua.columns import codes, codes_of, column, on_disk, with_columns
 from distilingua.corpora.schema import (
+    HELD_OUT,
     SCHEMA,
     SPLITS,
     check_columns,
+    named,
     require_columns,
     require_equal_rows,
     schema_blocks,
@@ -106,10 +109,10 @@ class Files:
                     f"corpus.splits.{split}=null: every language needs files for {split}. Name them: "
                     f"corpus.splits.{split}={split}, what stands for {{split}} in corpus.path."
                 )
-        named = [split for split in SPLITS if self.splits.get(split) is not None]
-        if "dev" in named and not any(self._file(lang, "dev").exists() for lang in languages):
-            named.remove("dev")
-        return [split for split in self.splits if split in named]
+        found = [split for split, theirs in self.splits.items() if theirs is not None]
+        if "dev" in found and not any(self._file(lang, "dev").exists() for lang in languages):
+            found.remove("dev")
+        return found
 
     def _file(self, lang: str, split: str) -> Path:
         path, name = location(self.path, "corpus.path"), str(self.splits[split])
@@ -131,28 +134,22 @@ class Files:
         dialect = Dialect(self.encoding, self.separator, self.quoting)
         self._check_options(dialect)
         splits = self._splits(languages)
+        # zero-shot: what is only trained on needs no labels
+        wanted = {(languages[0], "train"), *product(languages, HELD_OUT)}
         tables: dict[str, dict[str, Table]] = {split: {} for split in splits}
-        for lang in languages:
-            for split in splits:
-                file = self._existing(lang, split)
-                # zero-shot: what is only trained on needs no labels
-                bare = split == "parallel" or (split == "train" and lang != languages[0])
-                columns = {key: _named(value, lang) for key, value in self.columns.items() if value}
-                require = partial(require_columns, columns, where=str(file), optional=("label",) if bare else ())
-                table = read_table(file, dialect, require, most)
-                yield lang, split, file, table
-                if not table.length and table.whole:
-                    raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
-                if bare and table.whole and columns.get("label", table.names[0]) not in table.names:
-                    self._without_labels(file, table, split == "train" and self._drawn(splits))
-                tables[split][str(file)] = table
-        if self.columns.get("group") == "row":
-            for found in tables.values():
-                if all(table.whole for table in found.values()):
-                    require_equal_rows(
-                        {name: table.length for name, table in found.items()},
-                        {name: table.blank for name, table in found.items()},
-                    )
+        for lang, split in product(languages, splits):
+            file, columns = self._existing(lang, split), named(self.columns, lang)
+            bare = (lang, split) not in wanted
+            require = partial(require_columns, columns, where=str(file), optional=("label",) if bare else ())
+            table = tables[split][str(file)] = read_table(file, dialect, require, most)
+            yield lang, split, file, table
+            if not table.length and table.whole:
+                raise UserError(f"corpus: {file} is empty. Every split of every language needs at least one row.")
+            if bare and table.whole and not {*columns.get("label", ())} <= {*table.names}:
+                self._without_labels(file, table, split == "train" and self._drawn(splits))
+        for found in tables.values() if self.columns.get("group") == "row" else ():
+            if all(table.whole for table in found.values()):
+                require_equal_rows({name: (table.length, table.blank) for name, table in found.items()})
 
     def _check_options(self, dialect: Dialect) -> None:
         if ("{lang}" in self.path) != ("{split}" in self.path):
@@ -221,10 +218,3 @@ class Files:
             f"rows: {drawn_rows}."
         )
         return with_columns(rows, {"split": pc.if_else(pa.array(dev), "dev", column(rows, "split"))})
-
-
-def _named(columns: Any, lang: str) -> Any:
-    """Columns as they are called for a language, see `schema_blocks`."""
-    if isinstance(columns, str):
-        return columns.replace("{lang}", lang)
-    return [column.replace("{lang}", lang) for column in columns]

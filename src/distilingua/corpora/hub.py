@@ -74,7 +74,7 @@ class Hub:
         return on_disk(self._blocks(languages), SCHEMA)
 
     def _blocks(self, languages: list[str]) -> Iterator[pa.Table]:
-        lengths: dict[str, dict[str, int]] = {split: {} for split in self.splits}
+        lengths: dict[str, dict[str, tuple[int, list[int]]]] = {split: {} for split in self.splits}
         for lang in languages:
             for split, theirs in self.splits.items():
                 if theirs is None:
@@ -83,13 +83,12 @@ class Hub:
                 require_columns(self.columns, _names(table, lang), f"{self.path} ({self.languages[lang]})")
                 if self.limit is not None:
                     table = table.select(range(min(self.limit, len(table))))
-                lengths[split][f"{lang} {split}"] = len(table)
+                lengths[split][f"{lang} {split}"] = len(table), []
                 names = class_names(table, self.columns, lang) or self.labels
                 parts = table.with_format("arrow").iter(BLOCK)
                 yield from schema_blocks(parts, self.columns, lang, split, names)
-        if self.columns.get("group") == "row":
-            for found in lengths.values():
-                require_equal_rows(found)
+        for found in lengths.values() if self.columns.get("group") == "row" else ():
+            require_equal_rows(found)
 
     def _table(self, lang: str, split: str, theirs: str) -> Dataset:
         config = self.languages[lang]

@@ -6,21 +6,19 @@ import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
-import yaml
+import pyarrow as pa
+import pyarrow.compute as pc
 from datasets import Dataset
 
 from distilingua.artifacts import stable_hash
-from distilingua.corpora.schema import dataset_from_rows
-from distilingua.corpora.smart_home import SmartHome
+from distilingua.columns import column, select, strings, with_columns
+from distilingua.corpora.schema import each_row
+from distilingua.corpora.smart_home import SmartHome, packaged
 from distilingua.errors import UserError
 
-
-@functools.cache
-def _questions() -> dict[str, dict[str, list[str]]]:
-    return yaml.safe_load(resources.files(__package__).joinpath("questions.yaml").read_text("utf-8"))
+QUESTIONS = "questions.yaml"
 
 
 @dataclass
@@ -42,42 +40,43 @@ class Questions:
     def check(self, languages: list[str]) -> None:
         """Raises UserError for a language without questions, or one that the corpus cannot serve."""
         self.corpus.check(languages)
-        unknown = [lang for lang in languages if lang not in _questions()]
+        known = packaged(QUESTIONS)
+        unknown = [lang for lang in languages if lang not in known]
         if unknown:
             raise UserError(
-                f"pair: there are no questions in {', '.join(unknown)}. Choose from {', '.join(_questions())}, or add "
-                f"some to src/distilingua/corpora/questions.yaml."
+                f"pair: there are no questions in {', '.join(unknown)}. Choose from {', '.join(known)}, or add some to "
+                f"src/distilingua/corpora/questions.yaml."
             )
 
     def load(self, languages: list[str]) -> Dataset:
         self.check(languages)
-        return dataset_from_rows(row for command in self.corpus.load(languages).to_list() for row in self._ask(command))
+        commands = self.corpus.load(languages)
+        each = enumerate(each_row(commands, ["id", "lang", "text", "group", "slots"]))
+        asked = [(number, *question) for number, command in each for question in self._ask(command)]
+        numbers, slots, questions, answers = zip(*asked, strict=True)
+        rows = select(commands.remove_columns("slots"), numbers)
 
-    def _ask(self, command: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        questions = _questions()[command["lang"]]
+        def of_slot(name: str, between: str) -> pa.ChunkedArray:
+            return pc.binary_join_element_wise(column(rows, name), strings(slots), between)
+
+        own = {"id": of_slot("id", "-"), "group": of_slot("group", "?"), "block": of_slot("block", "?")}
+        texts = {"text": strings(questions), "text_pair": column(rows, "text"), "label": strings(answers)}
+        return with_columns(rows, {**own, **texts})
+
+    def _ask(self, command: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
+        """Slots that a command is asked for, each with the question and the label."""
+        questions = packaged(QUESTIONS)[command["lang"]]
         draw = functools.partial(stable_hash, self.seed, command["group"])
-        said = {slot["name"] for slot in command["slots"]}
+
+        def asked(slot: str, answers: list[dict[str, Any]]) -> tuple[str, str, str]:
+            wording = stable_hash(self.seed, command["id"], slot) % len(questions[slot])
+            return slot, questions[slot][wording], json.dumps(answers, ensure_ascii=False)
+
         known = [slot for slot in command["slots"] if slot["name"] in questions]
         if known:
             slot = min(known, key=lambda slot: draw(slot["name"]))
-            answer = {"text": command["text"][slot["start"] : slot["end"]], "start": slot["start"]}
-            yield self._row(command, slot["name"], [answer])
-        unsaid = sorted(set(questions) - said)
+            text = command["text"][slot["start"] : slot["end"]]
+            yield asked(slot["name"], [{"text": text, "start": slot["start"]}])
         if draw("unanswerable") / 2**64 < self.unanswerable:
-            yield self._row(command, min(unsaid, key=draw), [])
-
-    def _row(self, command: dict[str, Any], slot: str, answers: list[dict[str, Any]]) -> dict[str, Any]:
-        wordings = _questions()[command["lang"]][slot]
-        wording = stable_hash(self.seed, command["id"], slot) % len(wordings)
-        return {
-            "id": f"{command['id']}-{slot}",
-            "lang": command["lang"],
-            "split": command["split"],
-            "text": wordings[wording],
-            "text_pair": command["text"],
-            "label": json.dumps(answers, ensure_ascii=False),
-            "group": f"{command['group']}?{slot}",
-            "block": f"{command['block']}?{slot}",
-            "cluster": command["cluster"],
-            "spans": command["spans"],
-        }
+            unsaid = sorted(set(questions) - {slot["name"] for slot in command["slots"]})
+            yield asked(min(unsaid, key=draw), [])

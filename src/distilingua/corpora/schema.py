@@ -107,8 +107,7 @@ def schema_blocks(
         folder: where paths of sound files begin.
         as_text: whether numbers are text, as in CSV.
     """
-    wanted = {key: [value] if isinstance(value, str) else list(value) for key, value in columns.items() if value}
-    wanted = {key: [name.replace("{lang}", lang) for name in value] for key, value in wanted.items()}
+    wanted = named(columns, lang)
     classes = None if names is None else [as_cell(name) for name in names]
     first = 0
     for part in parts:
@@ -130,11 +129,17 @@ def schema_blocks(
             "group": pc.if_else(pc.equal(pc.utf8_trim_whitespace(key), ""), "", in_split),
             "block": _visible(read("block")),
             "cluster": _visible(read("cluster")),
-            "audio": read("audio", partial(_sound, folder=folder)),
+            "audio": read("audio", partial(of_cell, folder=folder)),
             "spans": read("spans"),
         }
         first += len(part)
         yield pa.table([found[name] for name in COLUMNS], SCHEMA)
+
+
+def named(columns: Mapping[str, Any], lang: str = "{lang}") -> dict[str, list[str]]:
+    """Columns of a table, as they are called for a language, by that of the schema, see `schema_blocks`."""
+    lists = {key: [value] if isinstance(value, str) else value for key, value in columns.items() if value}
+    return {key: [name.replace("{lang}", lang) for name in names] for key, names in lists.items()}
 
 
 def visible(name: str) -> str:
@@ -160,11 +165,7 @@ def _cells(
         function: of a cell's value; None for the value as text.
         which: of the columns that are named for it.
     """
-    names = wanted.get(key, ())
-    found = _field(part, names[which]) if which < len(names) else None
-    if found is None:
-        return _all("", part)
-    values, value_of = found
+    values, value_of = _field(part, dict(enumerate(wanted.get(key, ()))).get(which))
     if function is None and value_of is None and pa.types.is_string(values.type):
         return values.fill_null("")
     of_cell = as_cell if function is None else function
@@ -174,14 +175,14 @@ def _cells(
     return by_value(values, whole)
 
 
-def _field(part: pa.Table, name: str) -> tuple[pa.ChunkedArray, Callable[[Any], Any] | None] | None:
+def _field(part: pa.Table, name: str | None) -> tuple[pa.ChunkedArray, Callable[[Any], Any] | None]:
     """A column, or a field of one, `translation.de`, and how its cells become values, where they are not these already.
-    A column that has the dot in its own name is itself."""
+    A column that has the dot in its own name is itself; of one that is not there, every cell is null."""
     inner = ""
-    if name not in part.column_names:
+    if name is not None and name not in part.column_names:
         name, _, inner = name.partition(".")
     if name not in part.column_names:
-        return None
+        return pa.chunked_array([pa.nulls(len(part), pa.string())]), None
     values, as_json = part.column(name), is_json(part.schema.field(name))
     if pa.types.is_large_string(values.type) or pa.types.is_dictionary(values.type):
         values = values.cast(pa.string() if pa.types.is_large_string(values.type) else values.type.value_type)
@@ -200,14 +201,14 @@ def is_json(column: pa.Field) -> bool:
 
 def cells_of(part: pa.Table, name: str) -> list[Any]:
     """A column, or a field of one, `translation.de`; None for every row of a table that has no such column."""
-    values, value_of = _field(part, name) or (pa.nulls(len(part)), None)
+    values, value_of = _field(part, name)
     return values_of(values) if value_of is None else list(map(value_of, values_of(values)))
 
 
 def _lists(part: pa.Table, name: str) -> list[Any] | None:
     """The cells of a column of tokens; None for one of text."""
-    found = _field(part, name)
-    if found is None or (found[1] is None and not pa.types.is_list(found[0].type)):
+    values, value_of = _field(part, name)
+    if value_of is None and not pa.types.is_list(values.type):
         return None
     cells = cells_of(part, name)
     return cells if any(isinstance(cell, list) for cell in cells) else None
@@ -226,15 +227,6 @@ def _tagged(
         pairs.append(tagged([as_cell(word) for word in words], tags))
     texts, labels = (pa.chunked_array([strings(column)]) for column in zip(*pairs, strict=True))
     return texts, labels
-
-
-def _sound(cell: Any, folder: Path | None) -> str:
-    """A row's `audio`, of a cell that names a file from `folder` on, or holds one."""
-    if cell and folder is not None:
-        if isinstance(cell, dict) and cell.get("bytes") is None:
-            cell = cell.get("path")
-        cell = str(folder / cell) if isinstance(cell, str) and cell else cell
-    return of_cell(cell)
 
 
 def check_columns(columns: Mapping[str, Any]) -> None:
@@ -268,22 +260,21 @@ def require_columns(
         where: the table, for the message.
         optional: keys of `columns` that the table may lack.
     """
-    wanted = {key: [v] if isinstance(v, str) else list(v) for key, v in columns.items() if v}
+    wanted = named(columns)
     if wanted.get("group") == ["row"]:
         del wanted["group"]
-    lacking = {key: [c for c in v if c not in found] for key, v in wanted.items() if key not in optional}
-    missing = [c for cs in lacking.values() for c in cs]
+    lacking = {key: names for key, names in wanted.items() if key not in optional and not {*names} <= {*found}}
+    missing = [name for names in lacking.values() for name in names if name not in found]
     if not missing:
         return
-    taken = {c for cs in wanted.values() for c in cs}
+    taken = {name for names in wanted.values() for name in names}
     advice = []
-    for key, cs in lacking.items():
-        if cs:
-            names: list[str] = []
-            for c in wanted[key]:
-                names.append(_nearest(c, found, {*taken, *names}) if c in cs else c)
-            taken |= set(names)
-            advice.append(f"corpus.columns.{key}={names[0] if len(names) == 1 else '[' + ','.join(names) + ']'}")
+    for key, names in lacking.items():
+        nearest: list[str] = []
+        for name in names:
+            nearest.append(name if name in found else _nearest(name, found, {*taken, *nearest}))
+        taken |= {*nearest}
+        advice.append(f"corpus.columns.{key}={nearest[0] if len(nearest) == 1 else '[' + ','.join(nearest) + ']'}")
     raise UserError(
         f"corpus: {where} has no column {', '.join(map(repr, missing))}; it has {', '.join(found)}. "
         f"Name the right ones under corpus.columns, e.g. {' '.join(advice)}."
@@ -300,20 +291,20 @@ def _nearest(name: str, found: Sequence[str], taken: Collection[str]) -> str:
     return found[0] if found else "COLUMN"
 
 
-def require_equal_rows(rows: Mapping[str, int], blank: Mapping[str, Sequence[int]] | None = None) -> None:
+def require_equal_rows(tables: Mapping[str, tuple[int, Sequence[int]]]) -> None:
     """Raises UserError for tables that are aligned line by line, and are not as long as each other.
 
     Args:
-        rows: of each table, by its name; the first is the source's.
-        blank: numbers of the lines of a table that hold nothing and are no rows, where there are any.
+        tables: by name, the source's first: how many rows each has, and numbers of its lines that hold nothing and are
+            no rows.
     """
-    empty = {name: lines for name, lines in (blank or {}).items() if lines}
-    if len(set(rows.values())) < 2 and not empty:
+    if len({rows for rows, _ in tables.values()}) < 2 and not any(blank for _, blank in tables.values()):
         return
-    counts = ", ".join(f"{name} has {n} rows" for name, n in rows.items())
+    counts = ", ".join(f"{name} has {rows} rows" for name, (rows, _) in tables.items())
     gaps = "".join(
-        f" {name} has {len(lines)} blank lines between rows, the first is line {lines[0]}."
-        for name, lines in empty.items()
+        f" {name} has {len(blank)} blank lines between rows, the first is line {blank[0]}."
+        for name, (_, blank) in tables.items()
+        if blank
     )
     raise UserError(
         f"corpus.columns.group=row aligns tables line by line: {counts}.{gaps} A line too many or too few shifts all "
@@ -374,15 +365,10 @@ def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -
     value = without_fraction(value)
     if isinstance(value, dict) or (isinstance(value, list) and all(isinstance(one, dict) for one in value)):
         return _answers(value)
-    if names and as_text and isinstance(value, str) and NUMBER.fullmatch(value):
-        value = int(value.partition(".")[0])
-    if names and isinstance(value, str) and as_text and value.startswith("["):
-        with suppress(ValueError):
-            value = parsed(value)
+    if names and as_text and isinstance(value, str):
+        value = _number_or_list(value)
     if names and isinstance(value, list):
-        return json.dumps(_classes(value, names), ensure_ascii=False, default=as_cell)
-    if value is None or (names and isinstance(value, int) and value < 0):
-        return ""  # data sets hide a label as -1
+        value = _classes(value, names)
     if not names or not isinstance(value, int):
         return as_cell(value)
     if value >= len(names):
@@ -390,4 +376,13 @@ def class_name(value: Any, names: Sequence[str] | None, as_text: bool = False) -
             f"corpus: there is a label {value}, and names for 0 to {len(names) - 1} only: {', '.join(names)}. "
             f"Name them all: corpus.labels=[{','.join([*names, '...'])}]."
         )
-    return names[value]
+    return names[value] if value >= 0 else ""  # data sets hide a label as -1
+
+
+def _number_or_list(value: str) -> Any:
+    """What a text spells of these two; else the text."""
+    if NUMBER.fullmatch(value):
+        return int(value.partition(".")[0])
+    with suppress(ValueError):
+        return parsed(value) if value.startswith("[") else value
+    return value

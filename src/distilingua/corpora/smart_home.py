@@ -31,12 +31,17 @@ LABELS = ("intent", "slots")
 UNTAGGED = {"domain"}  # a kind of device, which German templates alone treat as a slot
 GLOSSARY = "smart_home_glossary.yaml"
 FEW = 2  # templates of a block that share their sentences, as one would be left to learn from
-Piece = tuple[str, str | None]  # a stretch of text and the slot it fills, if any
+Piece = tuple[str, dict[str, Any] | None]  # a stretch of text and the slot it fills, if any
 
 
 @functools.cache
+def packaged(name: str) -> dict[str, dict[str, list[str]]]:
+    """Lists of texts in a YAML of this package, by language and by what they are for."""
+    return yaml.safe_load(resources.files(__package__).joinpath(name).read_text("utf-8"))
+
+
 def _glossary() -> dict[str, dict[str, list[str]]]:
-    return yaml.safe_load(resources.files(__package__).joinpath(GLOSSARY).read_text("utf-8"))
+    return packaged(GLOSSARY)
 
 
 def _check_glossary(lang: str) -> None:
@@ -92,8 +97,7 @@ class Sampler:
             if not text or text.endswith(" "):
                 piece = piece.lstrip()
             if slot and piece.strip():
-                name, value = slot.split("\x1f")
-                slots.append({"name": name, "value": value, "start": len(text), "end": len(text) + len(piece.rstrip())})
+                slots.append({**slot, "start": len(text), "end": len(text) + len(piece.rstrip())})
             text += piece
         return text.strip(), slots
 
@@ -114,10 +118,9 @@ class Sampler:
             yield from self._pieces(rule.expression, template, draw, rng)
         elif isinstance(node, ListReference):
             value, words = self._value(node, template, draw)
-            spoken = (
-                words if isinstance(words, str) else "".join(p for p, _ in self._pieces(words, template, draw, rng))
-            )
-            yield spoken, f"{node.slot_name}\x1f{value}"
+            if not isinstance(words, str):
+                words = "".join(piece for piece, _ in self._pieces(words, template, draw, rng))
+            yield words, {"name": node.slot_name, "value": str(value)}
         else:
             raise TypeError(f"hassil has grown an expression this sampler does not know: {type(node).__name__}")
 
@@ -131,9 +134,8 @@ class Sampler:
         inline = node.get_inline_range()
         known = template.data.slot_lists.get(node.list_name) or self.intents.slot_lists.get(node.list_name)
         if inline or isinstance(known, RangeSlotList):
-            numbers = (
-                range(inline[0], inline[1] + 1, inline[2]) if inline else range(known.start, known.stop + 1, known.step)
-            )
+            first, last, step = inline or (known.start, known.stop, known.step)
+            numbers = range(first, last + 1, step)
             value = numbers[rank() % len(numbers)]
             return value, str(value)
         candidates: list[tuple[Any, Any]]

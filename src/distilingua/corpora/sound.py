@@ -44,11 +44,14 @@ def of_file(path: Path) -> str:
     return f"{path}#{hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]}"
 
 
-def of_cell(cell: Any) -> str:
+def of_cell(cell: Any, folder: Path | None = None) -> str:
     """A row's `audio` for a cell of an audio column of `datasets` that is not decoded, {"path", "bytes"}; or a path.
 
     A table on the hub carries the files' bytes. They are written out once, under their hash, beside what `datasets`
     keeps anyway.
+
+    Args:
+        folder: where paths begin.
 
     Raises:
         UserError: that folder cannot be written to.
@@ -57,7 +60,9 @@ def of_cell(cell: Any) -> str:
         return ""
     if not isinstance(cell, dict):
         cell = {"bytes": cell} if isinstance(cell, bytes) else {"path": str(cell)}
-    content, path = cell.get("bytes"), Path(str(cell.get("path") or ""))
+    content, path = cell.get("bytes"), (folder or Path()) / str(cell.get("path") or "")
+    if content is None and not cell.get("path"):
+        return ""
     if not isinstance(content, bytes):
         try:
             return of_file(path) if path.is_file() else f"{path}#missing"

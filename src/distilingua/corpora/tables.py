@@ -7,14 +7,14 @@ time, which leaves as columns of Arrow: memory does not grow with the file.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import json
 import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
-from itertools import islice
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
@@ -22,95 +22,56 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilingua.columns import BLOCK, strings
+from distilingua.corpora.dialect import DELIMITED, SEPARATORS, Dialect, text_lines
 from distilingua.corpora.schema import AS_JSON
 from distilingua.errors import UserError
 
-DELIMITED = {".csv": ",", ".tsv": "\t"}
-SEPARATORS = {",": "'corpus.separator=\",\"'", ";": "'corpus.separator=\";\"'", "\t": "corpus.separator=tab"}
-SEPARATORS["|"] = "'corpus.separator=\"|\"'"
-"""What files are separated by, and what to type then; ";" and "|" mean something to a shell and to Hydra."""
-OTHERS = {
-    b"\x1f\x8b": "gzip",
-    b"PK\x03\x04": "zip or XLSX",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-}
-OTHERS[b"PAR1"] = "Parquet"
-MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32"}  # before utf-16, which begins alike
-MARKS |= {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-NO_UTF8 = re.compile("[\udc80-\udcff]")  # what stands for bytes that are no UTF-8 where these are let through
+IN_QUOTES = re.compile('"(?:[^"]|"")*"')  # a cell, as programs write it
 LONGEST_CELL = 2**31 - 1  # of Python's csv, which stops at 131 072 characters unless told
-
-
-@dataclass(frozen=True)
-class Dialect:
-    """How text files are written.
-
-    Args:
-        encoding: as Python names it; utf-8 may begin with a byte order mark.
-        separator: one character, or `tab`; null: a comma in .csv, a tab in .tsv.
-        quoting: whether cells may stand in quotes, so that they can hold separators and line breaks, a quote being
-            written twice; null: in .csv. In .tsv a quote is then a character like any other, unless every cell that
-            begins with one also ends with one and has all others doubled, as programs write them: that is said.
-    """
-
-    encoding: str = "utf-8"
-    separator: str | None = None
-    quoting: bool | None = None
-
-    def check(self) -> None:
-        """Raises UserError for an encoding that Python does not know, or a separator that cannot be one."""
-        try:
-            text = "a".encode(self.encoding).decode(self.encoding) == "a"
-        except (LookupError, ValueError, TypeError):  # unknown, or none of text, such as hex
-            text = False
-        if not text:
-            raise UserError(
-                f"corpus.encoding={self.encoding} is no encoding of text. Try corpus.encoding=utf-8, latin-1, cp1252 "
-                f"or utf-16."
-            )
-        if self.quoting not in (None, True, False):
-            raise UserError(
-                f"corpus.quoting={self.quoting} is neither true nor false, nor null: true in .csv, false in .tsv."
-            )
-        if self.separator is not None and (len(self.between(".csv")) != 1 or self.between(".csv") in '"\r\n'):
-            raise UserError(
-                f"corpus.separator={self.separator!r} is not one character. Type {SEPARATORS[';']}, "
-                f"{SEPARATORS[chr(9)]}, or null: a comma in .csv, a tab in .tsv."
-            )
-
-    def between(self, suffix: str) -> str:
-        return {"tab": "\t", "\\t": "\t", None: DELIMITED[suffix]}.get(self.separator, str(self.separator))
-
-    def quoted(self, suffix: str) -> bool:
-        return suffix == ".csv" if self.quoting is None else self.quoting
 
 
 @dataclass
 class Table:
-    """What is read of a file; all of it is known once `blocks` has been gone through.
+    """What is read of a file, see `read_table`; all of it is known once `blocks` has been gone through."""
 
-    Args:
-        blocks: gives its rows, some thousands at a time; columns are text, of JSON cells of other types as JSON again
-            (`schema.AS_JSON`), of Parquet what they are there.
-        names: its columns; of JSON those of any row, fields of objects too, as `column.field`.
-        length: how many rows.
-        blank: numbers of the lines between rows that hold nothing, and are no rows.
-        whole: whether that is all of the file.
-        notes: what was read in a way that somebody may not expect, in sentences.
-        classes: names of the classes that a column of Parquet numbers, as `datasets` stores them.
-        problems: number of a row, from 0 -> why it cannot be read, of those that are named and not refused.
-    """
+    file: Path
+    dialect: Dialect
+    require: Callable[[list[str]], None]
+    most: int | None
+    name_bad_rows: bool
+    size: int
+    opened: Callable[..., Any]
 
-    blocks: Iterator[pa.Table] = field(default_factory=lambda: iter(()))
-    names: list[str] = field(default_factory=list)
-    length: int = 0
-    blank: list[int] = field(default_factory=list)
-    whole: bool = True
-    notes: list[str] = field(default_factory=list)
-    classes: dict[str, list[str]] = field(default_factory=dict)
-    problems: dict[int, str] = field(default_factory=dict)
+    def __post_init__(self) -> None:
+        self.blocks = self._blocks()
+        """Its rows, some thousands at a time; columns are text, of JSON cells of other types as JSON again
+        (`schema.AS_JSON`), of Parquet what they are there."""
+        self.names: list[str] = []
+        """Its columns; of JSON those of any row, fields of objects too, as `column.field`."""
+        self.length = 0
+        """How many rows."""
+        self.blank: list[int] = []
+        """Numbers of the lines between rows that hold nothing, and are no rows."""
+        self.whole = True
+        """Whether that is all of the file."""
+        self.notes: list[str] = []
+        """What was read in a way that somebody may not expect, in sentences."""
+        self.classes: dict[str, list[str]] = {}
+        """Names of the classes that a column of Parquet numbers, as `datasets` stores them."""
+        self.problems: dict[int, str] = {}
+        """Number of a row, from 0 -> why it cannot be read, of those that are named and not refused."""
+
+    def _blocks(self) -> Iterator[pa.Table]:
+        raise NotImplementedError
+
+    def _check_names(self) -> None:
+        """Raises UserError for a column whose name another one has too."""
+        twice = [name for n, name in enumerate(self.names) if name and name in self.names[:n]]
+        if twice:
+            raise UserError(
+                f"corpus: {self.file} has two columns named {twice[0]!r} ({', '.join(self.names)}). Give each a name "
+                f"of its own."
+            )
 
 
 def read_table(
@@ -136,124 +97,99 @@ def read_table(
     Raises:
         UserError: what is not in this dialect; `blocks` do, too.
     """
-    table = Table()
-    if file.suffix.lower() == ".parquet":
-        _parquet(file, table, require, most, size)
-    else:
-        table.blocks = _Reading(file, table, dialect, require, most, name_bad_rows, size, opened).blocks()
-    return table
+    kinds: dict[str, type[Table]] = {".parquet": _Parquet, **dict.fromkeys(DELIMITED, _Delimited)}
+    kind = kinds.get(file.suffix.lower(), _Json)
+    return kind(file, dialect, require, most, name_bad_rows, size, opened)
 
 
-@dataclass
-class _Reading:
-    """A text file that is being read; see `read_table`."""
-
-    file: Path
-    table: Table
-    dialect: Dialect
-    require: Callable[[list[str]], None]
-    most: int | None
-    name_bad_rows: bool
-    size: int
-    opened: Callable[..., Any]
-
-    def __post_init__(self) -> None:
-        self.suffix = self.file.suffix.lower()
-        if self.suffix in DELIMITED:
-            self.separator, self.quoted = self.dialect.between(self.suffix), self.dialect.quoted(self.suffix)
-        # where all is in order 1.10 stays 1.10 (whole numbers are exact as they are); else it is a number as any reader
-        # of JSON has it, to be written again
-        own: dict[str, Any] = {} if self.name_bad_rows else {"parse_float": str, "parse_constant": _constant}
-        self.decoder = json.JSONDecoder(object_pairs_hook=_once, **own)
-
-    def blocks(self) -> Iterator[pa.Table]:
+class _Text(Table):
+    def _blocks(self) -> Iterator[pa.Table]:
         with closing(text_lines(self.file, self.dialect.encoding, self.name_bad_rows, self.opened)) as lines:
-            if self.suffix in DELIMITED:
-                if self.dialect.quoting is None and not self.quoted:
-                    self._take_quotes_of_a_program()
-                rows: Iterator[Any] = self._records(lines)
-                block_of: Callable[[list[Any]], pa.Table] = self._block_of_records
-            else:
-                rows, block_of = self._objects(lines), self._block_of_objects
+            rows = self._rows(lines)
             some = islice(rows, self.most)
             while block := list(islice(some, self.size)):
-                yield block_of(block)
-            table = self.table
-            table.whole = next(rows, None) is None
-            # a column of JSON may begin further down
-            if self.suffix not in DELIMITED and table.whole and table.length and not self.name_bad_rows:
-                self.require(table.names)
-        if table.blank:
-            count, first = len(table.blank), table.blank[0]
-            table.notes.append(f"{self.file}: {count} blank lines are no rows, the first is line {first}.")
+                yield self._block(block)
+            self.whole = next(rows, None) is None
+        self._finish()
+        if self.blank:
+            self.notes.append(
+                f"{self.file}: {len(self.blank)} blank lines are no rows, the first is line {self.blank[0]}."
+            )
 
-    # --- CSV and TSV --------------------------------------------------------------------------------------------------
+    def _rows(self, lines: Iterator[str]) -> Iterator[Any]:
+        """Every row; what else is known of the file is noted on the way."""
+        raise NotImplementedError
 
-    def _block_of_records(self, rows: list[list[str]]) -> pa.Table:
-        return text_table(self.table.names, list(zip(*rows, strict=True)))
+    def _block(self, rows: list[Any]) -> pa.Table:
+        raise NotImplementedError
 
-    def _records(self, lines: Iterator[str]) -> Iterator[list[str]]:
-        """The cells of every row; the header and blank lines go to `table`."""
-        table, reader = self.table, _reader(lines, self.separator, self.quoted)
-        pending: list[int] = []  # lines that may turn out to be between rows
-        broken, end = [], 0  # rows of several lines; the last line that was read
-        header: list[str] = []
-        while True:
-            first = end + 1
-            try:
-                cells = next(reader)
-            except StopIteration:
-                break
-            except csv.Error as error:
-                raise UserError(
-                    f"corpus: {self.file}, line {first}: its quotes do not pair ({error}). A cell that begins with a "
-                    f'quote ends with one, and has "" for every other. If quotes are characters like any other, set '
-                    f"corpus.quoting=false."
-                ) from None
-            end = reader.line_num
-            if not table.names:
-                if len(cells) > 1 or any(cell.strip() for cell in cells):
-                    table.names, header = _names(cells), cells
-                    self._check_header()
+    def _finish(self) -> None:
+        """Asked once all that is wanted has been read."""
+
+    def _bad_row(self, problem: str, error: UserError) -> None:
+        """Notes what is wrong with the next row, or refuses it."""
+        if not self.name_bad_rows:
+            raise error from None
+        self.problems[self.length] = problem
+
+
+# --- CSV and TSV ------------------------------------------------------------------------------------------------------
+
+
+class _Delimited(_Text):
+    def _rows(self, lines: Iterator[str]) -> Iterator[list[str]]:
+        between: list[int] = []  # lines that may turn out to be between rows
+        broken: list[int] = []  # where rows of several lines begin
+        for place, cells in self._records(lines):
+            if not cells or (len(cells) == 1 < len(self.names) and not cells[0].strip()):
+                between.append(place.start)
                 continue
-            if not cells or (len(cells) == 1 < len(table.names) and not cells[0].strip()):
-                pending.append(first)
-                continue
-            if pending:
-                if len(table.names) == 1:  # an empty line is an empty cell, but at the end
-                    table.length += len(pending)
-                    yield from ([""] for _ in pending)
-                else:
-                    table.blank += pending
-                pending = []
-            if len(cells) != len(table.names):
-                cells = self._of_another_length(first, cells)
-            elif cells == header and len(cells) > 1:
-                self._header_again(first)
-            if end > first:
-                broken.append(first)
-            table.length += 1
+            if len(self.names) == 1:  # an empty line is an empty cell, but at the end
+                self.length += len(between)
+                yield from ([""] for _ in between)
+            else:
+                self.blank += between
+            between = []
+            if len(cells) != len(self.names):
+                cells = self._of_another_length(place.start, cells)
+            elif cells == self.header and len(cells) > 1:
+                told = f"line {place.start} is the header once more, as where two files were joined. Take it out."
+                self._bad_row("it is the header once more.", UserError(f"corpus: {self.file}, {told}"))
+            broken += [place.start] * (len(place) > 1)
+            self.length += 1
             yield cells
         if broken:
-            table.notes.append(f"{self.file}: {len(broken)} rows hold line breaks, the first in line {broken[0]}.")
+            self.notes.append(f"{self.file}: {len(broken)} rows hold line breaks, the first in line {broken[0]}.")
 
-    def _header_again(self, line: int) -> None:
-        if not self.name_bad_rows:
+    def _records(self, lines: Iterator[str]) -> Iterator[tuple[range, list[str]]]:
+        """The lines of every record after the header, and its cells."""
+        suffix = self.file.suffix.lower()
+        self.separator, self.quoted = self.dialect.between(suffix), self.dialect.quoted(suffix)
+        if self.dialect.quoting is None and not self.quoted:
+            self._take_quotes_of_a_program()
+        reader, first = _reader(lines, self.separator, self.quoted), 1
+        try:
+            for cells in reader:
+                if self.names:
+                    yield range(first, reader.line_num + 1), cells
+                elif len(cells) > 1 or any(cell.strip() for cell in cells):
+                    self.names, self.header = _names(cells), cells
+                    self._check_header()
+                first = reader.line_num + 1
+        except csv.Error as error:
             raise UserError(
-                f"corpus: {self.file}, line {line} is the header once more, as where two files were joined. Take it "
-                f"out."
-            )
-        self.table.problems[self.table.length] = "it is the header once more."
+                f"corpus: {self.file}, line {first}: its quotes do not pair ({error}). A cell that begins with a "
+                f'quote ends with one, and has "" for every other. If quotes are characters like any other, set '
+                f"corpus.quoting=false."
+            ) from None
+
+    def _block(self, rows: list[list[str]]) -> pa.Table:
+        return text_table(self.names, list(zip(*rows, strict=True)))
 
     def _of_another_length(self, line: int, cells: list[str]) -> list[str]:
         """A row that has more or fewer cells than the header, as long as that; or refused."""
-        names = self.table.names
-        if self.name_bad_rows:
-            told = f"it has {len(cells)} cells, and the header names {len(names)} columns."
-            self.table.problems[self.table.length] = told
-            return [*cells, *[""] * len(names)][: len(names)]
-        name = _called(self.separator)
-        if len(cells) == len(names) + 1 and not cells[-1].strip():
+        name, wanted = _called(self.separator), len(self.names)
+        if len(cells) == wanted + 1 and not cells[-1].strip():
             advice = f"The line ends in {name}, which the header lacks: take it away, or name one more column."
         elif self.quoted:
             advice = (
@@ -262,37 +198,37 @@ class _Reading:
             )
         else:
             advice = f"A text holds neither {name} nor a line break, unless in quotes: then set corpus.quoting=true."
-        raise UserError(
-            f"corpus: {self.file}, line {line} has {len(cells)} cells, and the header names {len(names)} columns "
-            f"({', '.join(names)}). {advice}"
+        told = f"has {len(cells)} cells, and the header names {wanted} columns"
+        self._bad_row(
+            f"it {told}.", UserError(f"corpus: {self.file}, line {line} {told} ({', '.join(self.names)}). {advice}")
         )
+        return [*cells, *[""] * wanted][:wanted]
 
     def _check_header(self) -> None:
         """Raises UserError for names that stand twice or are not the wanted ones; says which dialect has them."""
-        file, names, separator, quoted = self.file, self.table.names, self.separator, self.quoted
-        _once_each(file, names)
+        self._check_names()
         try:
-            self.require(names)
+            self.require(self.names)
         except UserError:
-            header = next(line for line in text_lines(file, self.dialect.encoding, self.name_bad_rows) if line.strip())
-            for other in (separator, *(s for s in SEPARATORS if s != separator)):
-                for in_quotes in (quoted, not quoted):
-                    try:
-                        found = _names(next(_reader([header], other, in_quotes)))
-                        self.require(found)
-                    except (UserError, csv.Error):
-                        continue
-                    wanted = [SEPARATORS[other]] * (other != separator)
-                    wanted += [f"corpus.quoting={str(in_quotes).lower()}"] * (in_quotes != quoted)
-                    raise UserError(
-                        f"corpus: {file} has no columns such as are named under corpus.columns, unless it is read in "
-                        f"another way: {', '.join(found)}. Set {' '.join(wanted)}."
-                    ) from None
-            other = max(SEPARATORS, key=header.count)
-            if len(names) == 1 and other in header:  # whatever its columns are called
+            header = next(line for line in self._lines_again() if line.strip())
+            separators = [self.separator, *(each for each in SEPARATORS if each != self.separator)]
+            for separator, quoted in product(separators, (self.quoted, not self.quoted)):
+                try:
+                    found = _names(next(_reader([header], separator, quoted)))
+                    self.require(found)
+                except (UserError, csv.Error):
+                    continue
+                wanted = [SEPARATORS[separator]] if separator != self.separator else []
+                wanted += [f"corpus.quoting={str(quoted).lower()}"] * (quoted != self.quoted)
                 raise UserError(
-                    f"corpus: {file} has one column, {names[0]!r}, as {_called(separator)} does not stand in its first "
-                    f"line, and {_called(other)} does. Set {SEPARATORS[other]}."
+                    f"corpus: {self.file} has no columns such as are named under corpus.columns, unless it is read in "
+                    f"another way: {', '.join(found)}. Set {' '.join(wanted)}."
+                ) from None
+            other = max(SEPARATORS, key=header.count)
+            if len(self.names) == 1 and other in header:  # whatever its columns are called
+                raise UserError(
+                    f"corpus: {self.file} has one column, {self.names[0]!r}, as {_called(self.separator)} does not "
+                    f"stand in its first line, and {_called(other)} does. Set {SEPARATORS[other]}."
                 ) from None
             raise
 
@@ -303,74 +239,93 @@ class _Reading:
         way. Whether it is one only the whole table tells, so its lines are looked at once before they are read.
         """
         count, doubled = 0, False
-        with closing(text_lines(self.file, self.dialect.encoding, self.name_bad_rows)) as lines:
+        with closing(self._lines_again()) as lines:
             next((line for line in lines if line.strip()), None)  # the header
             for line in islice(lines, self.most):
-                if '"' not in line:
-                    continue
-                for cell in line.rstrip("\r\n").split(self.separator):
-                    if not cell.startswith('"'):
-                        continue
-                    inner = cell[1:-1]
-                    if len(cell) < 2 or not cell.endswith('"') or '"' in inner.replace('""', ""):
-                        return
-                    count, doubled = count + 1, doubled or '""' in inner
+                for cell in line.rstrip("\r\n").split(self.separator) if '"' in line else ():
+                    if cell.startswith('"'):
+                        if not IN_QUOTES.fullmatch(cell):
+                            return
+                        count, doubled = count + 1, doubled or '""' in cell[1:-1]
         if doubled:
             self.quoted = True
-            self.table.notes.append(
+            self.notes.append(
                 f"{self.file}: {count} cells stand in quotes with quotes doubled inside, which were taken off; "
                 f"corpus.quoting=false keeps them."
             )
 
-    # --- JSON ---------------------------------------------------------------------------------------------------------
+    def _lines_again(self) -> Generator[str, None, None]:
+        return text_lines(self.file, self.dialect.encoding, self.name_bad_rows)
 
-    def _block_of_objects(self, rows: list[dict[str, Any]]) -> pa.Table:
+
+def _reader(lines: Iterable[str], separator: str, quoted: bool) -> Any:
+    csv.field_size_limit(LONGEST_CELL)
+    return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE, strict=True)
+
+
+def _names(cells: list[str]) -> list[str]:
+    return [cell.strip().strip("\ufeff").strip() for cell in cells]
+
+
+def _called(separator: str) -> str:
+    return "a tab" if separator == "\t" else repr(separator)
+
+
+# --- JSON -------------------------------------------------------------------------------------------------------------
+
+
+class _Json(_Text):
+    def _rows(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+        between: list[int] = []
+        for n, line in enumerate(lines, 1):
+            if not line.strip():
+                between.append(n)
+                continue
+            if not self.length and line.lstrip().startswith("["):
+                try:
+                    values = self._parsed(line + "".join(lines))
+                except ValueError as error:
+                    raise self._not_json(str(error)) from None
+                yield from (self._object(value, f"row {number}") for number, value in enumerate(values, 1))
+                return
+            self.blank += between if self.length else []
+            between, value = [], dict[str, Any]()
+            try:
+                value = self._parsed(line)
+            except ValueError as error:
+                self._bad_row(f"it is no JSON ({error}).", self._not_json(f"line {n}: {error}"))
+            yield self._object(value, f"line {n}")
+
+    def _object(self, value: Any, where: str) -> dict[str, Any]:
+        row: dict[str, Any] = value if isinstance(value, dict) else {}
+        if row is not value:
+            self._bad_row("it is no JSON object.", self._not_json(f"{where} is no object"))
+        self.length += 1
+        return row
+
+    def _block(self, rows: list[dict[str, Any]]) -> pa.Table:
         columns = dict.fromkeys(name for row in rows for name in row)
         inside = [f"{name}.{field}" for row in rows for name, v in row.items() if isinstance(v, dict) for field in v]
-        self.table.names = list(dict.fromkeys([*self.table.names, *columns, *inside]))
+        self.names = list(dict.fromkeys([*self.names, *columns, *inside]))
         if not columns:  # a row without any cell is one, too
             return pa.table({"": pa.nulls(len(rows))})
         return text_table(list(columns), [[row.get(name, MISSING) for row in rows] for name in columns])
 
-    def _objects(self, lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-        """Every row; numbers of blank lines go to `table`."""
-        table, pending = self.table, list[int]()
-        for n, line in enumerate(lines, 1):
-            if not line.strip():
-                pending.append(n)
-                continue
-            if not table.length and line.lstrip().startswith("["):
-                try:
-                    values = self._parsed(line + "".join(lines))
-                except ValueError as error:
-                    raise _not_json(self.file, str(error)) from None
-                for number, value in enumerate(values, 1):
-                    yield self._object(value, f"row {number}")
-                return
-            table.blank += pending if table.length else []
-            pending = []
-            try:
-                value = self._parsed(line)
-            except ValueError as error:
-                value = self._no_row(f"line {n}: {error}", f"it is no JSON ({error}).")
-            yield self._object(value, f"line {n}")
+    def _finish(self) -> None:
+        if self.whole and self.length and not self.name_bad_rows:  # a column may begin further down
+            self.require(self.names)
 
-    def _object(self, value: Any, where: str) -> dict[str, Any]:
-        row = value if isinstance(value, dict) else self._no_row(f"{where} is no object", "it is no JSON object.")
-        self.table.length += 1
-        return row
-
-    def _no_row(self, told: str, problem: str) -> dict[str, Any]:
-        """A row of nothing instead of one that is none; or that is refused."""
-        if not self.name_bad_rows:
-            raise _not_json(self.file, told)
-        self.table.problems[self.table.length] = problem
-        return {}
+    @cached_property
+    def _decoder(self) -> json.JSONDecoder:
+        # where all is in order 1.10 stays 1.10 (whole numbers are exact as they are); else it is a number as any reader
+        # of JSON has it, to be written again
+        own: dict[str, Any] = {} if self.name_bad_rows else {"parse_float": str, "parse_constant": _constant}
+        return json.JSONDecoder(object_pairs_hook=_once, **own)
 
     def _parsed(self, text: str) -> Any:
         """Raises ValueError for what is no JSON."""
         try:
-            value = self.decoder.decode(text)
+            value = self._decoder.decode(text)
         except RecursionError as error:
             raise ValueError(error) from None
         if "\\u" in text:
@@ -382,29 +337,11 @@ class _Reading:
                 pass
         return value
 
-
-def _reader(lines: Iterable[str], separator: str, quoted: bool) -> Any:
-    csv.field_size_limit(LONGEST_CELL)
-    if quoted:
-        return csv.reader(lines, delimiter=separator, quotechar='"', doublequote=True, strict=True)
-    return csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE, strict=True)
-
-
-def _names(cells: list[str]) -> list[str]:
-    return [cell.strip().strip("\ufeff").strip() for cell in cells]
-
-
-def _once_each(file: Path, names: list[str]) -> None:
-    """Raises UserError for a column whose name another one has too."""
-    twice = [name for n, name in enumerate(names) if name and name in names[:n]]
-    if twice:
-        raise UserError(
-            f"corpus: {file} has two columns named {twice[0]!r} ({', '.join(names)}). Give each a name of its own."
+    def _not_json(self, why: str) -> UserError:
+        return UserError(
+            f"corpus: {self.file} is not JSON as expected ({why}). Write one object a line: "
+            f'{{"text": "...", "label": "..."}}.'
         )
-
-
-def _called(separator: str) -> str:
-    return "a tab" if separator == "\t" else repr(separator)
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -417,12 +354,6 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _constant(name: str) -> str | None:
     return None if name == "NaN" else name
-
-
-def _not_json(file: Path, why: str) -> UserError:
-    return UserError(
-        f'corpus: {file} is not JSON as expected ({why}). Write one object a line: {{"text": "...", "label": "..."}}.'
-    )
 
 
 MISSING = object()
@@ -444,154 +375,52 @@ def _column(name: str, cells: Sequence[Any]) -> tuple[pa.Field, pa.Array]:
     return pa.field(name, pa.string(), metadata=AS_JSON), as_json
 
 
-# --- bytes to lines ---------------------------------------------------------------------------------------------------
-
-
-def text_lines(
-    file: Path, encoding: str, keep_bad_bytes: bool = False, opened: Callable[..., Any] = Path.open
-) -> Generator[str, None, None]:
-    """Lines with their ends; a file that is no text in this encoding raises UserError.
-
-    Args:
-        keep_bad_bytes: let bytes that are no UTF-8 through, as `surrogateescape` spells them, unless nearly all lines
-            with other letters than ASCII's have some: then it is the file that is in another encoding.
-        opened: what opens the file.
-    """
-    utf8 = codecs.lookup(encoding).name in ("utf-8", "utf-8-sig")
-    try:
-        with file.open("rb") as head:
-            begins = head.read(8)
-        kind = next((kind for magic, kind in OTHERS.items() if begins.startswith(magic)), None)
-        if kind:
-            raise UserError(f"corpus: {file} is a {kind} file by its content. Unpack it, or name it as what it is.")
-        if (utf8 and _mark(begins)) or (not utf8 and _is_utf8(file.read_bytes(), encoding)):
-            raise _undecodable(file, encoding)
-        errors = "surrogateescape" if utf8 and keep_bad_bytes else "strict"
-        known = errors == "strict"
-        with opened(file, encoding="utf-8-sig" if utf8 else encoding, errors=errors, newline="") as lines:
-            for n, line in enumerate(lines, 1):
-                if "\0" in line:
-                    raise _undecodable(file, encoding, n)
-                if not known and not line.isascii() and NO_UTF8.search(line):
-                    known = True
-                    if _in_another_encoding(file):
-                        raise _undecodable(file, encoding)
-                yield line
-    except UnicodeError:
-        raise _undecodable(file, encoding) from None
-    except OSError as error:
-        raise UserError(f"corpus: {file} cannot be opened ({error.strerror}). Make it readable.") from None
-
-
-def _in_another_encoding(file: Path) -> bool:
-    """Whether several lines are no UTF-8, and hardly any is that has a letter which is not one of ASCII's."""
-    with file.open("rb") as lines:
-        each = [_decodes(line, "utf-8") for line in lines if not line.isascii()]
-    return each.count(False) > 1 and each.count(True) * 9 < len(each)
-
-
-def _mark(begins: bytes) -> str | None:
-    return next((name for mark, name in MARKS.items() if begins.startswith(mark)), None)
-
-
-def _is_utf8(data: bytes, encoding: str) -> bool:
-    """Whether bytes that are said to be in another encoding are UTF-8, which no other text is by chance."""
-    if b"\0" in data or (data.isascii() and "a".encode(encoding) == b"a"):
-        return False
-    try:
-        return bool(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
-
-
-def _undecodable(file: Path, encoding: str, null: int | None = None) -> UserError:
-    """Says where a file stops being text in an encoding, and which it may be in.
-
-    Args:
-        null: a line with a null character, which is no text either.
-    """
-    data = file.read_bytes()
-    line, what, text = null or 1, "there is a null character, and text has none", ""
-    if not null:
-        what = f"this is not {encoding}"
-        try:
-            data.decode(encoding)
-        except UnicodeDecodeError as error:
-            before = data[: error.start].decode(encoding, "ignore").replace("\r\n", "\n").replace("\r", "\n")
-            line, what = before.count("\n") + 1, f"byte 0x{data[error.start]:02x} is not {encoding}"
-            text = data.decode(encoding, "replace")
-        except UnicodeError:  # UTF-16 without its mark
-            pass
-    guess = _mark(data)
-    if guess is None and data[:64].count(0) > 8:
-        guess = "utf-16-le" if data[1:64:2].count(0) > data[:64:2].count(0) else "utf-16-be"
-    elif guess is None and null:
-        return UserError(f"corpus: {file}, line {line}: {what}. Take it out.")
-    elif guess is None and _is_utf8(data, encoding):
-        return UserError(
-            f"corpus: {file}, line {line}: this file is UTF-8, and would be misread as {encoding}. Set "
-            f"corpus.encoding=utf-8, and convert files that are in another encoding."
-        )
-    elif guess is None:
-        guess = "cp1252" if any(0x80 <= byte < 0xA0 for byte in data) and _decodes(data, "cp1252") else "latin-1"
-        if text.count("\ufffd") * 9 < sum(not c.isascii() for c in text):
-            return UserError(
-                f"corpus: {file}, line {line}: {what}, and the rest of the file is. Mend that line; or, if all files "
-                f"are in another encoding, name it: corpus.encoding={guess}, for example."
-            )
-    return UserError(
-        f"corpus: {file}, line {line}: {what}. Name the encoding that the files were written in, it looks like "
-        f"corpus.encoding={guess}."
-    )
-
-
-def _decodes(data: bytes, encoding: str) -> bool:
-    try:
-        return bool(data.decode(encoding))
-    except UnicodeDecodeError:
-        return False
-
-
 # --- Parquet ----------------------------------------------------------------------------------------------------------
 
 
-def _parquet(file: Path, table: Table, require: Callable[[list[str]], None], most: int | None, size: int) -> None:
-    try:
-        with file.open("rb") as content:
-            found = pq.ParquetFile(content)
-            schema = found.schema_arrow
-            _once_each(file, schema.names)
-            structs = [field for field in schema if pa.types.is_struct(field.type)]
-            inside = [f"{field.name}.{inner.name}" for field in structs for inner in field.type]
-            table.names, table.length = [*schema.names, *inside], found.metadata.num_rows
-            if table.length:
-                require(table.names)
-    except UserError:
-        raise
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise _not_parquet(file, error) from None
-    table.blocks = _parquet_blocks(file, size) if most is None else iter(())
-    try:
-        stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-        for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
-            kind = kind[0] if isinstance(kind, list) else kind.get("feature", kind)  # of a list of tags, that of one
-            if isinstance(kind, dict) and kind.get("names"):
-                table.classes[name] = list(kind["names"])
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
-        raise UserError(
-            f"corpus: {file} has a note `huggingface` of its columns which is not as `datasets` writes it. Write the "
-            f"file anew: pandas.read_parquet(FILE).to_parquet(FILE)."
-        ) from None
+class _Parquet(Table):
+    """Its names and length are known at once."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        with self._opened() as found:
+            schema: pa.Schema = found.schema_arrow
+            self.names = schema.names
+            self._check_names()
+            structs = [column for column in schema if pa.types.is_struct(column.type)]
+            self.names += [f"{column.name}.{inner.name}" for column in structs for inner in column.type]
+            self.length = found.metadata.num_rows
+            if self.length:
+                self.require(self.names)
+        try:
+            self.classes = _class_names(schema)
+        except (ValueError, TypeError, AttributeError, IndexError, RecursionError):
+            raise UserError(
+                f"corpus: {self.file} has a note `huggingface` of its columns which is not as `datasets` writes it. "
+                f"Write the file anew: pandas.read_parquet(FILE).to_parquet(FILE)."
+            ) from None
 
-def _parquet_blocks(file: Path, size: int) -> Iterator[pa.Table]:
-    try:
-        with file.open("rb") as content:
-            for batch in pq.ParquetFile(content).iter_batches(size):
+    def _blocks(self) -> Iterator[pa.Table]:
+        with self._opened() as found:
+            for batch in found.iter_batches(self.size) if self.most is None else ():
                 yield pa.Table.from_batches([batch])
-    except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
-        raise _not_parquet(file, error) from None
+
+    @contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        try:
+            with self.file.open("rb") as content:
+                yield pq.ParquetFile(content)
+        except UserError:
+            raise
+        except (OSError, ValueError, OverflowError, pa.ArrowException) as error:
+            raise UserError(f"corpus: {self.file} is not Parquet as expected ({error}). Write it anew.") from None
 
 
-def _not_parquet(file: Path, error: Exception) -> UserError:
-    return UserError(f"corpus: {file} is not Parquet as expected ({error}). Write it anew.")
+def _class_names(schema: pa.Schema) -> dict[str, list[str]]:
+    found = {}
+    stored = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for name, kind in ((stored.get("info") or {}).get("features") or {}).items():
+        kind = kind[0] if isinstance(kind, list) else kind.get("feature", kind)  # of a list of tags, that of one
+        if isinstance(kind, dict) and kind.get("names"):
+            found[name] = list(kind["names"])
+    return found

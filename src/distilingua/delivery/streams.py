@@ -24,8 +24,9 @@ from rich.progress import Progress
 
 from distilingua.artifacts import whole_file
 from distilingua.columns import strings, values_of
+from distilingua.corpora.dialect import text_lines
 from distilingua.corpora.schema import is_json
-from distilingua.corpora.tables import DELIMITED, MISSING, Dialect, read_table, text_lines, text_table
+from distilingua.corpora.tables import DELIMITED, MISSING, Dialect, read_table, text_table
 from distilingua.errors import UserError
 
 CHUNK = 1024  # rows: enough for texts of like length to share a batch, little enough to forget

@@ -76,9 +76,8 @@ def keep_layers(model: PreTrainedModel, layers: Sequence[int]) -> PreTrainedMode
             f"from. Set student.layers=null, or choose a BERT-like encoder."
         )
     small = type(model)(_shorter(model.config, layers))
-    weights = {}
-    for name, weight in model.state_dict().items():
-        weights.update(dict.fromkeys(_places(name, place, layers), weight))
+    whole = model.state_dict().items()
+    weights = {new: weight for name, weight in whole for new in _places(name, place, layers)}
     small.load_state_dict(weights, strict=False)
     return small
 
@@ -94,12 +93,9 @@ def _places(name: str, place: str, layers: Sequence[int]) -> list[str]:
 def _shorter(config: PreTrainedConfig, layers: Sequence[int]) -> PreTrainedConfig:
     """The configuration of a model with these layers; lists with an entry per layer are cut along."""
     config, total = copy.deepcopy(config), config.num_hidden_layers
-    per_layer = {
-        name: value
-        for name, value in config.to_dict().items()
-        if "layer" in name and isinstance(value, (list, tuple)) and len(value) == total
-    }
+    lists = {name: value for name, value in config.to_dict().items() if isinstance(value, (list, tuple))}
     config.num_hidden_layers = len(layers)
-    for name, value in per_layer.items():
-        setattr(config, name, [value[i] for i in layers])
+    for name, value in lists.items():
+        if "layer" in name and len(value) == total:
+            setattr(config, name, [value[i] for i in layers])
     return config

@@ -41,25 +41,38 @@ def load_with_head(
     Raises:
         UserError: files that cannot be read; the tokenizer is another model's; texts may be longer than its positions.
     """
-    with readable(f"{role}.path={path}", Path(path) if Path(path).is_dir() else None):
-        model, report = model_class(task).from_pretrained(
-            path,
-            revision=revision,
-            dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **task.model_options,
-        )
-    check_weights(f"{role}.path={path}", model, report)
+    name = f"{role}.path={path}"
+    options = {"ignore_mismatched_sizes": True, **task.model_options}
+    model, report = load_whole(name, model_class(task), path, revision, **options)
     if not task.hears():
-        check_tokens(model, own, f"{role}.path={path}")
+        check_tokens(model, own, name)
         positions = getattr(model.config, "max_position_embeddings", None)
         check_positions(task.max_length, positions, reserved_rows(model), role)
     if model.config.pad_token_id is None:  # a decoder looks for the last token that is not padding
         model.config.pad_token_id = tokenizer.pad_token_id
     task.prepare_model(model, tokenizer)
     return model, sorted({*report["missing_keys"], *(name for name, *_ in report["mismatched_keys"])})
+
+
+def load_whole(
+    name: str, kind: Any, path: str | Path, revision: str | None, **options: Any
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model in 32 bits and what transformers reports of its weights, see `check_weights`.
+
+    Args:
+        kind: an AutoModel of transformers.
+    """
+    with readable(name, Path(path) if Path(path).is_dir() else None):
+        model, report = kind.from_pretrained(
+            path,
+            revision=revision,
+            dtype=torch.float32,  # it may be trained; some files hold half precision, and `in_precision` comes later
+            output_loading_info=True,
+            trust_remote_code=False,
+            **options,
+        )
+    check_weights(name, model, report)
+    return model, report
 
 
 LEARNT_ANEW = ("pooler", "masked_spec_embed")

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from distilingua.distillation.signals import IGNORE_INDEX
+from distilingua.tasks.pieces import ended
 from distilingua.tasks.task import PADDING
 
 
@@ -85,12 +86,6 @@ class OnPolicy:
         torch.clear_autocast_cache()
         assert isinstance(generated, Tensor)
         return generated[:, :1], generated[:, 1:]
-
-
-def ended(written: Tensor, eos: int | list[int] | None) -> Tensor:
-    """Which pieces come after the one that ends their text, (rows, pieces) bool."""
-    ends = torch.isin(written, torch.as_tensor(-1 if eos is None else eos, device=written.device)).long()
-    return ends.cumsum(1) > ends
 
 
 def _first(model: PreTrainedModel) -> int:

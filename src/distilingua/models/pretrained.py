@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from datasets import Dataset
 
@@ -17,10 +17,8 @@ from distilingua.models.folder import readable
 from distilingua.models.processors import read_tokenizer
 from distilingua.models.source import TeacherSource
 from distilingua.models.student import Student
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -55,12 +53,13 @@ class Pretrained(Student):
         from distilingua.models.depth import chosen_layers
         from distilingua.models.factorise import check_rank
 
-        folder = checked_folder(self._source, max_length, role)
-        if folder is None:
+        source = self._source
+        source.check(max_length, role)
+        if source.local is None:
             chosen_layers(self.layers, total=1000)  # how many the hub's model has is not known yet; the form is
             return
-        with readable(f"{role}.path={self.path}", folder):
-            config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        with readable(source.given, source.local):
+            config = AutoConfig.from_pretrained(source.local, trust_remote_code=False)
         chosen_layers(self.layers, config.num_hidden_layers)
         if self.embedding_rank is not None:
             check_rank(self.embedding_rank, config.vocab_size, config.hidden_size)
@@ -112,23 +111,10 @@ class Pretrained(Student):
 
     @property
     def _source(self) -> TeacherSource:
-        return TeacherSource(self.path, revision=self.revision, prefix=self.prefix)
+        return TeacherSource(self.path, revision=self.revision, prefix=self.prefix, role="student")
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         """The complete one."""
         source = self._source
-        return read_tokenizer(f"student.path={self.path}", source.location, source.local, self.revision)
-
-
-def checked_folder(source: TeacherSource, max_length: int | None, role: str) -> Path | None:
-    """Where a student's first weights are, after the rules that a teacher has to keep; None on the hub.
-
-    Raises:
-        UserError: what the source refuses, under the name `role`.
-    """
-    try:
-        source.check(max_length, role)
-        return source.local
-    except UserError as error:  # one of these rules does not know who asks
-        raise UserError(str(error).replace("teacher.path", f"{role}.path")) from None
+        return read_tokenizer(source.given, source.location, source.local, self.revision)

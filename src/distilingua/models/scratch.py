@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
@@ -14,11 +14,8 @@ from distilingua.artifacts import cached, rows_fingerprint
 from distilingua.columns import select, texts_of
 from distilingua.errors import UserError, refuse, share, text, truth, whole
 from distilingua.models.student import Student
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task, model_class
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
 
 ENOUGH = 200_000  # texts for a vocabulary to learn from; of more, rows at equal distances are taken
 LETTERS = 32  # tokens that letters and special tokens take alone

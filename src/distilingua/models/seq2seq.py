@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from distilingua.models.scratch import Scratch, random_model
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass

@@ -49,6 +49,7 @@ class TeacherSource:
         precision: what it computes in: 32, bf16, 16 (GPU) or int8 (CPU, linear layers only).
         scratch: a kind of `Student`, for a teacher that starts from random weights and learns the task here.
         labels: the model's own class name -> the corpus' name of it, for one that knows the task and spells otherwise.
+        role: what the user calls it, for messages; `check` may say otherwise.
     """
 
     path: str | None
@@ -65,6 +66,7 @@ class TeacherSource:
     folder: bool = False
     scratch: Student | None = None
     labels: Mapping[str, str] | None = None
+    role: str = "teacher"
 
     def __post_init__(self) -> None:
         if self.languages is not None:
@@ -93,7 +95,12 @@ class TeacherSource:
     def location(self) -> str:
         """`path` with a package replaced by its folder. Imports nothing of that package."""
         assert self.path is not None
-        return location(self.path, "teacher.path")
+        return location(self.path, f"{self.role}.path")
+
+    @property
+    def given(self) -> str:
+        """What the user has typed, for messages."""
+        return f"{self.role}.path={self.path}"
 
     def origin(self) -> Any:
         """What its first weights come from, for cache addresses."""
@@ -118,24 +125,25 @@ class TeacherSource:
         """See `Student.can_serve`."""
         return self.scratch.can_serve(task) if self.scratch is not None else task.backbone in self.backbones
 
-    def check(self, max_length: int | None = None, role: str = "teacher") -> None:
+    def check(self, max_length: int | None = None, role: str | None = None) -> None:
         """Loads nothing.
 
         Args:
             max_length: of the task, in pieces; None where it is not known.
-            role: what the user calls it, for messages.
+            role: what the user calls it, if not by its own `role`.
 
         Raises:
             UserError: an unknown option, random weights of no use, a folder without weights, a wrong checksum.
         """
-        self._check_options(role)
+        self.role = role or self.role
+        self._check_options()
         if self.scratch is not None:
-            self.scratch.check(max_length, f"{role}.scratch")
+            self.scratch.check(max_length, f"{self.role}.scratch")
         if self.local is not None:
-            self._check_folder(self.local, max_length, role)
+            self._check_folder(self.local, max_length)
 
-    def _check_options(self, role: str) -> None:
-        keep = self.store_top_k
+    def _check_options(self) -> None:
+        role, keep = self.role, self.store_top_k
         refuse(
             one_of(f"{role}.precision", str(self.precision), PRECISIONS),
             one_of(f"{role}.store_dtype", self.store_dtype, ("float32", "float16")),
@@ -161,8 +169,8 @@ class TeacherSource:
         rates = rate(key, settings.get("lr"), f"{key}.lr_schedule", settings.get("lr_schedule"))
         return [*learning(key, settings), *rates]
 
-    def _check_folder(self, folder: Path, max_length: int | None, role: str) -> None:
-        name = f"{role}.path={self.path}"
+    def _check_folder(self, folder: Path, max_length: int | None) -> None:
+        name = self.given
         if not folder.is_dir():
             raise UserError(f"{name}: no such folder. Give a folder with a transformers model.")
         if not any((folder / file).is_file() for file in WEIGHTS):
@@ -179,13 +187,13 @@ class TeacherSource:
                 f"back first: distilingua.models.factorise.unfactorise."
             )
         refuse(damaged(name, folder))
-        self._check_classes(role)
+        self._check_classes()
         with readable(name, folder):
-            check_positions(max_length, config.get("max_position_embeddings"), reserved_positions(config), role)
+            check_positions(max_length, config.get("max_position_embeddings"), reserved_positions(config), self.role)
         if self.sha256 and (actual := file_sha256(folder / "model.safetensors")) != self.sha256:
             raise UserError(
                 f"{name}: model.safetensors hashes to {actual}, expected {self.sha256}. The file is damaged or another "
-                f"version: install it again, or set {role}.sha256 if you mean this one."
+                f"version: install it again, or set {self.role}.sha256 if you mean this one."
             )
 
     @property
@@ -196,7 +204,7 @@ class TeacherSource:
             UserError: a file that is not JSON.
         """
         assert self.local is not None
-        return read_json(f"teacher.path={self.path}", self.local / "config.json")
+        return read_json(self.given, self.local / "config.json")
 
     def label_order(self, spelt: bool = True) -> list[str] | None:
         """Names of the classes in the order of its logits; None where it does not say.
@@ -209,7 +217,7 @@ class TeacherSource:
         else:
             from transformers import AutoConfig
 
-            with readable(f"teacher.path={self.path}", None):
+            with readable(self.given, None):
                 config = AutoConfig.from_pretrained(self.location, revision=self.revision, trust_remote_code=False)
             names = config.id2label or {}
         try:
@@ -217,27 +225,27 @@ class TeacherSource:
         except (ValueError, TypeError):
             keys = ", ".join(map(str, names)) if isinstance(names, dict | list) else names
             raise UserError(
-                f"teacher.path={self.path}: id2label of its config.json numbers classes {keys}; expected 0, 1, …"
+                f"{self.given}: id2label of its config.json numbers classes {keys}; expected 0, 1, …"
             ) from None
         return [str((self.labels or {}).get(name, name) if spelt else name) for name in own] or None
 
-    def _check_classes(self, role: str) -> None:
+    def _check_classes(self) -> None:
         if self.labels is None:
             return
         own = self.label_order(spelt=False) or []
         unknown = [str(name) for name in self.labels if str(name) not in own]
         twice = [str(name) for name, n in Counter(self.labels.values()).items() if n > 1]
         refuse(
-            f"{role}.labels names {', '.join(unknown)}; the model's own classes are {', '.join(own)}."
+            f"{self.role}.labels names {', '.join(unknown)}; the model's own classes are {', '.join(own)}."
             if unknown
             else None,
-            f"{role}.labels gives several classes the name {', '.join(twice)}. Name each once." if twice else None,
+            f"{self.role}.labels gives several classes the name {', '.join(twice)}. Name each once." if twice else None,
         )
 
     @property
     def pooling(self) -> str:
         """See `folder.pooling`; a model of the hub is averaged."""
-        return pooling(f"teacher.path={self.path}", self.local) if self.local else "mean"
+        return pooling(self.given, self.local) if self.local else "mean"
 
 
 @dataclass

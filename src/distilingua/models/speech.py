@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from datasets import Dataset
 
@@ -19,12 +19,10 @@ from distilingua.extras import check_speech
 from distilingua.models.processors import HOP_MS, KERNELS, STRIDES, SpeechProcessor
 from distilingua.models.scratch import check_values
 from distilingua.models.student import Student
+from distilingua.tasks.slow import PreTrainedModel
 from distilingua.tasks.speech import BLANK_NAME
 from distilingua.tasks.task import Task, model_class
 from distilingua.tasks.transcripts import characters
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -126,9 +124,7 @@ class SpeechScratch(Student):
             "intermediate_size": self.feed_forward,
             "hidden_dropout": self.dropout,
             "activation_dropout": self.dropout,
-            "feat_proj_dropout": 0.0,
-            "final_dropout": 0.0,
-            "layerdrop": 0.0,
+            **dict.fromkeys(("feat_proj_dropout", "final_dropout", "layerdrop"), 0.0),
             "apply_spec_augment": False,  # it draws from numpy's generator, which a resumed run would not find again
         }
         if self.sound == "mel":

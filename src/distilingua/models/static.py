@@ -5,22 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
 from torch import Tensor
 
 from distilingua.errors import UserError, positive, refuse
-from distilingua.models.folder import readable
-from distilingua.models.pretrained import checked_folder
 from distilingua.models.processors import read_tokenizer
 from distilingua.models.scratch import OwnVocabulary, check_values
 from distilingua.models.source import TeacherSource
+from distilingua.tasks.slow import PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import Task
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass
@@ -65,7 +61,7 @@ class Static(OwnVocabulary):
         check_values(self, role)
         refuse(positive(f"{role}.lr", self.lr, "1e-2"))
         if self._source is not None:
-            checked_folder(self._source, None, role)
+            self._source.check(role=role)
 
     def origin(self) -> Any:
         return None if self._source is None else self._source.origin()
@@ -101,7 +97,7 @@ class Static(OwnVocabulary):
 
     @property
     def _source(self) -> TeacherSource | None:
-        return None if self.path is None else TeacherSource(self.path, revision=self.revision)
+        return None if self.path is None else TeacherSource(self.path, revision=self.revision, role="student")
 
 
 def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> tuple[list[int], Tensor]:
@@ -118,19 +114,10 @@ def piece_vectors(tokenizer: PreTrainedTokenizerBase, source: TeacherSource) -> 
     """
     from transformers import AutoModel
 
-    from distilingua.models.loading import check_weights
+    from distilingua.models.loading import load_whole
 
-    name = f"student.path={source.path}"
-    theirs = read_tokenizer(name, source.location, source.local, source.revision)
-    with readable(name, source.local):
-        model, report = AutoModel.from_pretrained(
-            source.location,
-            revision=source.revision,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-    check_weights(name, model, report)
+    theirs = read_tokenizer(source.given, source.location, source.local, source.revision)
+    model, _ = load_whole(source.given, AutoModel, source.location, source.revision)
     known = model.get_input_embeddings().weight.detach()
     surfaces = {n: tokenizer.decode([n]).strip() for n in set(range(len(tokenizer))) - set(tokenizer.all_special_ids)}
     surfaces = {n: surface for n, surface in surfaces.items() if surface}

@@ -45,7 +45,7 @@ class FrozenTeacher:
 
 
 def load_tokenizer(source: TeacherSource, hears: bool = False) -> PreTrainedTokenizerBase:
-    return read_tokenizer(f"teacher.path={source.path}", source.location, source.local, source.revision, hears)
+    return read_tokenizer(source.given, source.location, source.local, source.revision, hears)
 
 
 def outline(source: TeacherSource, task: Task, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
@@ -54,13 +54,13 @@ def outline(source: TeacherSource, task: Task, tokenizer: PreTrainedTokenizerBas
     Raises:
         UserError: it cannot be made; its tokenizer is another model's.
     """
-    with torch.device("meta"), readable(f"teacher.path={source.path}", source.local):
+    with torch.device("meta"), readable(source.given, source.local):
         if source.scratch is not None:
             return source.scratch.model(task, tokenizer)
         config = AutoConfig.from_pretrained(source.location, revision=source.revision, trust_remote_code=False)
         model: PreTrainedModel = model_class(task).from_config(config)
     if not task.hears():
-        check_tokens(model, tokenizer, f"teacher.path={source.path}")
+        check_tokens(model, tokenizer, source.given)
     return model
 
 

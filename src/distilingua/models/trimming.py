@@ -184,24 +184,23 @@ def _needed(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set
     used |= {model["unk_token"]} - {None}
     if model["type"] == "WordPiece":
         return used | _tried(full, model, texts)
-    makers: dict[str, list[Sequence[str]]] = {}
+    parts: dict[str, set[str]] = {}  # a piece is reached through the pieces it is merged from
     for pair in model["merges"]:
-        makers.setdefault(_merged(pair, model), []).append(pair)
-    ahead = list(used)
-    while ahead:  # a piece is reached through the pieces it is merged from
-        for part in {part for pair in makers.get(ahead.pop(), ()) for part in pair} - used:
-            used.add(part)
-            ahead.append(part)
+        parts.setdefault(_merged(pair, model), set()).update(pair)
+    ahead = used
+    while ahead := {part for piece in ahead for part in parts.get(piece, ())} - used:
+        used |= ahead
     return used
 
 
 def _tried(full: Tokenizer, model: dict[str, Any], texts: Sequence[str]) -> set[str]:
     """Pieces inside words that WordPiece gives up on: without them it might find another way through the word."""
-    words = set()
-    for text, encoding in zip(texts, _encodings(full, texts), strict=True):
-        for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True):
-            if token == model["unk_token"]:
-                words.add(text[start:end])
+    words = {
+        text[start:end]
+        for text, encoding in zip(texts, _encodings(full, texts), strict=True)
+        for token, (start, end) in zip(encoding.tokens, encoding.offsets, strict=True)
+        if token == model["unk_token"]
+    }
     inside = set()
     for word in words:
         letters = full.normalizer.normalize_str(word) if full.normalizer is not None else word

@@ -21,11 +21,7 @@ def train_tokenizer(texts: Iterable[str], size: int, lowercase: bool = True) -> 
         size: pieces it may have; a small corpus ends up with fewer.
         lowercase: whether case carries no meaning.
     """
-    tokenizer = Tokenizer(models.Unigram())
-    steps: list[normalizers.Normalizer] = [normalizers.NFKC()]
-    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
+    tokenizer = _untrained(models.Unigram(), normalizers.NFKC(), lowercase)
     trainer = trainers.UnigramTrainer(vocab_size=size, special_tokens=SPECIAL, unk_token="<unk>", show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     state = json.loads(tokenizer.to_str())
@@ -74,14 +70,20 @@ def train_writing_tokenizer(texts: Iterable[str], size: int, lowercase: bool = F
         size: pieces it may have.
         lowercase: whether case carries no meaning; what is written then has no capitals.
     """
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    steps: list[normalizers.Normalizer] = [normalizers.NFC()]
-    tokenizer.normalizer = normalizers.Sequence([*steps, normalizers.Lowercase()] if lowercase else steps)
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Digits(True)])
-    tokenizer.decoder = decoders.Metaspace()
+    tokenizer = _untrained(models.BPE(unk_token="<unk>"), normalizers.NFC(), lowercase, pre_tokenizers.Digits(True))
     trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=SPECIAL, show_progress=False)
     tokenizer.train_from_iterator(texts, trainer)
     return _finished(tokenizer, single="$A </s>", pair="$A </s> $B </s>")
+
+
+def _untrained(model: Any, letters: Any, lowercase: bool, *splits: Any) -> Tokenizer:
+    """Of words that begin with `SPACE`, in one form of Unicode; split further where that is said."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Sequence([letters, normalizers.Lowercase()] if lowercase else [letters])
+    metaspace = pre_tokenizers.Metaspace()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([metaspace, *splits]) if splits else metaspace
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
 
 
 def _finished(tokenizer: Tokenizer, single: str, pair: str) -> PreTrainedTokenizerFast:

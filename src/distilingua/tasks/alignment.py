@@ -6,11 +6,13 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from distilingua.columns import Ragged
 from distilingua.distillation.spans import merged
+from distilingua.tasks.pieces import as_tensor
 
 Span = tuple[list[int], list[int]]
 """Steps of one and of the other that write the same characters."""
@@ -41,28 +43,19 @@ class Alignment:
             `begins`: the teacher's step at which that span begins, where it begins; else -1, (positions,).
             `teacher_span`, `teacher_pieces`: as `span`, and the pieces written, (the teacher's steps,).
         """
-        span: list[int] = []
-        begins: list[int] = []
-        teacher_span: list[int] = []
-        pieces: list[int] = []
-        for our_ids, their_ids, is_read in zip(ours, theirs, read, strict=True):
-            own_steps = our_ids.tolist()
-            # of a row that nobody reads along: any piece that the teacher has
-            other_steps = their_ids.tolist() if is_read else [0] * len(own_steps)
-            found = self.spans(own_steps, other_steps) if is_read else []
-            own, other = len(span), len(pieces)
-            span += [-1] * len(own_steps)
-            begins += [-1] * len(own_steps)
-            teacher_span += [-1] * len(other_steps)
-            pieces += other_steps
-            for steps, their_steps in found:
+        # of a row that nobody reads along: any piece that the teacher has
+        read_ids = [b if is_read else [0] * len(a) for a, b, is_read in zip(ours, theirs, read, strict=True)]
+        others = Ragged.of(read_ids, np.int64)
+        span, begins = np.full((2, ours.lengths.sum()), -1)
+        teacher_span = np.full(len(others.values), -1)
+        starts = zip(ours.offsets[:-1] - ours.offsets[0], others.offsets[:-1], strict=True)
+        for n, (own, other) in enumerate(starts):
+            for steps, their_steps in self.spans(ours[n].tolist(), others[n].tolist()) if read[n] else ():
                 begins[own + steps[0]] = other + their_steps[0]
-                for n in steps:
-                    span[own + n] = own + steps[0]
-                for n in their_steps:
-                    teacher_span[other + n] = other + their_steps[0]
-        lists = {"span": span, "begins": begins, "teacher_span": teacher_span, "teacher_pieces": pieces}
-        return {"classes": self.classes, **{name: torch.tensor(values) for name, values in lists.items()}}
+                span[own + np.array(steps)] = own + steps[0]
+                teacher_span[other + np.array(their_steps)] = other + their_steps[0]
+        found = {"span": span, "begins": begins, "teacher_span": teacher_span, "teacher_pieces": others.values}
+        return {"classes": self.classes, **{name: as_tensor(values) for name, values in found.items()}}
 
     def spans(self, ours: Sequence[int], theirs: Sequence[int]) -> list[Span]:
         key = (tuple(ours), tuple(theirs))

@@ -10,11 +10,11 @@ from hydra.utils import get_class
 
 from distilingua.statistics.bootstrap import Tally
 
-PIPELINES = {  # of transformers, as the hub spells them, by the head that each asks
-    "AutoModelForTokenClassification": "token-classification",
-    "AutoModelForQuestionAnswering": "question-answering",
-    "AutoModelForSeq2SeqLM": "translation",
-    "AutoModelForCTC": "automatic-speech-recognition",
+HEADS = {  # of models of transformers: pipeline, as the hub spells it, and task
+    "ForSequenceClassification": ("text-classification", "text_classification.TextClassification"),
+    "ForTokenClassification": ("token-classification", "token_classification.TokenClassification"),
+    "ForQuestionAnswering": ("question-answering", "question_answering.QuestionAnswering"),
+    "ForCTC": ("automatic-speech-recognition", "speech.SpeechRecognition"),
 }
 
 
@@ -49,7 +49,11 @@ class Delivery:
     @property
     def hub_pipeline(self) -> str:
         """The pipeline of transformers that answers like it."""
-        return PIPELINES.get(self.auto, "text-classification")
+        return (
+            "translation"
+            if self.writes()
+            else HEADS.get(self.auto.removeprefix("AutoModel"), HEADS["ForSequenceClassification"])[0]
+        )
 
     @property
     def problem_type(self) -> str | None:
@@ -68,14 +72,6 @@ class Delivery:
         return None
 
 
-HEADS = {  # of models of transformers, and the task that each is for
-    "ForSequenceClassification": "text_classification.TextClassification",
-    "ForTokenClassification": "token_classification.TokenClassification",
-    "ForQuestionAnswering": "question_answering.QuestionAnswering",
-    "ForCTC": "speech.SpeechRecognition",
-}
-
-
 def task_by_head(architecture: str, problem_type: str | None) -> Any:
     """The class of the task that a model of transformers does by its head; None where that says too little.
 
@@ -83,7 +79,7 @@ def task_by_head(architecture: str, problem_type: str | None) -> Any:
         architecture: as its config.json names it, such as "BertForTokenClassification".
         problem_type: of the same file.
     """
-    kind = next((HEADS[head] for head in HEADS if architecture.endswith(head)), None)
+    kind = next((task for head, (_, task) in HEADS.items() if architecture.endswith(head)), None)
     if problem_type == "multi_label_classification":
         kind = "multi_label.MultiLabel"
     return get_class(f"distilingua.tasks.{kind}") if kind else None

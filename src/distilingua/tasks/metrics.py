@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics import MeanAbsoluteError, MeanMetric, Metric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassF1Score,
+    MulticlassPrecision,
+    MulticlassRecall,
+    MultilabelExactMatch,
+    MultilabelF1Score,
+)
 from torchmetrics.text import Perplexity
 
 from distilingua.corpora.words import entities
 from distilingua.distillation.losses.ce import IGNORE_INDEX
-from distilingua.extras import speech_package
-from distilingua.tasks.transcripts import spelt
+from distilingua.tasks.transcripts import spelt, wrong_and_said
 
 
 class OrdinalError(MeanAbsoluteError):
@@ -33,7 +39,23 @@ class OrdinalError(MeanAbsoluteError):
         super().update(logits.argmax(-1).float(), labels.float())
 
 
-class EntityScores(Metric):
+class Counts(Metric):
+    """What is made of counts, which are added up over batches and processes.
+
+    Args:
+        names: of the counts, its attributes.
+        dtype: of all of them.
+    """
+
+    full_state_update = False
+
+    def __init__(self, *names: str, dtype: torch.dtype = torch.int64) -> None:
+        super().__init__()
+        for name in names:
+            self.add_state(name, torch.zeros((), dtype=dtype), dist_reduce_fx="sum")
+
+
+class EntityScores(Counts):
     """Precision, recall and F1 of stretches of tags: a stretch is right when its words and its name are.
 
     Counts are added up over all classes and rows (micro average), as seqeval does by default (Nakayama 2018).
@@ -42,16 +64,13 @@ class EntityScores(Metric):
         labels: tags, in the order of the logits.
     """
 
-    full_state_update = False
     right: Tensor
     predicted: Tensor
     true: Tensor
 
     def __init__(self, labels: Sequence[str]) -> None:
-        super().__init__()
+        super().__init__("right", "predicted", "true")
         self.labels = list(labels)
-        for name in ("right", "predicted", "true"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, logits: Tensor, labels: Tensor, row: Tensor) -> None:
         """
@@ -63,46 +82,31 @@ class EntityScores(Metric):
         counts = row.unique_consecutive(return_counts=True)[1].tolist()
         for guess, truth in zip(logits.argmax(-1).split(counts), labels.split(counts), strict=True):
             if (truth != IGNORE_INDEX).all():
-                found = set(entities([self.labels[i] for i in guess.tolist()]))
-                there = set(entities([self.labels[i] for i in truth.tolist()]))
+                found, there = (set(entities([self.labels[i] for i in tags.tolist()])) for tags in (guess, truth))
                 self.right += len(found & there)
                 self.predicted += len(found)
                 self.true += len(there)
 
     def compute(self) -> dict[str, Tensor]:
         precision, recall = self.right / self.predicted.clamp(min=1), self.right / self.true.clamp(min=1)
-        return {
-            "precision": precision,
-            "recall": recall,
-            "f1": 2 * precision * recall / (precision + recall).clamp(min=1e-9),
-        }
+        f1 = 2 * precision * recall / (precision + recall).clamp(min=1e-9)
+        return {"precision": precision, "recall": recall, "f1": f1}
 
 
-class BothRight(Metric):
-    """Share of answers whose likeliest start and likeliest end are both right."""
+class BothRight(MeanMetric):
+    """Share of answers whose likeliest start and likeliest end are both right; 0 where nothing is labelled."""
 
-    full_state_update = False
-    right: Tensor
-    total: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        for name in ("right", "total"):
-            self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def update(self, logits: Tensor, labels: Tensor) -> None:
+    def update(self, logits: Tensor, labels: Tensor) -> None:  # type: ignore[override]
         """
         Args:
             logits: (2 · rows, classes), a start and an end for every row.
             labels: class indices, (2 · rows,); rows whose label is hidden are left out.
         """
         seen = labels.view(-1, 2)[:, 0] != IGNORE_INDEX
-        best = logits.argmax(-1) == labels
-        self.right += (best.view(-1, 2).all(-1) & seen).sum()
-        self.total += seen.sum()
+        super().update((logits.argmax(-1) == labels).view(-1, 2).all(-1)[seen].float())
 
     def compute(self) -> Tensor:
-        return self.right / self.total.clamp(min=1)
+        return super().compute().nan_to_num()
 
 
 class PieceAccuracy(MeanMetric):
@@ -134,7 +138,7 @@ class PiecePerplexity(Perplexity):
         super().update(logits[None], labels[None])
 
 
-class ErrorRate(Metric):
+class ErrorRate(Counts):
     """Edit errors over what there is to say, of best paths against labels, over all batches and processes.
 
     Args:
@@ -143,15 +147,12 @@ class ErrorRate(Metric):
     """
 
     higher_is_better = False
-    full_state_update = False
     wrong: Tensor
     said: Tensor
 
     def __init__(self, classes: Sequence[str], unit: str) -> None:
-        super().__init__()
+        super().__init__("wrong", "said", dtype=torch.float64)
         self.classes, self.unit = list(classes), unit
-        for name in ("wrong", "said"):
-            self.add_state(name, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, answers: Tensor, labels: Tensor, row: Tensor) -> None:
         """
@@ -160,16 +161,14 @@ class ErrorRate(Metric):
             labels: characters of every row, (rows, most characters), below 0 after the last.
             row: which row a position belongs to, (positions,).
         """
-        jiwer = speech_package("jiwer")
-        compare: Any = jiwer.process_words if self.unit == "words" else jiwer.process_characters
         paths = answers.argmax(-1).split(row.bincount(minlength=len(labels)).tolist())
         for path, label in zip(paths, labels, strict=True):
             truth = "".join(self.classes[i] for i in label.tolist() if i >= 0)
             if not truth:
                 continue
-            found = compare(truth, spelt(path.tolist(), self.classes))
-            self.wrong += found.substitutions + found.deletions + found.insertions
-            self.said += found.substitutions + found.deletions + found.hits
+            wrong, said = wrong_and_said(truth, spelt(path.tolist(), self.classes), self.unit)
+            self.wrong += wrong
+            self.said += said
 
     def compute(self) -> Tensor:
         return self.wrong / self.said.clamp(min=1)
@@ -182,6 +181,32 @@ class WordAccuracy(ErrorRate):
 
     def compute(self) -> Tensor:
         return (1 - super().compute()).clamp(min=0)
+
+
+def class_metrics(classes: int, ordinal: bool) -> MetricCollection:
+    """Accuracy over rows; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""
+    metrics = {
+        "accuracy": MulticlassAccuracy(classes, average="micro"),
+        "precision": MulticlassPrecision(classes, average="macro"),
+        "recall": MulticlassRecall(classes, average="macro"),
+        "f1": MulticlassF1Score(classes, average="macro"),
+    }
+    return MetricCollection({**metrics, **({"mae": OrdinalError()} if ordinal else {})})
+
+
+def yes_or_no_metrics(classes: int) -> MetricCollection:
+    """F1 as the mean over classes, and over all decisions together; the share of rows with every decision right."""
+    return MetricCollection(
+        {
+            "f1": MultilabelF1Score(classes, average="macro"),
+            "micro_f1": MultilabelF1Score(classes, average="micro"),
+            "exact": MultilabelExactMatch(classes),
+        }
+    )
+
+
+def piece_metrics() -> MetricCollection:
+    return MetricCollection({"accuracy": PieceAccuracy(), "perplexity": PiecePerplexity()})
 
 
 def transcript_metrics(classes: Sequence[str]) -> MetricCollection:

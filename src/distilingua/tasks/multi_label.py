@@ -7,7 +7,7 @@ import re
 from ast import literal_eval
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from distilingua.distillation.losses.bce import BinaryCrossEntropy
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.statistics.bootstrap import Tally, macro_f1
+from distilingua.tasks.slow import MetricCollection
 from distilingua.tasks.task import EncodedRow, bare
 from distilingua.tasks.text_classification import TextClassification
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
 
 
 class MultiLabel(TextClassification):
@@ -102,18 +100,9 @@ class MultiLabel(TextClassification):
         return Tally(np.concatenate([2 * given * true, given + true], axis=1), macro_f1, (given == true).all(1))
 
     def metrics(self) -> MetricCollection:
-        """F1 as the mean over classes, and over all decisions together; the share of rows with every decision right."""
-        from torchmetrics import MetricCollection
-        from torchmetrics.classification import MultilabelExactMatch, MultilabelF1Score
+        from distilingua.tasks.metrics import yes_or_no_metrics
 
-        n = len(self.labels)
-        return MetricCollection(
-            {
-                "f1": MultilabelF1Score(n, average="macro"),
-                "micro_f1": MultilabelF1Score(n, average="micro"),
-                "exact": MultilabelExactMatch(n),
-            }
-        )
+        return yes_or_no_metrics(len(self.labels))
 
 
 def written(label: str) -> Iterator[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from torch import Tensor
 
 from distilingua.columns import Ragged
 from distilingua.errors import UserError
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from transformers import PreTrainedTokenizerBase
+from distilingua.tasks.slow import PreTrainedTokenizerBase
 
 OWN_WAYS = ("__call__", "_encode_plus")  # of a tokenizer that does more than its backend, as a few of transformers do
 
@@ -21,18 +19,17 @@ def piece_ids(tokenizer: PreTrainedTokenizerBase, texts: list[str], pairs: list[
     """`tokenizer(texts, pairs, truncation=True, max_length=max_length)["input_ids"]`, in half the time: what is asked
     for a sentence at a time has nothing else to wait for than the tokenizer's backend."""
     from transformers import TokenizersBackend
-    from transformers.tokenization_utils_base import TruncationStrategy
-    from transformers.utils import PaddingStrategy
 
     kind: Any = type(tokenizer)
     if not issubclass(kind, TokenizersBackend) or any(
         getattr(kind, f) is not getattr(TokenizersBackend, f) for f in OWN_WAYS
     ):
         return Ragged.of(tokenizer(texts, pairs, truncation=True, max_length=max_length)["input_ids"])
-    cut = (PaddingStrategy.DO_NOT_PAD, TruncationStrategy.LONGEST_FIRST, max_length, 0, None, None)
-    tokenizer.set_truncation_and_padding(*cut)
+    backend = tokenizer.backend_tokenizer
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
+    backend.no_padding()
     rows = texts if pairs is None else list(zip(texts, pairs, strict=True))
-    return Ragged.of([found.ids for found in tokenizer.backend_tokenizer.encode_batch_fast(rows)])
+    return Ragged.of([found.ids for found in backend.encode_batch_fast(rows)])
 
 
 def pad(token_ids: Ragged, pad_id: int) -> dict[str, Tensor]:
@@ -47,6 +44,12 @@ def pad(token_ids: Ragged, pad_id: int) -> dict[str, Tensor]:
 def as_tensor(numbers: np.ndarray) -> Tensor:
     """Whole numbers as torch counts them, in memory of their own."""
     return torch.from_numpy(numbers.astype(np.int64))
+
+
+def ended(written: Tensor, eos: int | list[int] | None) -> Tensor:
+    """Which pieces come after the one that ends their text, (…, pieces) bool."""
+    ends = torch.isin(written, torch.as_tensor(-1 if eos is None else eos, device=written.device)).long()
+    return ends.cumsum(-1) > ends
 
 
 def needs_offsets(tokenizer: PreTrainedTokenizerBase) -> None:

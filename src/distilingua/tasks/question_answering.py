@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import string
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,20 +16,23 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, texts_of
-from distilingua.corpora.words import aligned, parsed
+from distilingua.corpora.words import aligned, parsed, words_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
-from distilingua.tasks.answers import exact_match, token_f1
 from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
+from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
-    from transformers import PreTrainedTokenizerBase
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite
+ARTICLES = {  # Lewis et al. (2020), MLQA, evaluation script
+    "en": r"\b(a|an|the)\b",
+    "es": r"\b(un|una|unos|unas|el|la|los|las)\b",
+    "vi": r"\b(của|là|cái|chiếc|những)\b",
+    "de": r"\b(ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
+    "ar": r"\sال^|ال",
+}
 BEST = 20  # starts and ends that are tried with one another, as the SQuAD example of transformers does
 
 
@@ -110,12 +117,7 @@ class QuestionAnswering(WithoutClasses):
         """
         needs_offsets(tokenizer)
         questions = [prefix + text for text in rows["text"]]
-        longest = max(len(ids) for ids in tokenizer(questions)["input_ids"])
-        if longest + (self.stride or 0) + 3 >= self.max_length:
-            raise UserError(
-                f"task.max_length={self.max_length}: a question alone has {longest} pieces, which leaves no room for a "
-                f"context. Set task.max_length={2 * longest + 2 * (self.stride or 0)}."
-            )
+        self._leave_room(max(len(ids) for ids in tokenizer(questions)["input_ids"]))
         read = tokenizer(
             questions,
             rows["text_pair"],
@@ -125,33 +127,37 @@ class QuestionAnswering(WithoutClasses):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        windows: list[list[int]] = [[] for _ in questions]
-        for number, row in enumerate(read["overflow_to_sample_mapping"]):
-            windows[row].append(number)
-        encoded: list[EncodedRow] = []
-        for context, numbers in zip(rows["text_pair"], windows, strict=True):
-            if len(numbers) > 1 and self.stride is None:
-                raise UserError(
-                    f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows "
-                    f"are off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
-                )
-            offsets = [
-                [
-                    span if part == 1 else None
-                    for span, part in zip(read["offset_mapping"][n], read.sequence_ids(n), strict=True)
-                ]
-                for n in numbers
-            ]
-            window, at = best_windows(context, offsets)
-            encoded.append(
-                {
-                    "input_ids": [i for n in numbers for i in read["input_ids"][n]],
-                    "lengths": [len(read["input_ids"][n]) for n in numbers],
-                    "window": window,
-                    "at": at,
-                }
+        ids = Ragged.of(read["input_ids"])
+        counts = np.bincount(read["overflow_to_sample_mapping"], minlength=len(questions))
+        windows = Ragged.by_lengths(ids.lengths.astype(np.int32), counts)
+        if self.stride is None and counts.max() > 1:
+            context = rows["text_pair"][int((counts > 1).argmax())]
+            raise UserError(
+                f"task.max_length={self.max_length}: the context {context[:40]!r}… has more pieces, and windows are "
+                f"off. Set task.stride={self.max_length // 4}, or a larger task.max_length."
             )
-        return Encoded.of(encoded)
+        of_context = [
+            [span if part == 1 else None for span, part in zip(spans, read.sequence_ids(n), strict=True)]
+            for n, spans in enumerate(read["offset_mapping"])
+        ]
+        places = zip(rows["text_pair"], windows.offsets, windows.offsets[1:], strict=False)
+        best = [best_windows(context, of_context[first:last]) for context, first, last in places]
+        return Encoded(
+            {
+                "input_ids": Ragged.by_lengths(ids.values, [lengths.sum() for lengths in windows]),
+                "lengths": windows,
+                "window": Ragged.of([window for window, _ in best]),
+                "at": Ragged.of([at for _, at in best]),
+            }
+        )
+
+    def _leave_room(self, longest: int) -> None:
+        """Raises UserError for a question of so many pieces that no context fits beside it."""
+        if longest + (self.stride or 0) + 3 >= self.max_length:
+            raise UserError(
+                f"task.max_length={self.max_length}: a question alone has {longest} pieces, which leaves no room for a "
+                f"context. Set task.max_length={2 * longest + 2 * (self.stride or 0)}."
+            )
 
     def positions(self, encoded: Encoded) -> np.ndarray:
         return 1 + super().positions(encoded)
@@ -230,9 +236,7 @@ class QuestionAnswering(WithoutClasses):
 
     def metrics(self) -> MetricCollection:
         """On dev: how often the likeliest start and the likeliest end are both right."""
-        from torchmetrics import MetricCollection
-
-        from distilingua.tasks.metrics import BothRight
+        from distilingua.tasks.metrics import BothRight, MetricCollection
 
         return MetricCollection({"exact": BothRight()})
 
@@ -311,23 +315,20 @@ def best_windows(context: str, offsets: Sequence[Sequence[tuple[int, int] | None
     Args:
         offsets: per window and piece, the characters of the context it stands for; None for pieces of something else.
     """
-    best: list[tuple[int, int, int]] = [(-1, 0, 0)] * len(context)  # pieces around it, window, piece
+    best: dict[int, tuple[int, int, int]] = {}  # pieces around it; of equal ones the first window, and the first piece
     for window, spans in enumerate(offsets):
-        inside = [piece for piece, span in enumerate(spans) if span is not None]
-        for piece in inside:
-            start, end = spans[piece]  # type: ignore[misc]  # None was left out
-            around = min(piece - inside[0], inside[-1] - piece)
-            for n in range(start, end):
-                if around > best[n][0]:
-                    best[n] = (around, window, piece)
-    seen = [n for n in range(len(context)) if best[n][0] >= 0]
-    before = best[seen[0]] if seen else (0, 0, 0)
+        inside = [(piece, span) for piece, span in enumerate(spans) if span is not None]
+        for piece, span in inside:
+            around = min(piece - inside[0][0], inside[-1][0] - piece)
+            for n in range(*span):
+                best[n] = max(best.get(n, (-1, 0, 0)), (around, -window, -piece))
+    before = best[min(best)] if best else (0, 0, 0)
     found = []
     for n, character in enumerate(context):
-        before = best[n] if best[n][0] >= 0 else before
+        before = best.get(n, before)
         if not character.isspace():
             found.append(before)
-    return [window for _, window, _ in found], [piece for *_, piece in found]
+    return [-window for _, window, _ in found], [-piece for *_, piece in found]
 
 
 def first_of_piece(at: Tensor) -> Tensor:
@@ -350,3 +351,30 @@ def by_piece(cells: Tensor, counts: Tensor, piece: Tensor) -> Tensor:
     total = total.scatter_add(1, index, (padded - highest).exp())
     logits = torch.where(total > 0, total.clamp(min=1e-38).log() + highest, FAR)
     return logits.transpose(1, 2).flatten(0, 1)
+
+
+# --- scores, as SQuAD defines them, with the normalisation of MLQA for each language ----------------------------------
+
+
+def normalised(text: str, lang: str) -> list[str]:
+    """Words of an answer in lower case, without punctuation and articles; unspaced scripts character by character."""
+    text = "".join(
+        c for c in text.lower() if c not in string.punctuation and not unicodedata.category(c).startswith("P")
+    )
+    text = re.sub(ARTICLES.get(lang, r"(?!)"), " ", text)
+    return [text[start:end] for start, end in words_of(text)]
+
+
+def exact_match(said: str, truth: str, lang: str) -> float:
+    """1 where both are the same once normalised, else 0."""
+    return float(normalised(said, lang) == normalised(truth, lang))
+
+
+def token_f1(said: str, truth: str, lang: str) -> float:
+    """Harmonic mean of precision and recall over words (Rajpurkar et al. 2016, section 6.1); without an answer, 1 where
+    both are empty, else 0 (Rajpurkar et al. 2018)."""
+    ours, theirs = normalised(said, lang), normalised(truth, lang)
+    if not ours or not theirs:
+        return float(ours == theirs)
+    common = (Counter(ours) & Counter(theirs)).total()
+    return 2 * common / (len(ours) + len(theirs))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,14 +19,19 @@ from distilingua.distillation.losses.ctc import CTC
 from distilingua.distillation.losses.term import Term
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, refuse, truth, whole
-from distilingua.extras import speech_package
 from distilingua.statistics.bootstrap import Tally, word_accuracy
 from distilingua.tasks.pieces import as_tensor
+from distilingua.tasks.slow import MetricCollection, Self
 from distilingua.tasks.task import ABSENT, PADDING, EncodedRow, Example, WithoutClasses
-from distilingua.tasks.transcripts import best_path, characters, disagreement, drawn_hearings, errors, normal
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
+from distilingua.tasks.transcripts import (
+    best_path,
+    characters,
+    disagreement,
+    drawn_hearings,
+    errors,
+    normal,
+    wrong_and_said,
+)
 
 BLANK_NAME = "<pad>"  # what transformers' CTC tokenizers call the blank
 EDGE = 2  # frames by which two models of one rate may differ: they treat the ends of a sound in their own way
@@ -54,7 +59,6 @@ class Recent:
         return dict(found)
 
 
-Fitted = TypeVar("Fitted", bound="SpeechRecognition")
 RECENT = Recent(512 * 2**20)
 
 
@@ -124,7 +128,7 @@ class SpeechRecognition(WithoutClasses):
             return f"the transcript {row['label']!r} has nothing that can be heard."
         return None
 
-    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+    def fit_labels(self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
         """Classes are characters: those of the alphabet, or of the visible transcripts."""
         if not self.labels:
             self._set(characters(visible))
@@ -257,13 +261,10 @@ class SpeechRecognition(WithoutClasses):
         return errors([normal(label) for label in texts_of(rows, "label")], told), told
 
     def tally(self, predicted: Sequence[str], rows: Dataset) -> Tally:
-        counts = []
-        for heard, label in zip(predicted, texts_of(rows, "label"), strict=True):
-            found = speech_package("jiwer").process_words(normal(label), heard)
-            words = found.substitutions + found.deletions + found.hits
-            counts.append([words - found.substitutions - found.deletions - found.insertions, words])
-        array = np.array(counts, dtype=float)
-        return Tally(array, word_accuracy, array[:, 0] == array[:, 1])
+        labels = [normal(label) for label in texts_of(rows, "label")]
+        each = [wrong_and_said(label, heard) for label, heard in zip(labels, predicted, strict=True)]
+        wrong, said = np.array(each, dtype=float).T
+        return Tally(np.stack([said - wrong, said], axis=1), word_accuracy, wrong == 0)
 
 
 def closest(frames: int, wanted: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,10 +20,7 @@ from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import refuse, whole
 from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.pieces import as_tensor, pad
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from distilingua.tasks.slow import MetricCollection, PreTrainedModel, PreTrainedTokenizerBase, Self
 
 EncodedRow = Mapping[str, Any]
 """One row of `Encoded`: `input_ids`, and `at` where its answers are not one for the whole text."""
@@ -34,8 +31,6 @@ Example = Mapping[str, Any]
 ABSENT, PADDING = -1, -2  # in `at`: a position this model does not see (cut off); no position at all
 
 SHORTEST = 3  # pieces: one between the two that begin and end a text
-
-Self = TypeVar("Self", bound="Task")
 
 
 @dataclass
@@ -100,7 +95,7 @@ class Task(Delivery, ABC):
         """Names of the classes that occur in these labels, as a corpus spells labels; "" is no label."""
         return sorted({label for label in labels if label})
 
-    def fit_labels(self: Self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
+    def fit_labels(self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
         """Learns what the classes are, before anything trains; returns itself.
 
         Args:

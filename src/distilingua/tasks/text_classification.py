@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,13 +17,9 @@ from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.errors import UserError, truth
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import piece_ids
+from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase, Self
 from distilingua.tasks.task import EncodedRow, Task, check_length
 
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import Metric, MetricCollection
-    from transformers import PreTrainedTokenizerBase
-
-Fitted = TypeVar("Fitted", bound="TextClassification")
 CLASS_WEIGHTS = (None, "balanced")
 
 
@@ -66,7 +62,7 @@ class TextClassification(Task):
         self.order = None if order is None else list(order)
         self.labels = []
 
-    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+    def fit_labels(self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
         self.labels = by_number(names) if self.ordinal else list(names)
         if self.order is not None:
             order = [as_name(name, names) for name in self.order]
@@ -104,27 +100,9 @@ class TextClassification(Task):
         return Tally(np.stack([right, np.ones(len(right))], axis=1), ratio, right)
 
     def metrics(self) -> MetricCollection:
-        """Accuracy over sentences; precision, recall and F1 as means over the classes that occur; `mae` if ordinal."""
-        from torchmetrics import MetricCollection
-        from torchmetrics.classification import (
-            MulticlassAccuracy,
-            MulticlassF1Score,
-            MulticlassPrecision,
-            MulticlassRecall,
-        )
+        from distilingua.tasks.metrics import class_metrics
 
-        from distilingua.tasks.metrics import OrdinalError
-
-        n = len(self.labels)
-        metrics: dict[str, Metric | MetricCollection] = {
-            "accuracy": MulticlassAccuracy(n, average="micro"),
-            "precision": MulticlassPrecision(n, average="macro"),
-            "recall": MulticlassRecall(n, average="macro"),
-            "f1": MulticlassF1Score(n, average="macro"),
-        }
-        if self.ordinal:
-            metrics["mae"] = OrdinalError()
-        return MetricCollection(metrics)
+        return class_metrics(len(self.labels), self.ordinal)
 
 
 def _order_problem(order: Any) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,13 +16,9 @@ from distilingua.corpora.words import OUTSIDE, Span, aligned, broken, entities, 
 from distilingua.distillation.signals import IGNORE_INDEX
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import needs_offsets
+from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase, Self
 from distilingua.tasks.task import ABSENT, EncodedRow, Example, Task, check_length
 
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
-    from transformers import PreTrainedTokenizerBase
-
-Fitted = TypeVar("Fitted", bound="TokenClassification")
 LEAST = 1e-8  # probability: its logarithm must stay finite
 
 
@@ -46,7 +42,7 @@ class TokenClassification(Task):
         check_length(max_length)
         self.labels, self.name, self.max_length = [], name, max_length
 
-    def fit_labels(self: Fitted, names: Sequence[str], visible: Iterable[str] = ()) -> Fitted:
+    def fit_labels(self, names: Sequence[str], visible: Iterable[str] = ()) -> Self:
         self.labels = list(names)
         self._index = {label: i for i, label in enumerate(self.labels)}
         stretches = sorted({tag[2:] for tag in self.labels if tag != OUTSIDE})
@@ -143,9 +139,7 @@ class TokenClassification(Task):
 
     def metrics(self) -> MetricCollection:
         """Precision, recall and F1 over whole stretches of all classes together, as seqeval defines them."""
-        from torchmetrics import MetricCollection
-
-        from distilingua.tasks.metrics import EntityScores
+        from distilingua.tasks.metrics import EntityScores, MetricCollection
 
         return MetricCollection({"entities": EntityScores(self.labels)})
 

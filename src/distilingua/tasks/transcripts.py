@@ -48,6 +48,13 @@ def errors(truth: Sequence[str], heard: Sequence[str]) -> dict[str, float]:
     return {"wacc": max(0.0, 1 - wer), "wer": wer, "cer": cer}
 
 
+def wrong_and_said(truth: str, heard: str, unit: str = "words") -> tuple[int, int]:
+    """Words, or characters, that are wrong, left out or too many in a transcript; and how many there are to say."""
+    found = getattr(speech_package("jiwer"), f"process_{unit}")(truth, heard)
+    missed = found.substitutions + found.deletions
+    return missed + found.insertions, missed + found.hits
+
+
 def disagreement(transcript: str, others: Sequence[str]) -> float:
     """Mean word error rate of other hearings of the same sound, measured against a transcript; 0 if all agree.
 

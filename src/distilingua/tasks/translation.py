@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,12 +17,9 @@ from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.statistics.bootstrap import Tally, bleu
 from distilingua.tasks.alignment import carried
-from distilingua.tasks.pieces import as_tensor, pad
+from distilingua.tasks.pieces import as_tensor, ended, pad
+from distilingua.tasks.slow import MetricCollection, PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
-
-if TYPE_CHECKING:  # slow to import, and a wrong setting is refused before
-    from torchmetrics import MetricCollection
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 REPEATED = re.compile(r"(?:^|\s)(\S+(?:\s+\S+){0,3})(?:\s+\1){2}(?:\s|$)")  # up to four words, three times in a row
 
@@ -103,22 +100,21 @@ class Translation(WithoutClasses):
         self._check_codes(tokenizer)
         options: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
         texts = [prefix + text for text in rows["text"]]
-        sources: list[list[int]] = [[]] * len(texts)
-        before = getattr(tokenizer, "src_lang", None)
-        for lang in dict.fromkeys(rows["lang"]) if self.codes else ("",):
-            own = [i for i in range(len(texts)) if not self.codes or rows["lang"][i] == lang]
-            if self.codes:
-                tokenizer.src_lang = self._code(lang, tokenizer)
-            for i, ids in zip(own, tokenizer([texts[i] for i in own], **options)["input_ids"], strict=True):
-                sources[i] = ids
         if self.codes:
+            sources: list[list[int]] = [[]] * len(texts)
+            before = tokenizer.src_lang
+            for lang in dict.fromkeys(rows["lang"]):
+                own = [i for i, other in enumerate(rows["lang"]) if other == lang]
+                tokenizer.src_lang = self._code(lang, tokenizer)
+                for i, ids in zip(own, tokenizer([texts[i] for i in own], **options)["input_ids"], strict=True):
+                    sources[i] = ids
             tokenizer.src_lang, tokenizer.tgt_lang = before, self.into  # as it was: addresses of caches look at it
-        visible = [i for i, label in enumerate(rows["label"]) if label]
-        written = [rows["label"][i] for i in visible]
-        targets = tokenizer(text_target=written, **options)["input_ids"] if written else []
-        found = dict(zip(visible, targets, strict=True))
-        written_ids = Ragged.of([found.get(i, []) for i in range(len(texts))])
-        return Encoded({"input_ids": Ragged.of(sources), "target_ids": written_ids})
+        else:
+            sources = tokenizer(texts, **options)["input_ids"]
+        written = [label for label in rows["label"] if label]
+        targets = iter(tokenizer(text_target=written, **options)["input_ids"] if written else ())
+        target_ids = [next(targets) if label else [] for label in rows["label"]]
+        return Encoded({"input_ids": Ragged.of(sources), "target_ids": Ragged.of(target_ids)})
 
     def positions(self, encoded: Encoded) -> np.ndarray:
         return encoded.lists("target_ids").lengths
@@ -218,11 +214,9 @@ class Translation(WithoutClasses):
     def metrics(self) -> MetricCollection:
         """While it trains, along the reference: the share of steps at which the likeliest piece is the right one, and
         the perplexity. BLEU and chrF take a search, see `evaluate`."""
-        from torchmetrics import MetricCollection
+        from distilingua.tasks.metrics import piece_metrics
 
-        from distilingua.tasks.metrics import PieceAccuracy, PiecePerplexity
-
-        return MetricCollection({"accuracy": PieceAccuracy(), "perplexity": PiecePerplexity()})
+        return piece_metrics()
 
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         """The likeliest translation that a beam search finds, as pieces, (steps,)."""
@@ -239,7 +233,7 @@ class Translation(WithoutClasses):
         found = []
         for n, pieces in enumerate(answers):  # one by one: steps times vocabulary is large
             written = pieces[1:] if pieces[0] == model.config.decoder_start_token_id else pieces
-            written = written[: _end(written, model.generation_config.eos_token_id)].to(inputs["input_ids"].device)
+            written = written[~ended(written, model.generation_config.eos_token_id)].to(inputs["input_ids"].device)
             text = {name: tensor[n : n + 1] for name, tensor in inputs.items() if name != "labels"}
             logits = model(**text, labels=written[None]).logits[0].float()
             chosen = logits.log_softmax(-1).gather(1, written[:, None])
@@ -292,12 +286,6 @@ class Translation(WithoutClasses):
                 "'distilingua[translation]'"
             ) from None
         return sacrebleu.metrics
-
-
-def _end(pieces: Tensor, eos: int | list[int] | None) -> int:
-    """How many pieces there are up to the one that ends the text, that one included."""
-    ends = torch.isin(pieces, torch.as_tensor(eos if eos is not None else -1, device=pieces.device)).nonzero()
-    return int(ends[0]) + 1 if len(ends) else len(pieces)
 
 
 def _piece(code: str, tokenizer: Any) -> int | None:
