@@ -137,3 +137,12 @@ def cells(text: str) -> list[list[str]]:
     """Rows of the tables in a text."""
     rows = [line.strip("|").split("|") for line in text.splitlines() if line.startswith("|") and "---" not in line]
     return [[cell.strip(" *").replace("**", "") for cell in row] for row in rows]
+
+
+def test_every_fault_that_is_claimed_has_its_test() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs/faults.md").read_text("utf-8")))
+    defined = {
+        found for file in ROOT.glob("tests/**/*.py") for found in re.findall(r"def (\w+)", file.read_text("utf-8"))
+    }
+    assert len(named) > 30
+    assert named <= defined

@@ -155,7 +155,7 @@ def test_a_strangers_run_and_model_run_nothing(finished_run: Path, tmp_path: Pat
     shutil.copytree(finished_run, theirs)
     items = read_yaml(theirs / "checkpoints/overrides.yaml")
     (theirs / "checkpoints/overrides.yaml").write_text(yaml.safe_dump([*items, "~cleaning", f"+cleaning={EVIL}"]))
-    for command in ("evaluate", "export", "resume"):
+    for command in ("evaluate", "export", "why", "resume"):
         told = run(command, str(theirs), folder=tmp_path).stderr
         assert "it names torch.hub.load, which no configuration of yours does, and is not run" in told
     config = read_json(theirs / "student/config.json")
