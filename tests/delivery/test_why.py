@@ -14,8 +14,10 @@ from datasets import Dataset
 
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.delivery.model import find, known_task
+from distilingua.delivery.report import report
 from distilingua.delivery.runtime import predictor_of
 from distilingua.delivery.why import CAUSES, evidence, itemised, mislabelled, under
+from distilingua.errors import UserError
 from distilingua.training.inference import Predictor
 from tests.processes import refused, succeed
 
@@ -97,6 +99,7 @@ def test_a_planted_cause_is_found_in_its_own_line(cause: str, predictor: Predict
 def test_the_command_writes_what_it_prints(finished_run: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished_run, run)
+    assert "Points to 100 %" not in report(run).read_text("utf-8")
     shown = succeed("why", str(run), folder=tmp_path)
     found = json.loads((run / "why.json").read_text("utf-8"))
     assert list(found) == ["en", "de"]
@@ -105,6 +108,11 @@ def test_the_command_writes_what_it_prints(finished_run: Path, tmp_path: Path) -
         assert sum(cause["share"] for cause in one["causes"].values()) == pytest.approx(1 - one["student"], abs=1e-3)
         for cause in one["causes"].values():
             assert all(row["student"] != row["truth"] for row in cause["examples"])
+    left = ", ".join(f"{lang} {100 * (1 - one['student']):.1f}" for lang, one in found.items())
+    assert f"Points to 100 %: {left}." in report(run).read_text("utf-8")
+    (run / "why.json").write_text("[]")
+    with pytest.raises(UserError, match=r"why\.json is not as a run writes it"):
+        report(run)
 
 
 @pytest.mark.parametrize(

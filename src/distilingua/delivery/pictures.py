@@ -81,6 +81,29 @@ def languages(models: Mapping[str, Mapping[str, Any]], metric: str, heading: str
     return svg(figure, f"{heading} in percent by language and model, with intervals. Distilled: {best}.")
 
 
+def causes(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """What is missing to 100 %, a bar per language, cause by cause.
+
+    Args:
+        found: of `why.json`, see `delivery.why`.
+    """
+    figure = Figure(figsize=(7, 0.9 + 0.45 * len(found)), layout="constrained")
+    axes = figure.subplots()
+    ends = dict.fromkeys(found, 0.0)
+    names = list(next(iter(found.values()))["causes"])
+    for n, cause in enumerate(names):
+        shares = {lang: 100 * one["causes"][cause]["share"] for lang, one in found.items()}
+        if any(shares.values()):
+            axes.barh(list(shares), list(shares.values()), left=list(ends.values()), color=f"C{n}", label=cause)
+        ends = {lang: ends[lang] + share for lang, share in shares.items()}
+    axes.set(xlabel="points to 100 %")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    if axes.containers:
+        figure.legend(loc="outside upper center", ncols=4, frameon=False)
+    return svg(figure, f"Points to 100 %: {', '.join(f'{lang} {end:.1f}' for lang, end in ends.items())}.")
+
+
 def size_and_speed(points: Sequence[Point], heading: str) -> str:
     """The mean score of the targets against size and time, on logarithmic scales."""
     figure = Figure(figsize=(7, 3), layout="constrained")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -121,6 +122,7 @@ def report(folder: Path) -> Path:
             scores=scores(best, models),
             languages_picture=pictures.languages(models, best.metric, best.heading),
             cost_picture=pictures.size_and_speed(points(best, distilled), best.heading),
+            causes_picture=causes_of(best),
             curves_picture=pictures.curves(best.folder, best.metric, best.heading),
             tables=compare([folder]).tables if sweep else [],  # means over seeds
             leaderboard=jobs_table(folder, best) if sweep else None,
@@ -132,6 +134,13 @@ def report(folder: Path) -> Path:
         file.write_text(text, "utf-8")
     console.print(f"Written to {folder / 'report.html'}.", soft_wrap=True)
     return folder / "report.html"
+
+
+def causes_of(run: Run) -> str:
+    """A picture of what `distilingua why` has found; "" where nobody asked."""
+    file = run.folder / "why.json"
+    with as_written(file, "Delete it, or type distilingua why again."):
+        return pictures.causes(json.loads(file.read_text("utf-8"))) if file.exists() else ""
 
 
 def finished(folder: Path) -> list[Run]:
