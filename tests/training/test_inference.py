@@ -97,9 +97,9 @@ def test_on_a_cpu_batches_are_small(recorder: Recorder, predictor: Predictor) ->
     predictor.predict(ROWS, "x")
     assert recorder.rows[0] == 128
     assert recorder.lay == {"cpu"}
-    recorder.config = SimpleNamespace(hidden_size=128)  # a third as wide, three times as many
+    recorder.config = SimpleNamespace(hidden_size=128)  # half as wide, twice as many
     predictor.predict(ROWS, "x")
-    assert 384 in recorder.rows
+    assert 256 in recorder.rows
 
 
 def test_a_store_is_filled_on_the_device_and_the_teacher_leaves_it(

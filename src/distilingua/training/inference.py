@@ -26,7 +26,7 @@ from distilingua.tasks.task import no_numbers, rows_at, windows_of
 from distilingua.training.soft_labels import mean_logits
 
 CPU = torch.device("cpu")
-ROWS_ON_CPU, WIDTH = 128, 384  # of a model so wide, more do not fit into a processor's cache and only pad each other
+ROWS_ON_CPU, WIDTH = 128, 256  # of a model so wide, more do not fit into a processor's cache and only pad each other
 ROWS_ELSEWHERE = 512  # a GPU is not filled by fewer short texts
 
 
