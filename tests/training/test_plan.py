@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -216,6 +217,6 @@ def test_processes_are_counted_however_devices_are_spelt(monkeypatch: pytest.Mon
     expected = {"auto": 4, -1: 4, "-1": 4, "2": 2, 2: 2, "0,3": 2}
     for devices, processes in expected.items():
         trainer = {"devices": devices, "num_nodes": 3, "accelerator": "gpu"}
-        assert process_count(trainer) == 3 * processes, devices
-    assert process_count({"devices": "auto", "accelerator": "cpu"}) == 1
-    assert process_count({"devices": [0, 2], "accelerator": "gpu"}) == 2
+        assert process_count(SimpleNamespace(trainer=trainer)) == 3 * processes, devices
+    assert process_count(SimpleNamespace(trainer={"devices": "auto", "accelerator": "cpu"})) == 1
+    assert process_count(SimpleNamespace(trainer={"devices": [0, 2], "accelerator": "gpu"})) == 2

@@ -123,8 +123,13 @@ def learning_rate(model: PreTrainedModel) -> float:
     return float(f"{min(TUNED_RATE * TUNED_WEIGHTS / layers, LARGEST_RATE):.2g}")
 
 
-def process_count(trainer: Mapping[str, Any]) -> int:
-    """That train together, with this `trainer` of the configuration."""
+def process_count(settings: Any) -> int:
+    """That train together.
+
+    Args:
+        settings: what has a `trainer`: `Settings`, or a whole configuration.
+    """
+    trainer = settings.trainer
     devices = trainer["devices"]
     if isinstance(devices, str) and devices.lstrip("-").isdecimal():
         devices = int(devices)

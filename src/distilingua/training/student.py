@@ -93,9 +93,7 @@ def train_direct(job: Job) -> Predictor:
 
 def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, dict[str, float]] | None:
     """The student, and its agreement with the teacher per language; None in all processes of a job but the first."""
-    module, data, plan = student_fit(
-        job, job.objective, rows.train, rows.dev, outputs, process_count(job.settings.trainer)
-    )
+    module, data, plan = student_fit(job, job.objective, rows.train, rows.dev, outputs, process_count(job.settings))
     console.print(f"Student: {module.student.num_parameters():,} weights")
     recipe = student_recipe(job, rows.train, outputs)
     trainer = fit(job.settings, "student", module, data, plan, recipe)
@@ -118,7 +116,7 @@ def self_train(
     console.print(f"The student labels {len(sure)} of {len(rows.unpaired)} texts without a partner")
     own = with_labels(select(rows.unpaired, sure), [decoded[n] for n in sure])
     train = joined([rows.train, own])
-    processes = process_count(job.settings.trainer)
+    processes = process_count(job.settings)
     module, data, plan = student_fit(job, job.objective, train, rows.dev, outputs, processes)
     module.load_state_dict(first.state_dict())
     return module, fit(job.settings, "self_trained", module, data, plan, {**recipe, "own": decoded})
