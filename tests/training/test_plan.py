@@ -43,14 +43,6 @@ def test_steps_follow_the_rows_within_bounds(rows: int, epochs: int, every: int,
     assert plan.evaluate_share * plan.steps / plan.epochs <= 500  # a long pass is judged on the way
 
 
-def test_every_language_is_learnt_as_if_it_were_alone() -> None:
-    """Five passes over six languages would read each sentence five times, where the baseline reads it thirty times."""
-    one = make_plan(AUTO, 1000, TRAINER, 1e-3, processes=1)
-    six = make_plan(AUTO, 6000, TRAINER, 1e-3, processes=1, languages=6)
-    assert one.epochs == six.epochs == 30
-    assert make_plan(AUTO, 18_000, TRAINER, 1e-3, processes=1, languages=2).epochs == 5  # there is enough to read
-
-
 def test_what_was_typed_wins() -> None:
     plan = make_plan({**AUTO, "epochs": 3, "patience": None}, 200, TRAINER, 1e-3, processes=1)
     assert (plan.epochs, plan.steps, plan.evaluate_epochs, plan.evaluate_share) == (3, 12, 1, 1.0)

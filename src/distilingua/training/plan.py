@@ -51,12 +51,7 @@ class Plan:
 
 
 def make_plan(
-    settings: Mapping[str, Any],
-    rows: int,
-    trainer: Mapping[str, Any],
-    lr: float | None,
-    processes: int,
-    languages: float = 1,
+    settings: Mapping[str, Any], rows: int, trainer: Mapping[str, Any], lr: float | None, processes: int
 ) -> Plan:
     """
     Args:
@@ -67,8 +62,6 @@ def make_plan(
         trainer: `accumulate_grad_batches`, `limit_train_batches` and `max_steps` of the configuration.
         lr: peak learning rate.
         processes: that share the rows.
-        languages: how many times the rows of the largest language all of them are. Each has to be learnt as if it were
-            alone: `min_steps` counts for every one of them.
     """
     size = min(settings["batch_size"], max(rows // processes, 1))
     batches = max(rows // (size * processes), 1)
@@ -78,7 +71,7 @@ def make_plan(
     epochs, every = settings.get("epochs"), 1
     if epochs is None:
         least, most = settings.get("min_steps") or 1, settings.get("max_steps") or math.inf
-        wanted = min(max(PASSES * steps, least * languages), most)
+        wanted = min(max(PASSES * steps, least), most)
         epochs = max(round(wanted / steps), 1)
         every = max(epochs // EVALUATIONS, 1)
         epochs = math.ceil(epochs / every) * every  # the last pass is evaluated too

@@ -23,7 +23,6 @@ from distilingua.columns import (
     BLOCK,
     Encoded,
     Ragged,
-    codes_of,
     column,
     filled,
     joined,
@@ -177,9 +176,7 @@ def student_fit(
     module = DistillationModule(*made, teacher, width, data.languages, own)
     more = {"languages": data.languages, "vector_width": width, "baseline": objective is not job.objective}
     module.save_hyperparameters(made_of(settings, model, job.task.labels, **more), logger=False)
-    largest = np.bincount(codes_of(train_rows, "lang")[0]).max()
-    plan = make_plan(training, len(train_rows), settings.trainer, lr, processes, float(len(train_rows) / largest))
-    return module, data, plan
+    return module, data, make_plan(training, len(train_rows), settings.trainer, lr, processes)
 
 
 def student_predictor(job: Job, folder: Path) -> Predictor:

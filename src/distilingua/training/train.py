@@ -207,8 +207,8 @@ def worse_than_alone(gaps: Mapping[str, Mapping[str, Any]]) -> str:
     if not lost:
         return ""
     return (
-        f"The student is worse than without its teacher in {listed(lost)}. Let it learn longer (training.min_steps=N, "
-        f"which counts for each language), or weigh labels more, where the objective has the key (objective.alpha=0.5)."
+        f"The student is worse than without its teacher in {listed(lost)}. Let it learn longer "
+        f"(training.min_steps=N), or weigh labels more, where the objective has the key (objective.alpha=0.5)."
     )
 
 
