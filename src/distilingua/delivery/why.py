@@ -15,7 +15,7 @@ from scipy.special import softmax
 
 from distilingua.artifacts import as_written, write_json
 from distilingua.columns import Encoded, codes_of, column, texts_of, with_columns
-from distilingua.console import console
+from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
 from distilingua.delivery.model import find, run_of
 from distilingua.delivery.runtime import predictor_of
@@ -48,6 +48,7 @@ def why(cfg: DictConfig, given: str) -> dict[str, Any]:
     Raises:
         UserError: no finished run, or one without a teacher; a task without classes; other rows than it was judged on.
     """
+    quieten()
     model, run = find(given), run_of(Path(given).expanduser())
     if run is None or not (run / "predictions.parquet").is_file():
         raise UserError(f"{given}: expected a finished run, with predictions.parquet. Name its folder.")
@@ -175,17 +176,17 @@ def show(languages: Mapping[str, Any]) -> None:
         rows = [
             {
                 "cause": cause,
+                "what to look at": CAUSES[cause],
                 "rows": one["rows"],
                 "points": percent(one["share"]),
                 "95 %": "–".join(percent(end) for end in one["interval"]),
-                "what to look at": CAUSES[cause],
             }
             for cause, one in found["causes"].items()
             if one["rows"]
         ]
         gap = f"{100 * (1 - found['student']):.1f} points to 100 %"
         title = f"{lang}: student {percent(found['student'])}, teacher {percent(found['teacher'])}; {gap}"
-        console.print_whole(for_terminal(text_frame(title, rows), words=1))
+        console.print_whole(for_terminal(text_frame(title, rows), words=2))
         for cause, one in found["causes"].items():
             for row in one["examples"]:
                 told = f" (read as {row['teacher_text']!r})" if row["teacher_text"] not in ("", row["text"]) else ""
