@@ -102,11 +102,11 @@ def test_training_stops_when_nothing_is_gained_and_keeps_the_best_weights(next_r
     """A rate that wrecks the weights in the end: what is kept is what was there before."""
     kept: list[dict[str, torch.Tensor]] = []
 
-    def remember(cfg: Any, name: str | None = None) -> None:
-        best = Path(cfg.paths.run) / "checkpoints/student/best/best.ckpt"
+    def remember(settings: Settings, name: str | None = None) -> None:
+        best = settings.run / "checkpoints/student/best/best.ckpt"
         if best.exists():
             kept.append(torch.load(best, weights_only=True)["state_dict"])
-        delete_checkpoints(Settings.of(cfg), name)
+        delete_checkpoints(settings, name)
 
     monkeypatch.setattr("distilingua.training.train.delete_checkpoints", remember)
     wrecking = ["lr_schedule.name=constant", "optimizer.lr=3e-2"]
