@@ -95,7 +95,8 @@ def _taken(cells: Any, numbers: np.ndarray) -> Any:
     """Rows of a table or column. Only the stretch they lie in is looked at: Arrow goes through the chunks of all."""
     first, end = (int(numbers.min()), int(numbers.max()) + 1) if len(numbers) else (0, 0)
     near = cells.slice(first, end - first)
-    return near if np.array_equal(numbers, np.arange(first, end)) else near.take(pa.array(numbers - first))
+    whole = len(numbers) == end - first and np.array_equal(numbers, np.arange(first, end))
+    return near if whole else near.take(pa.array(numbers - first))
 
 
 def with_columns(rows: Dataset, columns: Mapping[str, pa.Array | pa.ChunkedArray]) -> Dataset:
@@ -250,11 +251,16 @@ class Ragged(Sequence[np.ndarray]):
             return self.values[self.offsets[index] : self.offsets[index + 1]]
         chosen = isinstance(index, slice) or (isinstance(index, np.ndarray) and index.dtype == bool)
         numbers = np.arange(len(self))[index] if chosen else np.asarray(index, dtype=np.int64)
-        return Ragged.by_lengths(self.values[self.places(numbers)], self.offsets[numbers + 1] - self.offsets[numbers])
+        starts, lengths = self._stretches(numbers)
+        return Ragged.by_lengths(self.values[stretches(starts, lengths)], lengths)
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
         """Where the values of these lists stand, in one line; costs by what is asked for, not by all lists."""
-        return stretches(self.offsets[numbers], self.offsets[numbers + 1] - self.offsets[numbers])
+        return stretches(*self._stretches(numbers))
+
+    def _stretches(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        starts = self.offsets[numbers]
+        return starts, self.offsets[numbers + 1] - starts
 
     @property
     def lengths(self) -> np.ndarray:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ LONGEST_CELL = 2**31 - 1  # of Python's csv, which stops at 131 072 characters u
 
 
 @dataclass
-class Table:
+class Table(ABC):
     """What is read of a file, see `read_table`; all of it is known once `blocks` has been gone through."""
 
     file: Path
@@ -61,8 +62,8 @@ class Table:
         self.problems: dict[int, str] = {}
         """Number of a row, from 0 -> why it cannot be read, of those that are named and not refused."""
 
-    def _blocks(self) -> Iterator[pa.Table]:
-        raise NotImplementedError
+    @abstractmethod
+    def _blocks(self) -> Iterator[pa.Table]: ...
 
     def _check_names(self) -> None:
         """Raises UserError for a column whose name another one has too."""
@@ -116,12 +117,12 @@ class _Text(Table):
                 f"{self.file}: {len(self.blank)} blank lines are no rows, the first is line {self.blank[0]}."
             )
 
+    @abstractmethod
     def _rows(self, lines: Iterator[str]) -> Iterator[Any]:
         """Every row; what else is known of the file is noted on the way."""
-        raise NotImplementedError
 
-    def _block(self, rows: list[Any]) -> pa.Table:
-        raise NotImplementedError
+    @abstractmethod
+    def _block(self, rows: list[Any]) -> pa.Table: ...
 
     def _finish(self) -> None:
         """Asked once all that is wanted has been read."""

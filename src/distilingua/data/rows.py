@@ -73,6 +73,11 @@ class Rows:
         """Clean rows of all splits."""
         return where(self.table, ~filled(column(self.table, "unusable")))
 
+    @property
+    def truth(self) -> pa.ChunkedArray:
+        """Labels of the training rows, those included that training may not see: for judging only."""
+        return column(self.numbered(column(self.train, "number").to_numpy()), "label")
+
     def numbered(self, numbers: np.ndarray | Sequence[int]) -> Dataset:
         """Rows by their numbers."""
         return select(self.table, numbers)

@@ -20,7 +20,7 @@ from distilingua.delivery.runtime import load_weights, predictor_of
 from distilingua.errors import UserError
 from distilingua.models.loading import note_reading
 from distilingua.monitoring.callbacks import shaping
-from distilingua.parts import Benchmark, Settings, assemble
+from distilingua.parts import Benchmark, assemble
 from distilingua.tasks.task import Evaluation
 from distilingua.training.evaluate import calibrating, evaluate, figures, latency, trust
 from distilingua.training.inference import Predictor
@@ -73,9 +73,9 @@ def write(name: str, form: Format, student: Student, folder: Path) -> Path:
 def fetch_teacher(cfg: DictConfig, model: Delivered, folder: Path) -> Student:
     """The teacher of a run as formats take it, described in a folder; found in the cache, or trained again."""
     with TemporaryDirectory() as run:
-        parts, settings = assemble(cfg), Settings.of(cfg)
-        kept = shaping(settings.callbacks)  # of its training, nothing is shown
-        parts.settings = replace(settings, run=Path(run), loggers={}, callbacks=kept)
+        parts = assemble(cfg)
+        kept = shaping(parts.settings.callbacks)  # of its training, nothing is shown
+        parts.settings = replace(parts.settings, run=Path(run), loggers={}, callbacks=kept)
         job = prepare_job(parts)
         ((name, source),) = job.source.members.items()
         predictor = train_teacher(job, name, source)

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from scipy.special import softmax
 
 from distilingua.artifacts import as_written, write_json
-from distilingua.columns import Encoded, codes_of, column, texts_of, with_columns
+from distilingua.columns import Encoded, codes_of, texts_of, with_columns
 from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
 from distilingua.delivery.model import find, run_of
@@ -76,9 +76,8 @@ def why(cfg: DictConfig, given: str) -> dict[str, Any]:
 
 def taught(rows: Rows, lang: str) -> set[str]:
     """True classes of the training rows of a language, those included whose label training may not see."""
-    truth = column(rows.table, "label").take(pa.array(column(rows.train, "number")))
     number, langs = codes_of(rows.train, "lang")
-    labels = np.array(truth.to_pylist(), dtype=object)
+    labels = np.array(rows.truth.to_pylist(), dtype=object)
     return set(labels[number == langs.index(lang)]) if lang in langs else set()
 
 

@@ -18,9 +18,8 @@ from distilingua.errors import Problems, UserError, masked
 from distilingua.locations import overrides_file, typed_of
 from distilingua.monitoring.sweep import failures, metrics_of, shares_of
 from distilingua.monitoring.tables import for_terminal, percent
-from distilingua.statistics.bootstrap import difference, group_sums, holm, interval, score_of
+from distilingua.statistics.bootstrap import SIGNIFICANT, difference, group_sums, holm, interval, score_of
 
-SIGNIFICANT = 0.05  # p below which a gain has its star
 WIDTHS = {"lang": 5, "gain": 18, "sec": 4}  # of columns, so that the tables line up; 10 of all others
 MODELS = ("teacher", "direct", "single", "student")
 

@@ -16,6 +16,7 @@ import numpy as np
 DRAWS = 2000
 KEPT = 32  # models and languages whose draws are remembered
 LEVEL = 0.95
+SIGNIFICANT = 0.05  # p below which a difference is told
 POWER = 0.8
 EQUAL = 1e-9  # draws no further apart are the same figure
 

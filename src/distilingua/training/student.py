@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import torch
 from datasets import Dataset
 from hydra.core.hydra_config import HydraConfig
@@ -216,7 +215,7 @@ def soft_label_accuracy(job: Job, outputs: TeacherOutputs) -> dict[str, float]:
     stored, task = outputs.stored, job.task
     if stored is None or not task.encodes_text():  # where a label is a text, no position has a true class
         return {}
-    truth = column(job.rows.table, "label").take(pa.array(column(job.rows.train, "number")))
+    truth = job.rows.truth
     read = lists_of(job.rows.train, "teacher_texts").lengths > 0
     rows = where(with_columns(job.rows.train, {"label": truth}), read & filled(truth))
     lessons = Lessons(rows, job.encoder, job.cache)

@@ -22,6 +22,7 @@ from distilingua.monitoring.provenance import provenance
 from distilingua.monitoring.sweep import beside_others
 from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.parts import Parts
+from distilingua.statistics.bootstrap import SIGNIFICANT
 from distilingua.tasks.task import Evaluation, Task
 from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
 from distilingua.training.fitting import (
@@ -77,9 +78,6 @@ def train(parts: Parts) -> dict[str, Any]:
     delete_checkpoints(settings)
     console.print(f"Written to {job.run / 'metrics.json'}; the student is in {where}.", soft_wrap=True)
     return metrics
-
-
-SIGNIFICANT = 0.05  # p below which a loss is told
 
 
 @dataclass
