@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import yaml
 from hydra.utils import instantiate
 
 from distilingua.columns import Encoded, select
@@ -83,6 +84,24 @@ class WordDropout(TextAugmentation):
         words, joint = words_of(text)
         kept = [word for word in words if rng.random() >= self.rate]
         return joint.join(kept or [rng.choice(words)])
+
+
+class Carriers(TextAugmentation):
+    """Puts words around a text, or among its own, that people say with a request and that do not change it: one or two
+    of "please", "could you", "mal" by the language of the row. Texts of other languages stay as they are."""
+
+    def __init__(self, probability: float = 0.5, keeps_meaning: bool = True) -> None:
+        super().__init__(probability, keeps_meaning)
+        self._known = yaml.safe_load(Path(__file__).with_name("carriers.yaml").read_text("utf-8"))
+
+    def text(self, text: str, lang: str, rng: Random) -> str:
+        if (known := self._known.get(lang.partition("-")[0])) is None:
+            return text
+        for place in rng.sample(sorted(known), rng.choice((1, 1, 2))):
+            words, said = text.split(), rng.choice(known[place])
+            at = {"before": 0, "after": len(words)}.get(place, rng.randint(min(1, len(words)), len(words)))
+            text = " ".join([*words[:at], said, *words[at:]])
+        return text
 
 
 class SpanDeletion(TextAugmentation):

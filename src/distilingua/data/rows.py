@@ -91,12 +91,15 @@ def load_rows(
     members: Sequence[Member] = (),
     task: Task | None = None,
     cache: Path | None = None,
+    judge: bool = False,
 ) -> Rows:
     """Loads, cleans and pairs.
 
     Args:
         task: what labels are, and where they point; its own labels are not looked at. None takes one class a text.
         cache: keeps clean text for later runs.
+        judge: only to judge with, by a model that has learnt elsewhere: training rows are left out, and nobody asks for
+            rows but those of test.
 
     Raises:
         UserError: a row whose label cannot be right; repeated ids; an empty split; labels that no training row of the
@@ -124,23 +127,29 @@ def load_rows(
     labels = task.classes(names[n] for n in np.unique(label[is_in(pair.source, "train")]))
     labelled = np.array([bool(name) for name in names], dtype=bool)[label]
     for each in pair.languages:
-        for part in ("train", "dev", "test"):
+        for part in ("test",) if judge else ("train", "dev", "test"):
             # what is judged needs a label; what is only trained on does not
             if not (is_in(each, part) & (labelled | (part == "train"))).any():
                 raise UserError(
                     f"corpus: no {part} rows{'' if part == 'train' else ' with a label'} for {each!r} are left after "
-                    f"cleaning ({report}). Every language needs train, dev and test, the latter two labelled."
+                    f"cleaning ({report}). Every language needs "
+                    + ("test, labelled." if judge else "train, dev and test, the latter two labelled.")
                     + "".join(f" {note}" for note in report.notes)
                 )
+
+    def held_out(part: str) -> dict[str, Dataset]:
+        return {each: select(texts, np.flatnonzero(is_in(each, part) & labelled)) for each in pair.languages}
+
+    if judge:
+        nothing = select(texts, [])
+        told = PairingReport({}, {}, {}, {}, {})
+        return Rows(table, nothing, nothing, held_out("dev"), held_out("test"), labels, report, told)
     for each in pair.languages:
         there = np.unique(label[lang == langs.index(each)])  # hidden from training or not: they are what is judged
         _check_classes(each, task.classes(names[n] for n in there), labels, pair.source, alike)
     pointing = bool(task.points_into)
     paired = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
     train, unpaired, pairing_report, not_learnt = paired
-
-    def held_out(part: str) -> dict[str, Dataset]:
-        return {each: select(texts, np.flatnonzero(is_in(each, part) & labelled)) for each in pair.languages}
 
     # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
     # are text that it has not learnt

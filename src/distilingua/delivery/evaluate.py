@@ -136,7 +136,8 @@ def read_rows(cfg: DictConfig, benchmark: Benchmark) -> Any:
     """Clean rows with their labels, see `data.rows.Rows`: those of test are judged on, those of dev calibrate."""
     from distilingua.data.rows import load_rows
 
-    return load_rows(benchmark.corpus, instantiate(cfg.cleaning), benchmark.pair, None, [], benchmark.task)
+    given = benchmark.corpus, instantiate(cfg.cleaning), benchmark.pair
+    return load_rows(*given, None, task=benchmark.task, judge=True)
 
 
 def check_classes(given: str, task: Task, rows: Mapping[str, Any]) -> None:

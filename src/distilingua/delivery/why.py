@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import torch
 from datasets import Dataset
 from omegaconf import DictConfig
 from scipy.special import softmax
@@ -22,7 +23,7 @@ from distilingua.delivery.runtime import predictor_of
 from distilingua.errors import UserError
 from distilingua.parts import assemble, read_rows
 from distilingua.statistics.bootstrap import group_sums, interval
-from distilingua.training.inference import Predictor
+from distilingua.training.inference import Predictor, vectors_of
 
 CAUSES = {  # in the order in which they are asked for; what can be shown of the data alone comes first
     "other text": "what the teacher read in its place says something else: look at the pairs, corpus.columns.group",
@@ -90,11 +91,11 @@ def evidence(predictor: Predictor, answers: pd.DataFrame, test: Dataset, classes
     """
     task, tokenizer = predictor.encoder.task, predictor.encoder.tokenizer
     encoded = predictor.encoder(test, None)
-    logits, own = read(predictor, encoded)
+    answers_again = torch.cat(predictor.answers(encoded, "Reading again").answers).float().numpy()
+    own = directions(predictor, encoded)
     aligned = (answers.teacher_text != answers.text) & (answers.teacher_text != "")
     instead = with_columns(test, {"text": pa.array(answers.teacher_text.where(aligned, answers.text).tolist())})
-    _, theirs = read(predictor, predictor.encoder(instead, None))
-    alike = (own * theirs).sum(1)
+    alike = (own * directions(predictor, predictor.encoder(instead, None))).sum(1)
     pieces = encoded.lists("input_ids")
     unknown = np.array([tokenizer.unk_token_id in ids for ids in pieces])
     letters = pieces.lengths / np.maximum(answers.text.str.len(), 1)
@@ -103,24 +104,17 @@ def evidence(predictor: Predictor, answers: pd.DataFrame, test: Dataset, classes
         "never taught": ~answers.truth.isin(classes).to_numpy(),
         "cut": pieces.lengths >= task.max_length,
         "pieces": unknown | under(-letters.to_numpy()),
-        "other label": mislabelled(softmax(logits, axis=1), [task.labels.index(name) for name in answers.truth])
+        "other label": mislabelled(softmax(answers_again, axis=1), [task.labels.index(name) for name in answers.truth])
         & (answers.teacher == answers.student).to_numpy(),
         "teacher": (answers.teacher != answers.truth).to_numpy(),
         "student": np.ones(len(answers), dtype=bool),
     }
 
 
-def read(predictor: Predictor, encoded: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Logits, (texts, classes), and sentence vectors of length 1, (texts, width)."""
-    order, logits, vectors = [], [], []
-    for numbers, cells, batch in predictor.cells(encoded, "Reading again", pooling="mean"):
-        assert batch is not None  # a way of pooling was named
-        order.append(numbers)
-        logits.append(cells.float().numpy())
-        vectors.append(batch.float().numpy())
-    back = np.argsort(np.concatenate(order))
-    found = np.concatenate(vectors)[back]
-    return np.concatenate(logits)[back], found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+def directions(predictor: Predictor, encoded: Encoded) -> np.ndarray:
+    """Sentence vectors of length 1, (texts, width)."""
+    found = vectors_of(predictor, encoded, "Reading again", "mean")
+    return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
 
 def under(values: np.ndarray, among: np.ndarray | None = None) -> np.ndarray:

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-import distilingua.models.bag  # noqa: F401  # transformers does not know it otherwise
+import distilingua.models.bag  # transformers does not know it otherwise
+import distilingua.models.pooled  # noqa: F401  # nor it
 from distilingua.errors import UserError, listed
 from distilingua.models.factorise import FactorisedEmbedding
 from distilingua.models.folder import OWN, check_positions, readable

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from distilingua.artifacts import file_sha256, folder_fingerprint
 from distilingua.corpora.schema import language_code
-from distilingua.errors import UserError, learning, one_of, rate, refuse, text, whole
+from distilingua.errors import UserError, learning, one_of, positive, rate, refuse, share, text, whole
 from distilingua.locations import location
 from distilingua.models.folder import (
     WEIGHTS,
@@ -159,7 +159,7 @@ class TeacherSource:
             f"{role}: give either {role}.path (a model) or {role}.scratch (one to be trained here)."
             if (self.path is None) == (self.scratch is None)
             else None,
-            f"{role}.scratch: random weights know nothing. Set teacher/fine_tune=default."
+            f"{role}.scratch: random weights know nothing. Set teacher/fine_tune=full."
             if self.scratch is not None and self.fine_tune is None
             else None,
         )
@@ -167,7 +167,10 @@ class TeacherSource:
     @staticmethod
     def _learning(key: str, settings: Mapping[str, Any]) -> list[str | None]:
         rates = rate(key, settings.get("lr"), f"{key}.lr_schedule", settings.get("lr_schedule"))
-        return [*learning(key, settings), *rates]
+        first = settings.get("probe") or {}
+        shares = [share(f"{key}.probe.{name}", first[name]) for name in ("freeze", "passes") if name in first]
+        wrong = positive(f"{key}.probe.lr", first["lr"], "0.25") if "lr" in first else None
+        return [*learning(key, settings), *rates, *shares, wrong]
 
     def _check_folder(self, folder: Path, max_length: int | None) -> None:
         name = self.given

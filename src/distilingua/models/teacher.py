@@ -84,7 +84,7 @@ def load_model(
         raise UserError(
             f"teacher.path={folder}: it has no {', '.join(new[:3])}{' …' if len(new) > 3 else ''} of the shape that "
             f"task={task.name} needs, so its answers would be random. Give a teacher that was trained for this task, "
-            f"or let it learn: teacher/fine_tune=default."
+            f"or let it learn: teacher/fine_tune=full."
         )
     return model
 

@@ -62,9 +62,11 @@ def title(row: Mapping[str, str]) -> str:
 
 
 def calibrating(predictor: AnyPredictor, dev: Dataset, name: str) -> float | None:
-    """The temperature that calibrates a model, fitted on the source's dev split; None where it chooses no class."""
-    task = predictor.encoder.task
-    return temperature_of(task, dev, predictor.predict(dev, f"Calibrating {name}")) if task.names_classes else None
+    """The temperature that calibrates a model, fitted on the source's dev split; None without one, and where the model
+    chooses no class."""
+    if not (predictor.encoder.task.names_classes and len(dev)):
+        return None
+    return temperature_of(predictor.encoder.task, dev, predictor.predict(dev, f"Calibrating {name}"))
 
 
 def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, float]:

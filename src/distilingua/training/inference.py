@@ -208,6 +208,20 @@ class Predictor:
         task.answer(self.model, inputs, at)[0].cpu()
 
 
+def vectors_of(model: AnyPredictor, encoded: Encoded, title: str, pooling: str) -> np.ndarray:
+    """Sentence vectors of texts, in their order, (texts, width) float32.
+
+    Args:
+        pooling: see `LayerReader`.
+    """
+    order, found = [], []
+    for numbers, _, vectors in model.cells(encoded, title, pooling=pooling):
+        assert vectors is not None  # a way of pooling was named
+        order.append(numbers)
+        found.append(vectors.float().numpy())
+    return np.concatenate(found)[np.argsort(np.concatenate(order))]
+
+
 @contextmanager
 def named(title: str, rows: Dataset) -> Iterator[None]:
     """Names the rows to which a model's answer is no number.

@@ -165,7 +165,7 @@ def check_order(job: Job, source: TeacherSource, encoder: Encoder) -> None:
     raise UserError(
         f"teacher.path={source.path}: its labels are {', '.join(order[:6])} …; the corpus has "
         f"{', '.join(labels[:6])} … in this order. Soft labels would be misread. {way_out or 'Give'} a teacher with "
-        f"the same labels, or let it learn them: teacher/fine_tune=default."
+        f"the same labels, or let it learn them: teacher/fine_tune=full."
     )
 
 

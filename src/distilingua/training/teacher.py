@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -12,10 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset
 from lightning import seed_everything
+from scipy.special import log_softmax
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModel, PreTrainedModel
 
 from distilingua.artifacts import cached, cached_by_all, code_fingerprint, folder_fingerprint, rows_fingerprint
 from distilingua.columns import (
@@ -37,11 +40,14 @@ from distilingua.corpora.schema import each_row
 from distilingua.data.datamodule import LiveTeacher, MultilingualDataModule, TeacherOutputs
 from distilingua.data.rows import Rows, fingerprint_of
 from distilingua.distillation.objective import hard_labels
+from distilingua.models.depth import layer_list
+from distilingua.models.loading import load_whole
+from distilingua.models.pooled import PENALTIES, PooledForSequenceClassification, probe
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
 from distilingua.tasks.alignment import Alignment
 from distilingua.training.fitting import delete_checkpoints, fit
-from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named
+from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named, vectors_of
 from distilingua.training.job import (
     Job,
     labelled,
@@ -89,33 +95,78 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         langs = ", ".join(codes_of(train_rows, "lang")[1])
         console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
         seed_everything(seed, workers=True, verbose=False)
-        if source.scratch:
-            model = source.scratch.model(task, tokenizer)
-        else:
-            model = load_model(source.location, task, tokenizer, source.revision)
-        for part in settings["freeze"]:
-            part_of(model, part).requires_grad_(False)
+        model, learning = starting_point(job, name, source, train_rows)
+        if learning["epochs"] == 0:
+            return model.save_pretrained(folder)
         data = MultilingualDataModule(
             train_rows,
             {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_texts")},
             encoder,
-            batch_size=settings["batch_size"],
+            batch_size=learning["batch_size"],
             seed=seed,
             workers=job.settings.training["workers"],
             cache=job.cache,
         )
-        make = settings["optimizer"]
-        optimizer, lr = optimizer_of(partial(make, lr=settings["lr"]) if settings["lr"] else make, learning_rate(model))
+        make, rate = learning["optimizer"], learning["rate"] * learning_rate(model)
+        optimizer, lr = optimizer_of(partial(make, lr=learning["lr"]) if learning["lr"] else make, rate)
         module = DistillationModule(
-            model, task, hard_labels(task.hard()), optimizer, settings["lr_schedule"], languages=data.languages
+            model, task, hard_labels(task.hard()), optimizer, learning["lr_schedule"], languages=data.languages
         )
-        plan = make_plan(settings, len(train_rows), job.settings.trainer, lr, processes=1)
+        plan = make_plan(learning, len(train_rows), job.settings.trainer, lr, processes=1)
         fit(job.settings, name, module, data, plan, recipe, one_device=True)
         model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
     delete_checkpoints(job.settings, name)
     return ready(partial(load_model, folder, task, tokenizer), folder=folder)
+
+
+def starting_point(
+    job: Job, name: str, source: TeacherSource, rows: Dataset
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """A teacher before it learns the task by steps, and how it learns: with random weights, with a new head, or with a
+    probe for its head, where it is to have one and the task gives one class to a single text.
+
+    Args:
+        rows: what it learns from.
+    """
+    assert source.fine_tune is not None
+    task, encoder, first, settings = job.task, job.teachers[name], source.fine_tune.get("probe"), source.fine_tune
+    learning = {**settings, "rate": 1.0}
+    if source.scratch:
+        model = source.scratch.model(task, encoder.tokenizer)
+    elif first is None or task.problem_type != "single_label_classification" or filled(column(rows, "text_pair")).any():
+        model = load_model(source.location, task, encoder.tokenizer, source.revision)
+    else:
+        model = probed(job, name, source, rows)
+        layers = list(model.encoder.get_submodule(layer_list(model.encoder) or "").children())
+        for layer in layers[: round(first["freeze"] * len(layers))]:
+            layer.requires_grad_(False)
+        usual = make_plan(settings, len(rows), job.settings.trainer, lr=None, processes=1).epochs
+        passes = round(first["passes"] * usual) or math.ceil(first["passes"])
+        learning |= {"rate": first["lr"], "epochs": settings["epochs"] or passes}
+    for part in settings["freeze"]:
+        part_of(model, part).requires_grad_(False)
+    return model, learning
+
+
+def probed(job: Job, name: str, source: TeacherSource, rows: Dataset) -> PooledForSequenceClassification:
+    """An encoder as it was published, with a probe of its vectors for a head; of the penalties, that with the least
+    cross-entropy on the source's dev split."""
+    task, encoder = job.task, job.teachers[name]
+    body, _ = load_whole(source.given, AutoModel, source.location, source.revision)
+    model = PooledForSequenceClassification.around(body, source.pooling, task.model_options)
+    predictor = Predictor(lambda: model, encoder, job.device)
+    known = []
+    for part in (rows, job.rows.dev[job.pair.source]):
+        encoded = encoder(part, job.cache)
+        vectors = vectors_of(predictor, encoded, "Vectors for the probe", source.pooling)
+        known.append((model.features(torch.from_numpy(vectors)).numpy(), task.targets(part, encoded).values))
+    (features, classes), (unseen, truth) = known
+    each = [probe(features, classes, len(task.labels), penalty) for penalty in PENALTIES]
+    missed = [-log_softmax(unseen @ w.T + b, axis=1)[np.arange(len(truth)), truth].mean() for w, b in each]
+    model.set_head(*each[int(np.argmin(missed))])
+    return model
 
 
 def teacher_train_rows(job: Job, source: TeacherSource) -> Dataset:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from datasets import Dataset
 
 from distilingua.columns import lists_of, texts_of
-from distilingua.training.inference import AnyPredictor, Predictor
+from distilingua.training.inference import AnyPredictor, Predictor, vectors_of
 from distilingua.training.job import Job
 
 MOST = 100  # sentences per language: what one can look at
@@ -37,10 +36,6 @@ def sentence_vectors(job: Job, teacher: AnyPredictor, student: AnyPredictor) -> 
 
 
 def _vectors(model: AnyPredictor, rows: Dataset, pooling: str) -> Found:
-    vectors: dict[int, torch.Tensor] = {}
-    for numbers, _, batch in model.cells(model.encoder(rows, cache=None), "", pooling=pooling):
-        assert batch is not None  # a way of pooling was named
-        vectors |= dict(zip(numbers, batch.float(), strict=True))
     columns = zip(texts_of(rows, "lang"), texts_of(rows, "label"), texts_of(rows, "text"), strict=True)
     sentences = [[" ".join(str(cell).split()) for cell in cells] for cells in columns]
-    return torch.stack([vectors[n] for n in range(len(rows))]).numpy(), sentences
+    return vectors_of(model, model.encoder(rows, cache=None), "", pooling), sentences
