@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
+from distilingua.console import console
 from distilingua.corpora.schema import each_row, visible
 from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Term
@@ -136,7 +138,8 @@ class Task(Delivery, ABC):
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
-        """Rows as a model reads them, cut to `max_length`: `input_ids`, and `at` where answers are not one a text.
+        """Rows as a model reads them, cut to `max_length`: `input_ids`, how many pieces of each are `lost` by that, and
+        `at` where answers are not one a text.
 
         Args:
             rows: the columns `reads`.
@@ -154,7 +157,8 @@ class Task(Delivery, ABC):
 
     def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
-        return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
+        blank = {"at": [ABSENT] * len(encoded.get("at", ())), "lost": 0, "lengths": [1]}
+        return {"input_ids": [0], **{name: value for name, value in blank.items() if name in encoded}}
 
     # --- learning -----------------------------------------------------------------------------------------------------
     def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:  # texts always are
@@ -297,9 +301,9 @@ class Task(Delivery, ABC):
         """Labels of a batch, as the hard term reads them: (positions,). (speech)"""
         return as_tensor(targets.values)
 
-    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+    def cells(self, output: Any, at: Tensor | None, windows: Tensor | None = None) -> Tensor:
         """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off.
-        (answers)"""
+        (answers; classes, where texts are read in windows: see `windows_of`)"""
         logits = output.logits.float()
         if at is None:
             return logits
@@ -313,7 +317,7 @@ class Task(Delivery, ABC):
 
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         """A model's answer to every row of a batch: its cells, (positions, classes) each. (translation)"""
-        cells = self.cells(model(**inputs), at)
+        cells = self.cells(model(**inputs), at, windows_of(at, inputs))
         return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -374,6 +378,29 @@ class WithoutClasses(Task):
     @staticmethod
     def stratify_by(label: str) -> str:
         return ""
+
+
+def too_far(stride: int, max_length: Any) -> str | None:
+    """What is wrong with so many pieces in common of windows of this length."""
+    far = type(max_length) is int and stride >= max_length // 2
+    return f"task.stride={stride}: it is below half of task.max_length={max_length}." if far else None
+
+
+def tell_cut(who: str, task: Task, counts: Any, tell: Callable[[str], Any] | None = None) -> None:
+    """Says how many texts a model does not read whole, with the keys that decide it; nothing where it does.
+
+    Args:
+        who: reads them.
+        counts: see `cut_counts`.
+        tell: prints a line; None for the console.
+    """
+    texts, cut, pieces, lost = map(int, counts)
+    windows = " or, of a text that stands alone, task.long=windows" if hasattr(task, "long") else ""
+    if cut:
+        (tell or partial(console.print, soft_wrap=True))(
+            f"{who}: {cut:,} of {texts:,} texts are cut at task.max_length={task.max_length} pieces: "
+            f"{100 * lost / pieces:.1f} % of their pieces are lost (task.max_length=N{windows} reads them whole)."
+        )
 
 
 def check_length(max_length: Any, *problems: str | None) -> None:
