@@ -15,8 +15,7 @@ from distilingua.data.rows import Rows
 from distilingua.errors import UserError
 from distilingua.monitoring.tables import for_terminal, show_data, text_frame
 from distilingua.parts import Parts, read_rows
-from distilingua.tasks.pieces import cut_counts
-from distilingua.tasks.task import tell_cut
+from distilingua.tasks.pieces import cut_counts, tell_cut
 from distilingua.training.job import student_encoder
 
 
@@ -25,7 +24,13 @@ def describe(parts: Parts) -> None:
     quieten()
     rows = read_rows(parts)
     show_data(rows)
-    tell_read(parts, rows)
+    try:
+        if not parts.task.hears():
+            with TemporaryDirectory() as nowhere:
+                encoder = student_encoder(parts, rows.train, Path(nowhere))
+            tell_cut("The student", parts.task, cut_counts(encoder(rows.texts, cache=None)))
+    except UserError as error:  # about a student, which whoever looks at a corpus may not have yet
+        console.print(f"The student cannot read these texts: {error}", markup=False)
     texts = rows.texts.select_columns(["lang", "split", "label", "text"]).to_pandas()
     if parts.task.distributed is None:  # several classes a text
         counts = Counter(name for label in texts["label"] if label for name in parts.task.classes([label]))
@@ -50,18 +55,6 @@ def describe(parts: Parts) -> None:
     for column in table.columns[1:]:
         column.no_wrap = False
     console.print(table)
-
-
-def tell_read(parts: Parts, rows: Rows) -> None:
-    """Says how many of the texts the student would not read whole."""
-    if parts.task.hears():
-        return
-    try:
-        with TemporaryDirectory() as nowhere:
-            encoder = student_encoder(parts, rows.train, Path(nowhere))
-        tell_cut("The student", parts.task, cut_counts(encoder(rows.texts, cache=None)))
-    except UserError as error:  # which is about a model, and whoever looks at a corpus may have none yet
-        console.print(f"The student cannot read these texts: {error}", markup=False)
 
 
 def unseen_labels(rows: Rows) -> dict[str, float]:

@@ -19,8 +19,8 @@ from distilingua.data.rows import fingerprint_of
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
 from distilingua.parts import Benchmark, assemble_benchmark
-from distilingua.tasks.pieces import cut_counts
-from distilingua.tasks.task import Task, tell_cut
+from distilingua.tasks.pieces import cut_counts, tell_cut
+from distilingua.tasks.task import Task
 
 
 def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> dict[str, Any]:

@@ -25,8 +25,8 @@ from distilingua.delivery.streams import CHUNK, ENCODING, FROM_PIPE, Chunk, Sour
 from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.folder import readable, reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
-from distilingua.tasks.pieces import cut_counts
-from distilingua.tasks.task import Task, tell_cut
+from distilingua.tasks.pieces import cut_counts, tell_cut
+from distilingua.tasks.task import Task
 
 READ = ("text", "text_pair", "audio", "lang")  # columns that an answer may depend on
 LONGEST = 512  # pieces, where neither the model nor its tokenizer says
@@ -104,7 +104,7 @@ class Answering:
     columns: Mapping[str, str]
     every: bool = False
     lang: str = ""
-    cut: Any = 0
+    cut: Any = (0, 0, 0, 0)
 
     @classmethod
     def of(cls, model: Delivered, task: Task, columns: Mapping[str, str], options: argparse.Namespace) -> Answering:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
+from distilingua.console import console
 from distilingua.errors import UserError
 from distilingua.tasks.slow import PreTrainedTokenizerBase
 
@@ -57,11 +59,8 @@ def piece_ids(
 
 
 def _parts(ids: np.ndarray, before: int, after: int, max_length: int, stride: int | None) -> list[np.ndarray]:
-    """What is read of a text that is too long, see `piece_ids`: its windows, or head and tail where there is no stride.
-
-    Args:
-        ids: all of its pieces, (pieces,), of which so many begin and end every text.
-    """
+    """What is read of a text that is too long, of which so many pieces begin and end every text: windows, or head and
+    tail where there is no stride. See `piece_ids`."""
     text, room = ids[before : len(ids) - after], max_length - before - after
     if stride is None:
         parts = [np.concatenate([text[: room // 4], text[len(text) - room + room // 4 :]])]
@@ -102,6 +101,24 @@ def cut_counts(read: Encoded) -> np.ndarray:
     far as their task counts these."""
     lost = read.numbers("lost") if "lost" in read else np.zeros(len(read), np.int32)
     return np.array([len(read), (lost > 0).sum(), (read.lengths + lost)[lost > 0].sum(), lost.sum()])
+
+
+def tell_cut(who: str, task: Any, counts: Any, tell: Callable[[str], Any] | None = None) -> None:
+    """Says how many texts a model does not read whole, with the keys that decide it; nothing where it does.
+
+    Args:
+        who: reads them.
+        task: says how; one that can read in windows has `long`.
+        counts: see `cut_counts`.
+        tell: prints a line; None for the console.
+    """
+    texts, cut, pieces, lost = map(int, counts)
+    windows = " or, of a text that stands alone, task.long=windows" if hasattr(task, "long") else ""
+    if cut:
+        (tell or partial(console.print, soft_wrap=True))(
+            f"{who}: {cut:,} of {texts:,} texts are cut at task.max_length={task.max_length} pieces: "
+            f"{100 * lost / pieces:.1f} % of their pieces are lost (task.max_length=N{windows} reads them whole)."
+        )
 
 
 def pad_windows(encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], np.ndarray]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,6 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged
-from distilingua.console import console
 from distilingua.corpora.schema import each_row, visible
 from distilingua.distillation.losses.ce import CrossEntropy
 from distilingua.distillation.losses.term import Term
@@ -384,23 +382,6 @@ def too_far(stride: int, max_length: Any) -> str | None:
     """What is wrong with so many pieces in common of windows of this length."""
     far = type(max_length) is int and stride >= max_length // 2
     return f"task.stride={stride}: it is below half of task.max_length={max_length}." if far else None
-
-
-def tell_cut(who: str, task: Task, counts: Any, tell: Callable[[str], Any] | None = None) -> None:
-    """Says how many texts a model does not read whole, with the keys that decide it; nothing where it does.
-
-    Args:
-        who: reads them.
-        counts: see `cut_counts`.
-        tell: prints a line; None for the console.
-    """
-    texts, cut, pieces, lost = map(int, counts)
-    windows = " or, of a text that stands alone, task.long=windows" if hasattr(task, "long") else ""
-    if cut:
-        (tell or partial(console.print, soft_wrap=True))(
-            f"{who}: {cut:,} of {texts:,} texts are cut at task.max_length={task.max_length} pieces: "
-            f"{100 * lost / pieces:.1f} % of their pieces are lost (task.max_length=N{windows} reads them whole)."
-        )
 
 
 def check_length(max_length: Any, *problems: str | None) -> None:

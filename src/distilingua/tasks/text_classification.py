@@ -95,10 +95,7 @@ class TextClassification(Task):
         return [self.max_length, self.long, self.stride]
 
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
-        """
-        Raises:
-            UserError: a sentence pair, which is read by its head alone.
-        """
+        """Raises UserError for a sentence pair that is not to be read by its head."""
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
         if pairs and self.long != "head":
             raise UserError(f"task.long={self.long} is for single texts, and this is a pair. Set task.long=head.")

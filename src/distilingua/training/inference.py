@@ -129,11 +129,8 @@ class Predictor:
             title: of the progress bar; "" for none.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
-        order = np.argsort(encoded.lengths, kind="stable")[start:]
-        windows = encoded.lists("lengths").lengths if "lengths" in encoded else np.ones(len(encoded), np.int64)
-        full = (np.cumsum(windows[order]) - 1) // self.rows_at_once  # a text counts as much as its windows
-        batches = np.split(order, np.flatnonzero(np.diff(full)) + 1)
-        for n in console.steps(range(len(batches) if len(order) else 0), title):
+        batches = encoded.batches(self.rows_at_once, start)
+        for n in console.steps(range(len(batches)), title):
             yield batches[n], *self._collate(encoded[batches[n]])
 
     @property

@@ -24,8 +24,7 @@ from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Parts, read_rows
-from distilingua.tasks.pieces import cut_counts
-from distilingua.tasks.task import tell_cut
+from distilingua.tasks.pieces import cut_counts, tell_cut
 from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
