@@ -361,6 +361,14 @@ class Encoded(Sequence[dict[str, Any]]):
             return np.empty(0, np.int64)
         return self.numbers("frames") if "frames" in self else self.lists("input_ids").lengths
 
+    def batches(self, size: int, start: int = 0) -> list[np.ndarray]:
+        """Numbers of so many rows each, or of rows with so many windows, those of like length together; without the
+        first `start` rows of this order."""
+        order = np.argsort(self.lengths, kind="stable")[start:]
+        windows = self.lists("lengths").lengths if "lengths" in self else np.ones(len(self), np.int64)
+        full = (np.cumsum(windows[order]) - 1) // size
+        return np.split(order, np.flatnonzero(np.diff(full)) + 1) if len(order) else []
+
     # --- on disk ------------------------------------------------------------------------------------------------------
     @staticmethod
     def write(folder: Path, parts: Iterable[Encoded]) -> None:

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from datasets import Dataset
 
 from distilingua.columns import texts_of
 from distilingua.console import console, quieten
 from distilingua.data.rows import Rows
+from distilingua.errors import UserError
 from distilingua.monitoring.tables import for_terminal, show_data, text_frame
 from distilingua.parts import Parts, read_rows
+from distilingua.tasks.pieces import cut_counts, tell_cut
+from distilingua.training.job import student_encoder
 
 
 def describe(parts: Parts) -> None:
@@ -19,6 +24,13 @@ def describe(parts: Parts) -> None:
     quieten()
     rows = read_rows(parts)
     show_data(rows)
+    try:
+        if not parts.task.hears():
+            with TemporaryDirectory() as nowhere:
+                encoder = student_encoder(parts, rows.train, Path(nowhere))
+            tell_cut("The student", parts.task, cut_counts(encoder(rows.texts, cache=None)))
+    except UserError as error:  # about a student, which whoever looks at a corpus may not have yet
+        console.print(f"The student cannot read these texts: {error}", markup=False)
     texts = rows.texts.select_columns(["lang", "split", "label", "text"]).to_pandas()
     if parts.task.distributed is None:  # several classes a text
         counts = Counter(name for label in texts["label"] if label for name in parts.task.classes([label]))

@@ -293,7 +293,7 @@ def test_rows_without_a_teacher_are_marked(task: Any, student_tokenizer: Any, tm
     rows = load_rows(unaligned, Cleaning(), Pair("en", ["de"], protocol="supervised"), ["en"])
     soft_labels, _ = store(tmp_path / "store", rows)
     without = 0
-    tokens = Encoded.of([{"input_ids": [2, 7, 3]}] * len(rows.table))
+    tokens = Encoded.of([{"input_ids": [2, 7, 3], "lost": 0}] * len(rows.table))
     live = LiveTeacher(None, Encoder(task, student_tokenizer), tokens, np.arange(len(rows.table)))
     for outputs in (TeacherOutputs(soft_labels), TeacherOutputs(live=live)):
         data = module(rows, task, student_tokenizer, outputs)

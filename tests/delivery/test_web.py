@@ -86,6 +86,13 @@ def test_what_gives_no_classes_is_refused_by_name(task: Task) -> None:
     assert instantiate(CHOSEN, assets="cdn").check(MultiLabel()) is None
 
 
+@pytest.mark.parametrize("long", ["windows", "head_tail"])
+def test_a_page_reads_the_beginning_of_a_text_alone(long: str) -> None:
+    told = instantiate(CHOSEN, assets="cdn").check(MultiLabel(long=long))
+    assert f"task.long={long}" in told
+    assert told.endswith("Leave it out: format=[hub,onnx,onnx_int8].")
+
+
 def test_without_npm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     told = instantiate(CHOSEN).check(TextClassification())

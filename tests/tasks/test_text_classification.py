@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import BertForSequenceClassification, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from distilingua.columns import Encoded
 from distilingua.distillation.losses.ce import IGNORE_INDEX
 from distilingua.errors import UserError
 from distilingua.models.vocabulary import train_tokenizer
+from distilingua.tasks.multi_label import MultiLabel
 from distilingua.tasks.text_classification import TextClassification
+from tests.conftest import tiny_bert
 
 STARS = ["1 star", "2 stars", "3 stars", "4 stars", "5 stars"]
 
@@ -165,3 +167,60 @@ def test_logits_are_in_full_precision() -> None:
     found = TextClassification().fit_labels(["a", "b"]).cells(output, None)
     assert found.dtype == torch.float32
     assert found.tolist() == [[0.5, 1.5]]
+
+
+LONG = ["a man sleeps " * 20, "somebody is awake", "the rain in spain " * 9, ""]
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: PreTrainedTokenizerBase) -> Any:
+    torch.manual_seed(0)
+    return BertForSequenceClassification(tiny_bert(len(tokenizer), num_labels=2)).eval()
+
+
+def answers(task: TextClassification, model: Any, tokenizer: Any, texts: list[str]) -> torch.Tensor:
+    rows = {"text": texts, "text_pair": [""] * len(texts)}
+    with torch.no_grad():
+        return torch.cat(task.answer(model, *task.collate(task.encode(rows, tokenizer, ""), tokenizer.pad_token_id)))
+
+
+@pytest.mark.parametrize("kind", [TextClassification, MultiLabel])
+def test_a_long_text_is_answered_by_the_mean_of_its_windows(kind: Any, tokenizer: Any, model: Any) -> None:
+    found = answers(kind(max_length=16, long="windows", stride=5), model, tokenizer, LONG)
+    for text, answer in zip(LONG, found, strict=True):
+        read = tokenizer(text, truncation=True, max_length=16, stride=5, return_overflowing_tokens=True)["input_ids"]
+        with torch.no_grad():
+            each = [model(torch.tensor([ids])).logits[0] for ids in read]
+        torch.testing.assert_close(answer, torch.stack(each).mean(0), atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("long", ["windows", "head_tail"])
+def test_a_text_that_fits_is_read_as_by_its_head(long: str, tokenizer: Any, model: Any) -> None:
+    short = [LONG[1], LONG[3]]
+    alone = answers(TextClassification(max_length=32), model, tokenizer, short)
+    assert torch.equal(answers(TextClassification(max_length=32, long=long), model, tokenizer, short), alone)
+    beside = answers(TextClassification(max_length=32, long=long), model, tokenizer, LONG)[[1, 3]]
+    torch.testing.assert_close(beside, alone, atol=1e-6, rtol=1e-5)
+
+
+def test_windows_shape_what_is_kept() -> None:
+    options: list[dict[str, Any]] = [{}, {"long": "head_tail"}, {"long": "windows"}, {"long": "windows", "stride": 3}]
+    assert len({str(TextClassification(**each).recipe) for each in options}) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"long": "foo"}, "task.long=foo is not known. Choose one of: head, head_tail, windows"),
+        ({"long": "windows", "stride": 16}, "task.stride=16: it is below half of task.max_length=16"),
+        ({"stride": -1}, "task.stride=-1: expected a whole number of at least 0"),
+    ],
+)
+def test_ways_of_reading_that_cannot_be(options: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        TextClassification(max_length=16, **options)
+
+
+def test_pairs_are_read_by_their_head_alone(tokenizer: PreTrainedTokenizerBase) -> None:
+    with pytest.raises(UserError, match=r"task\.long=windows is for single texts, .* Set task\.long=head"):
+        TextClassification(long="windows").encode({"text": ["a"], "text_pair": ["b"]}, tokenizer, "")

@@ -70,6 +70,14 @@ def test_every_word_has_its_first_piece_in_any_tokenizer(
                 assert piece == tokenizer.unk_token or word.lower().startswith(piece.lower()), (pieces, word)
 
 
+def test_pieces_that_are_cut_off_are_counted(tokenizers: list[PreTrainedTokenizerBase]) -> None:
+    for tokenizer in tokenizers:
+        found = TokenClassification(max_length=8).fit_labels(LABELS).encode({"text": TEXTS}, tokenizer, "")
+        for text, read in zip(TEXTS, found, strict=True):
+            assert read["input_ids"] == tokenizer(text, truncation=True, max_length=8)["input_ids"]
+            assert read["lost"] == len(tokenizer(text)["input_ids"]) - len(read["input_ids"])
+
+
 def test_words_that_are_cut_off_have_no_answer_and_cost_nothing(tokenizers: list[PreTrainedTokenizerBase]) -> None:
     short = TokenClassification(max_length=8).fit_labels(LABELS)
     [read] = short.encode({"text": TEXTS[:1]}, tokenizers[1], "")

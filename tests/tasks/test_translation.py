@@ -112,6 +112,7 @@ def test_both_sides_are_cut_and_still_end(tokenizer: PreTrainedTokenizerBase) ->
     (row,) = Translation(max_length=8).encode(rows, tokenizer, prefix="")
     assert len(row["input_ids"]) == len(row["target_ids"]) == 8
     assert row["input_ids"][-1] == row["target_ids"][-1] == tokenizer.eos_token_id
+    assert row["lost"] == len(tokenizer(rows["text"][0])["input_ids"]) - 8
 
 
 def test_the_prefix_is_for_the_text_alone(tokenizer: PreTrainedTokenizerBase) -> None:

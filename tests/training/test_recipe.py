@@ -69,6 +69,21 @@ def test_stored_vectors_train_as_a_live_teacher_does(next_run, tmp_path: Path) -
     assert not torch.equal(found["true"], found["false"])
 
 
+def test_stored_answers_to_windows_train_as_a_live_teacher_does(next_run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Logits and vectors of texts that student and teacher read in windows of their own."""
+    found = {}
+    for store in ("true", "false"):
+        cfg = next_run(
+            *("task.long=windows", "task.max_length=6", "objective=kd_embedding", f"teacher.store={store}"),
+            *("training.epochs=1", "teacher.fine_tune.epochs=1", f"paths.run={tmp_path / store}"),
+        )
+        check(cfg)
+        train(cfg)
+        found[store] = weights(cfg)
+    assert torch.allclose(found["true"], found["false"], atol=5e-3)  # vectors are stored in float16
+    assert not torch.equal(found["true"], found["false"])
+
+
 def test_without_a_term_that_asks_no_vector_is_stored(next_run) -> None:  # type: ignore[no-untyped-def]
     cfg = next_run("objective=kd")
     job = prepare(cfg)

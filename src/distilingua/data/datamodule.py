@@ -322,10 +322,11 @@ class MultilingualDataModule(LightningDataModule):
     def held_out_loader(self, lessons: Lessons) -> DataLoader:
         """Rows of like length together: judging does not ask for an order, and short ones are not padded to the
         longest."""
-        order: Any = np.argsort(lessons.encoded.lengths, kind="stable").tolist()
+        batches: Any = [numbers.tolist() for numbers in lessons.encoded.batches(self.eval_batch_size)]
+        dataset: Any = lessons
         return DataLoader(
-            order,
-            batch_size=self.eval_batch_size,
+            dataset,
+            batch_sampler=batches,
             collate_fn=partial(self.collate, lessons),
             pin_memory=self._pins,
             generator=torch.Generator(),

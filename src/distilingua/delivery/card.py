@@ -64,6 +64,7 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         labels=listed([f"`{label}`" for label in export["labels"] or ()], NAMED),
         teacher=path_as_shown(cfg.teacher.get("path")),
         cleaned=[step for step in ("repair", "markup", "url") if cleaning.get(step)],
+        long=(settings.get("task") or {}).get("long", "head"),
         imports="import distilingua.models.bag" if kind == BagConfig.model_type else "",
     ).save(folder / "README.md")
 

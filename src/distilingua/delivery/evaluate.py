@@ -19,6 +19,7 @@ from distilingua.data.rows import fingerprint_of
 from distilingua.delivery.model import Delivered, find, known_task
 from distilingua.errors import Problems, UserError, listed
 from distilingua.parts import Benchmark, assemble_benchmark
+from distilingua.tasks.pieces import cut_counts, tell_cut
 from distilingua.tasks.task import Task
 
 
@@ -46,6 +47,9 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         check_classes(models[name].given, predictor.encoder.task, rows.test)
         tell_other_rows(models[name], rows.test, benchmark.task)
     evaluations = {name: evaluate(predictor, rows.test, name) for name, predictor in predictors.items()}
+    for name, one in evaluations.items():
+        read = [cut_counts(of_language.outputs.encoded) for of_language in one.values()]
+        tell_cut(name, predictors[name].encoder.task, sum(read))
     dev = rows.dev[benchmark.pair.source]
     temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
     milliseconds = latency(predictors, next(iter(rows.test.values())))

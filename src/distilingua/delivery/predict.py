@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +25,7 @@ from distilingua.delivery.streams import CHUNK, ENCODING, FROM_PIPE, Chunk, Sour
 from distilingua.errors import NumberError, UserError, refuse
 from distilingua.models.folder import readable, reserved_positions
 from distilingua.tasks.delivery import HEADS, task_by_head
+from distilingua.tasks.pieces import cut_counts, tell_cut
 from distilingua.tasks.task import Task
 
 READ = ("text", "text_pair", "audio", "lang")  # columns that an answer may depend on
@@ -65,6 +67,7 @@ def predict(arguments: Sequence[str]) -> None:
             bad += len(problems)
             rows += len(answers)
     report(rows, bad, named)
+    tell_cut(model.given, answering.predictor.encoder.task, answering.cut, partial(print, file=sys.stderr))
 
 
 @dataclass
@@ -93,6 +96,7 @@ class Answering:
         columns: column of the corpus schema -> column of the rows.
         every: whether to give the probability of every class.
         lang: of rows without a column `lang`.
+        cut: of all rows so far, see `cut_counts`.
     """
 
     predictor: Any
@@ -100,6 +104,7 @@ class Answering:
     columns: Mapping[str, str]
     every: bool = False
     lang: str = ""
+    cut: Any = (0, 0, 0, 0)
 
     @classmethod
     def of(cls, model: Delivered, task: Task, columns: Mapping[str, str], options: argparse.Namespace) -> Answering:
@@ -120,6 +125,7 @@ class Answering:
                 with noting(answer):
                     rows[n] = self.row({name: cells[name][n] for name in cells})
         encoded = self.encode(rows, answers)
+        self.cut = self.cut + cut_counts(Encoded.of(list(encoded.values())))
         while encoded:
             numbers = list(encoded)
             try:

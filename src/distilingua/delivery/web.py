@@ -55,6 +55,11 @@ class Web:
                 f"format: the page of format=web shows classes and how sure of them the student is, and task="
                 f"{task.name} gives none for a text. Leave it out: format=[hub,onnx,onnx_int8]."
             )
+        if (long := getattr(task, "long", "head")) != "head":
+            return (
+                f"format: the page of format=web reads the beginning of a long text, and task.long={long} more of it. "
+                f"Leave it out: format=[hub,onnx,onnx_int8]."
+            )
         if self.assets == "npm" and shutil.which("npm") is None:
             return (
                 "format.web.assets=npm: there is no npm here, which comes with Node.js. Install it, or have the "

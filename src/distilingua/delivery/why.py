@@ -28,7 +28,7 @@ from distilingua.training.inference import Predictor, vectors_of
 CAUSES = {  # in the order in which they are asked for; what can be shown of the data alone comes first
     "other text": "what the teacher read in its place says something else: look at the pairs, corpus.columns.group",
     "never taught": "no training row of this language has its class: add some, or pair.protocol=translate_train",
-    "cut": "it is longer than the student reads: task.max_length",
+    "cut": "it is longer than the student reads: task.max_length, task.long",
     "pieces": "its pieces are unknown to the student, or letters: student.vocabulary, or another student",
     "other label": "both models are sure of another class: look at its label",
     "teacher": "the teacher is wrong: a better one, or teacher.fine_tune.epochs, teacher.seeds",
@@ -102,7 +102,7 @@ def evidence(predictor: Predictor, answers: pd.DataFrame, test: Dataset, classes
     return {
         "other text": aligned.to_numpy() & under(alike, aligned.to_numpy()),
         "never taught": ~answers.truth.isin(classes).to_numpy(),
-        "cut": pieces.lengths >= task.max_length,
+        "cut": encoded.numbers("lost") > 0 if "lost" in encoded else pieces.lengths >= task.max_length,
         "pieces": unknown | under(-letters.to_numpy()),
         "other label": mislabelled(softmax(answers_again, axis=1), [task.labels.index(name) for name in answers.truth])
         & (answers.teacher == answers.student).to_numpy(),

@@ -20,9 +20,9 @@ from distilingua.corpora.words import aligned, parsed, words_of
 from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, whole
 from distilingua.statistics.bootstrap import Tally, ratio
-from distilingua.tasks.pieces import as_tensor, needs_offsets, pad
+from distilingua.tasks.pieces import as_tensor, needs_offsets, pad_windows
 from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase
-from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, windows_of
+from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length, too_far
 
 FAR = -1e4  # the logit of a character beyond the end of a shorter context: probability 0, and still a number
 LEAST = 1e-8  # probability: its logarithm must stay finite
@@ -73,7 +73,7 @@ class QuestionAnswering(WithoutClasses):
         check_length(
             max_length,
             whole("task.max_answer", max_answer, 1),
-            None if stride is None else whole("task.stride", stride, 0) or _too_far(stride, max_length),
+            None if stride is None else whole("task.stride", stride, 0) or too_far(stride, max_length),
         )
         self.name, self.max_length, self.stride, self.max_answer = name, max_length, stride, max_answer
 
@@ -168,20 +168,17 @@ class QuestionAnswering(WithoutClasses):
 
     def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor]:
         """Inputs have a row for every window; `at` holds, per row and position, window · longest window + piece."""
-        windows, at = encoded.lists("lengths"), encoded.lists("at")
-        inputs = pad(Ragged.by_lengths(encoded.lists("input_ids").values, windows.values), pad_id)
+        (inputs, first), at = pad_windows(encoded, pad_id), encoded.lists("at")
         longest = inputs["input_ids"].shape[1]
-        first = windows.offsets[:-1] - windows.offsets[0]  # the first window of every row
         window = encoded.lists("window").values + np.repeat(first, at.lengths)
         inside = Ragged(window * longest + at.values, at.offsets).padded(PADDING)
         return inputs, as_tensor(np.concatenate([(first * longest)[:, None], inside], axis=1))
 
-    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+    def cells(self, output: Any, at: Tensor | None, windows: Tensor | None = None) -> Tensor:
         """Logits of starting and of ending at every position, (positions, 2): those of the piece that starts, or ends,
         with this character; `FAR` inside of pieces."""
         assert at is not None
         both = torch.stack([output.start_logits, output.end_logits], dim=-1).float()
-        windows = windows_of(at, {"input_ids": both})
         nothing = both[:, 0] if windows is None else torch.segment_reduce(both[:, 0], "min", lengths=windows)
         index = at[:, 1:].clamp(min=0)
         edges = torch.stack([first_of_piece(index), first_of_piece(index.flip(1)).flip(1)], dim=-1)
@@ -284,11 +281,6 @@ def best_scores(score: Callable[[str, str, str], float], predicted: Sequence[str
         max(score(said, truth, lang) for truth in [answer["text"] for answer in json.loads(label)] or [""])
         for said, label, lang in each
     ]
-
-
-def _too_far(stride: int, max_length: Any) -> str | None:
-    far = type(max_length) is int and stride >= max_length // 2
-    return f"task.stride={stride}: it is below half of task.max_length={max_length}." if far else None
 
 
 def characters_of(context: str) -> list[int]:

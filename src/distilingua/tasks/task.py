@@ -136,7 +136,8 @@ class Task(Delivery, ABC):
 
     @abstractmethod
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
-        """Rows as a model reads them, cut to `max_length`: `input_ids`, and `at` where answers are not one a text.
+        """Rows as a model reads them, cut to `max_length`: `input_ids`, how many pieces of each are `lost` by that, and
+        `at` where answers are not one a text.
 
         Args:
             rows: the columns `reads`.
@@ -154,7 +155,8 @@ class Task(Delivery, ABC):
 
     def unread(self, encoded: EncodedRow) -> dict[str, Any]:
         """Stands in a batch for a row that a model does not read: as many positions, all of them absent."""
-        return {"input_ids": [0], **({"at": [ABSENT] * len(encoded["at"])} if "at" in encoded else {})}
+        blank = {"at": [ABSENT] * len(encoded.get("at", ())), "lost": 0, "lengths": [1]}
+        return {"input_ids": [0], **{name: value for name, value in blank.items() if name in encoded}}
 
     # --- learning -----------------------------------------------------------------------------------------------------
     def comparable(self, student: Any, teacher: Any, distributions: bool) -> None:  # texts always are
@@ -297,9 +299,9 @@ class Task(Delivery, ABC):
         """Labels of a batch, as the hard term reads them: (positions,). (speech)"""
         return as_tensor(targets.values)
 
-    def cells(self, output: Any, at: Tensor | None) -> Tensor:
+    def cells(self, output: Any, at: Tensor | None, windows: Tensor | None = None) -> Tensor:
         """Logits in the order of rows and positions, (positions, classes) float32; NaN for a position cut off.
-        (answers)"""
+        (answers; classes, where texts are read in windows: see `windows_of`)"""
         logits = output.logits.float()
         if at is None:
             return logits
@@ -313,7 +315,7 @@ class Task(Delivery, ABC):
 
     def answer(self, model: PreTrainedModel, inputs: Mapping[str, Tensor], at: Tensor | None) -> list[Tensor]:
         """A model's answer to every row of a batch: its cells, (positions, classes) each. (translation)"""
-        cells = self.cells(model(**inputs), at)
+        cells = self.cells(model(**inputs), at, windows_of(at, inputs))
         return list(cells.split((at != PADDING).sum(-1).tolist() if at is not None else 1))
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -374,6 +376,12 @@ class WithoutClasses(Task):
     @staticmethod
     def stratify_by(label: str) -> str:
         return ""
+
+
+def too_far(stride: int, max_length: Any) -> str | None:
+    """What is wrong with so many pieces in common of windows of this length."""
+    far = type(max_length) is int and stride >= max_length // 2
+    return f"task.stride={stride}: it is below half of task.max_length={max_length}." if far else None
 
 
 def check_length(max_length: Any, *problems: str | None) -> None:

@@ -13,12 +13,12 @@ from datasets import Dataset
 from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, codes_of, texts_of
-from distilingua.distillation.signals import IGNORE_INDEX
-from distilingua.errors import UserError, truth
+from distilingua.distillation.signals import IGNORE_INDEX, Layers
+from distilingua.errors import UserError, one_of, truth, whole
 from distilingua.statistics.bootstrap import Tally, ratio
-from distilingua.tasks.pieces import piece_ids
+from distilingua.tasks.pieces import LONG, as_tensor, pad_windows, piece_ids
 from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase, Self
-from distilingua.tasks.task import EncodedRow, Task, check_length
+from distilingua.tasks.task import EncodedRow, Task, check_length, too_far
 
 CLASS_WEIGHTS = (None, "balanced")
 
@@ -28,7 +28,10 @@ class TextClassification(Task):
 
     Args:
         name: what the labels say, for titles.
-        max_length: pieces per sentence; what goes beyond is cut off.
+        max_length: pieces that a model reads at once.
+        long: of a text with more, `head` reads the first of them, `head_tail` the first quarter and the last three, and
+            `windows` all, in windows whose logits are averaged; see `piece_ids`. Pairs are cut by their tokenizer.
+        stride: pieces that two windows have in common; null takes a quarter of `max_length`.
         ordinal: the classes are steps of a scale, so a prediction can be wrong by one step or by several: adds `mae`.
         order: class names in the order of the logits, and of the scale; null takes the alphabet's, or under `ordinal`
             that of the numbers they begin with, if all do ("2 stars" before "10 stars").
@@ -49,9 +52,13 @@ class TextClassification(Task):
         ordinal: bool = False,
         order: Sequence[str] | None = None,
         class_weights: str | None = None,
+        long: str = "head",
+        stride: int | None = None,
     ) -> None:
         check_length(
             max_length,
+            one_of("task.long", long, LONG),
+            None if stride is None else whole("task.stride", stride, 0) or too_far(stride, max_length),
             truth("task.ordinal", ordinal),
             None
             if class_weights in CLASS_WEIGHTS
@@ -59,6 +66,7 @@ class TextClassification(Task):
             _order_problem(order),
         )
         self.name, self.max_length, self.ordinal, self.weighing = name, max_length, ordinal, class_weights
+        self.long, self.stride = long, max_length // 4 if stride is None else stride
         self.order = None if order is None else list(order)
         self.labels = []
 
@@ -82,10 +90,29 @@ class TextClassification(Task):
         each = torch.tensor([float(counts[label]) for label in self.labels])
         return each.sum() / (len(each) * each.clamp(min=1))
 
+    @property
+    def recipe(self) -> Any:
+        return [self.max_length, self.long, self.stride]
+
     def encode(self, rows: Mapping[str, list[str]], tokenizer: PreTrainedTokenizerBase, prefix: str) -> Encoded:
+        """Raises UserError for a sentence pair that is not to be read by its head."""
         pairs = rows["text_pair"] if any(rows["text_pair"]) else None
+        if pairs and self.long != "head":
+            raise UserError(f"task.long={self.long} is for single texts, and this is a pair. Set task.long=head.")
         texts = [prefix + text for text in rows["text"]]
-        return Encoded({"input_ids": piece_ids(tokenizer, texts, pairs, self.max_length)})
+        return Encoded(piece_ids(tokenizer, texts, pairs, self.max_length, self.long, self.stride))
+
+    def collate(self, encoded: Encoded, pad_id: int) -> tuple[dict[str, Tensor], Tensor | None]:
+        """Of texts in windows, inputs have a row for every one, and `at`, (texts, 1), tells where the first of each
+        begins, as positions of answers do."""
+        if "lengths" not in encoded:
+            return super().collate(encoded, pad_id)
+        inputs, first = pad_windows(encoded, pad_id)
+        return inputs, as_tensor(first[:, None]) * inputs["input_ids"].shape[1]
+
+    def cells(self, output: Any, at: Tensor | None, windows: Tensor | None = None) -> Tensor:
+        """The mean over the windows of each text."""
+        return Layers(windows=windows).by_row(output.logits.float())
 
     def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
         number, names = codes_of(rows, "label")

@@ -81,12 +81,23 @@ class TokenClassification(Task):
         """
         needs_offsets(tokenizer)
         texts = [prefix + text for text in rows["text"]]
-        read = tokenizer(texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        read = tokenizer(
+            texts,
+            truncation=True,
+            max_length=self.max_length,
+            return_offsets_mapping=True,
+            return_overflowing_tokens=True,
+        )
+        row, ids = np.array(read["overflow_to_sample_mapping"]), Ragged.of(read["input_ids"])
+        first = np.flatnonzero(np.diff(row, prepend=-1))  # what is left of a text; what is cut off comes after
         at = [
-            first_pieces(offsets, words_of(text), len(prefix))
-            for offsets, text in zip(read["offset_mapping"], rows["text"], strict=True)
+            first_pieces(read["offset_mapping"][n], words_of(text), len(prefix))
+            for n, text in zip(first.tolist(), rows["text"], strict=True)
         ]
-        return Encoded({"input_ids": Ragged.of(read["input_ids"]), "at": Ragged.of(at)})
+        beyond = ids.lengths - tokenizer.num_special_tokens_to_add()
+        beyond[first] = 0
+        lost = np.bincount(row, beyond).astype(np.int32)
+        return Encoded({"input_ids": ids[first], "at": Ragged.of(at), "lost": lost})
 
     def targets(self, rows: Dataset, encoded: Encoded) -> Ragged:
         words = self.positions(encoded).tolist()

@@ -17,7 +17,7 @@ from distilingua.distillation.signals import IGNORE_INDEX, Signals
 from distilingua.errors import UserError, truth, whole
 from distilingua.statistics.bootstrap import Tally, bleu
 from distilingua.tasks.alignment import carried
-from distilingua.tasks.pieces import as_tensor, ended, pad
+from distilingua.tasks.pieces import as_tensor, ended, pad, piece_ids
 from distilingua.tasks.slow import MetricCollection, PreTrainedModel, PreTrainedTokenizerBase
 from distilingua.tasks.task import PADDING, EncodedRow, Example, WithoutClasses, check_length
 
@@ -101,20 +101,21 @@ class Translation(WithoutClasses):
         options: dict[str, Any] = {"truncation": True, "max_length": self.max_length}
         texts = [prefix + text for text in rows["text"]]
         if self.codes:
-            sources: list[list[int]] = [[]] * len(texts)
-            before = tokenizer.src_lang
+            order: list[int] = []
+            parts, before = [], tokenizer.src_lang
             for lang in dict.fromkeys(rows["lang"]):
                 own = [i for i, other in enumerate(rows["lang"]) if other == lang]
                 tokenizer.src_lang = self._code(lang, tokenizer)
-                for i, ids in zip(own, tokenizer([texts[i] for i in own], **options)["input_ids"], strict=True):
-                    sources[i] = ids
+                parts.append(Encoded(piece_ids(tokenizer, [texts[i] for i in own], None, self.max_length)))
+                order += own
+            read = Encoded.join(parts)[np.argsort(order)]
             tokenizer.src_lang, tokenizer.tgt_lang = before, self.into  # as it was: addresses of caches look at it
         else:
-            sources = tokenizer(texts, **options)["input_ids"]
+            read = Encoded(piece_ids(tokenizer, texts, None, self.max_length))
         written = [label for label in rows["label"] if label]
         targets = iter(tokenizer(text_target=written, **options)["input_ids"] if written else ())
         target_ids = [next(targets) if label else [] for label in rows["label"]]
-        return Encoded({"input_ids": Ragged.of(sources), "target_ids": Ragged.of(target_ids)})
+        return Encoded({**read.columns, "target_ids": Ragged.of(target_ids)})
 
     def positions(self, encoded: Encoded) -> np.ndarray:
         return encoded.lists("target_ids").lengths
@@ -132,7 +133,7 @@ class Translation(WithoutClasses):
         return inputs, torch.where(steps < count, steps, PADDING)
 
     def unread(self, encoded: EncodedRow) -> dict[str, Any]:
-        return {"input_ids": [0], "target_ids": encoded["target_ids"]}
+        return {**super().unread(encoded), "target_ids": encoded["target_ids"]}
 
     def prepare_model(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
         """A model of many languages is told which one to write: in its first piece, or before it (mBART-25)."""

@@ -129,10 +129,9 @@ class Predictor:
             title: of the progress bar; "" for none.
             start: how many texts, in the order of this iterator, are not wanted again.
         """
-        order, size = np.argsort(encoded.lengths, kind="stable"), self.rows_at_once
-        for first in console.steps(range(start, len(order), size), title):
-            rows = order[first : first + size]
-            yield rows, *self._collate(encoded[rows])
+        batches = encoded.batches(self.rows_at_once, start)
+        for n in console.steps(range(len(batches)), title):
+            yield batches[n], *self._collate(encoded[batches[n]])
 
     @property
     def rows_at_once(self) -> int:
@@ -161,8 +160,9 @@ class Predictor:
         for rows, inputs, at in self.batches(encoded, title, start):
             read = read or LayerReader(self.model, {"vector"} if pooling else (), pooling or "")
             with torch.inference_mode():
-                output, layers = read(inputs, windows_of(at, inputs))
-                cells = self.encoder.task.cells(output, at)
+                windows = windows_of(at, inputs)
+                output, layers = read(inputs, windows)
+                cells = self.encoder.task.cells(output, at, windows)
             self._check(cells, at, rows)
             vectors = layers.vector.cpu() if layers is not None and layers.vector is not None else None
             yield rows, cells.cpu(), vectors

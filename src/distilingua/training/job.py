@@ -15,7 +15,6 @@ from datasets import Dataset
 
 from distilingua.artifacts import fingerprint, rows_fingerprint
 from distilingua.columns import Encoded, column, filled, is_one_of, lists_of, strings, texts_of, where, with_columns
-from distilingua.console import console
 from distilingua.data.encoder import Encoder
 from distilingua.data.rows import Rows, fingerprint_of
 from distilingua.distillation.losses.layers import other_pieces
@@ -25,7 +24,7 @@ from distilingua.models.source import TeacherSource
 from distilingua.models.teacher import load_tokenizer, outline
 from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Parts, read_rows
-from distilingua.tasks.task import Task
+from distilingua.tasks.pieces import cut_counts, tell_cut
 from distilingua.training.fitting import rehearse
 from distilingua.training.inference import device_of
 from distilingua.training.plan import precision
@@ -72,11 +71,14 @@ def prepare(parts: Parts) -> Job:
     members = parts.source.members if parts.objective.needs_teacher else {}
     rows = replace(rows, train=without_taught(rows.train, members.values(), parts.pair.source))
     task.fit_labels(rows.labels, (label for label in texts_of(rows.train, "label") if label))
-    encoder = Encoder(
-        task, parts.student.tokenizer(rows.train, cache, "text" in task.points_into), parts.student.prefix
-    )
+    encoder = student_encoder(parts, rows.train, cache)
     teachers = {name: teacher_encoder(parts, source, rows.train, cache) for name, source in members.items()}
     return Job(**vars(parts), rows=rows, encoder=encoder, teachers=teachers)
+
+
+def student_encoder(parts: Parts, rows: Dataset, cache: Path) -> Encoder:
+    words = "text" in parts.task.points_into
+    return Encoder(parts.task, parts.student.tokenizer(rows, cache, words), parts.student.prefix)
 
 
 def teacher_encoder(parts: Parts, source: TeacherSource, rows: Dataset, cache: Path) -> Encoder:
@@ -101,7 +103,7 @@ def dry_run(job: Job) -> None:
     model = job.student.model(task, student)
     own = job.encoder(job.rows.train, job.cache)
     task.targets(job.rows.train, own)
-    tell_cut("The student", task, own)
+    tell_cut("The student", task, cut_counts(own))
     for name, encoder in job.teachers.items():
         task.comparable(student, encoder.tokenizer, job.objective.same_classes)
         source = job.source.members[name]
@@ -109,25 +111,13 @@ def dry_run(job: Job) -> None:
             check_order(job, source, encoder)
         numbers = teacher_inputs(job.rows)
         read = encoder(job.rows.numbered(numbers), job.cache)
-        tell_cut(f"The {name}", task, read)
+        tell_cut(f"The {name}", task, cut_counts(read))
         teacher = outline(source, task, encoder.tokenizer)
         if layers:
             for one in (model, teacher):
                 LayerReader(one, job.objective.needs)
             job.objective.connect(model.config, teacher.config)
             check_pieces(job, own, read, places_of(numbers, job.rows.table))
-
-
-def tell_cut(who: str, task: Task, read: Encoded) -> None:
-    """Says how many texts are longer than a model reads, as far as that is known: of one that is as long as it may be,
-    there may be more."""
-    if task.hears() or "lengths" in read or not len(read):  # seconds; or windows, of which nothing is cut
-        return
-    if full := int((read.lengths >= task.max_length).sum()):
-        console.print(
-            f"{who}: {full} of {len(read)} texts have {task.max_length} pieces or more, and are cut there "
-            f"(task.max_length={task.max_length})."
-        )
 
 
 def check_pieces(job: Job, own: Encoded, read: Encoded, places: np.ndarray) -> None:

@@ -102,16 +102,18 @@ class DistillationModule(LightningModule):
     def signals(self, batch: Batch) -> Signals:
         """The batch as the objective sees it; asks the teacher where no soft labels came with the batch."""
         own = batch["student"]
-        output, student_layers = self.read_student(own, windows_of(batch["student_at"], own))
+        windows = windows_of(batch["student_at"], own)
+        output, student_layers = self.read_student(own, windows)
         soft, vector = batch.get("soft_labels"), batch.get("teacher_vector")
         teacher_layers = Layers(vector=vector) if vector is not None else None
         self._wrong: dict[str, tuple[Tensor, Tensor | None]] = {}
         if soft is None and self.teacher is not None:
             other = batch["teacher"]
-            answer, teacher_layers = self.teacher(other, windows_of(batch["teacher_at"], other))
-            soft = self.task.cells(answer, batch["teacher_at"])
+            theirs = windows_of(batch["teacher_at"], other)
+            answer, teacher_layers = self.teacher(other, theirs)
+            soft = self.task.cells(answer, batch["teacher_at"], theirs)
             self._wrong["teacher"] = no_numbers(soft, batch["teacher_at"]), batch["teacher_at"]
-        cells = self.task.cells(output, batch["student_at"])
+        cells = self.task.cells(output, batch["student_at"], windows)
         self._wrong["student"] = no_numbers(cells, batch["student_at"]), batch["student_at"]
         found = self.task.signals(cells, soft, batch)
         return replace(found, student_layers=student_layers, teacher_layers=teacher_layers)
