@@ -16,7 +16,7 @@ from hydra.utils import get_class, get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from distilingua.corpora.schema import Corpus
-from distilingua.data.augmentation import Augmentation, make_augmentations
+from distilingua.data.augmentation import Augmentation, Carriers, make_augmentations
 from distilingua.data.protocol import Pair
 from distilingua.data.rows import Rows, load_rows
 from distilingua.distillation.objective import Objective, hard_labels
@@ -136,6 +136,9 @@ def assemble(cfg: DictConfig) -> Parts:
         _check_terms(cfg.objective.terms)
         made["objective"] = instantiate(cfg.objective, schedules=schedules)
     problems.tell()
+    carriers = getattr(made["task"], "carriers", 0)
+    if carriers and not made["objective"].by_piece:
+        made["augmentations"] |= {"carriers": Carriers(carriers)}
     parts = Parts(Settings.of(cfg), **made)
     live = needs_live_teacher(parts.objective, parts.augmentations)
     parts.source.resolve_store(live=live or cfg.training.on_policy > 0)

@@ -49,9 +49,9 @@ class Quiet(SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(finished_run: Path, kept: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With the libraries of npm, the teacher, and a temperature."""
+    """With the libraries of npm, and the teacher."""
     folder = tmp_path_factory.mktemp("page")
-    options = ["format=[web]", "format.web.teacher=true", "temperature=true", "sentences=2"]
+    options = ["format=[web]", "format.web.teacher=true", "sentences=2"]
     places = [f"hydra.run.dir={folder / 'out'}", f"paths.cache={kept / 'cache'}"]
     corpus = f"corpus.path='{kept}/data/{{lang}}/{{split}}.jsonl'"
     printed = succeed("export", str(finished_run), corpus, *options, *places, folder=folder)

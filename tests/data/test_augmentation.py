@@ -7,14 +7,17 @@ from random import Random
 from typing import Any
 
 import pytest
+import yaml
 from hydra.utils import instantiate
 
 from distilingua.checks import check
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
+from distilingua.data import augmentation
 from distilingua.data.augmentation import (
     Augmentation,
     AugmentedRows,
+    Carriers,
     CharacterNoise,
     CodeSwitching,
     SpanDeletion,
@@ -25,7 +28,8 @@ from distilingua.data.augmentation import (
 from distilingua.data.datamodule import Lessons, MultilingualDataModule
 from distilingua.data.encoder import Encoder
 from distilingua.errors import UserError
-from tests.conftest import LengthEncoder
+from distilingua.parts import assemble
+from tests.conftest import Compose, LengthEncoder
 
 TEXT = "please turn on the lights in the kitchen and in the bathroom"
 
@@ -210,3 +214,25 @@ def test_an_augmentation_that_may_change_the_meaning_needs_a_teacher_that_reads_
     check(tiny_run("augmentation=[char_noise]"))
     with pytest.raises(UserError, match="brings no aligned words"):
         check(tiny_run("augmentation=[code_switching]"))
+
+
+def test_carriers_stand_around_a_request_and_leave_its_words() -> None:
+    carriers = Carriers(1.0)
+    known = yaml.safe_load(Path(augmentation.__file__).with_name("carriers.yaml").read_text("utf-8"))
+    assert all(set(each) == {"before", "after", "inside"} and all(each.values()) for each in known.values())
+    for lang, said in (("en", "turn on the light"), ("pt-BR", "apague a luz"), ("de", "aus")):
+        made = set(texts(carriers, said, lang))
+        assert said not in made
+        assert len(made) > 50
+        assert all(is_subsequence(said.split(), text.split()) for text in made)
+    assert set(texts(carriers, "poista", "fi")) == {"poista"}
+
+
+def test_students_of_requests_read_them_unless_a_term_compares_pieces(compose_run: Compose) -> None:
+    made = {
+        terms: assemble(compose_run(*terms)).augmentations
+        for terms in [(), ("task.carriers=0",), ("objective=custom", "objective/terms=[minilm]"), ("task=sentiment",)]
+    }
+    assert [list(each) for each in made.values()] == [["carriers"], [], [], []]
+    with pytest.raises(UserError, match=r"task\.carriers=2 is outside \[0, 1\]"):
+        assemble(compose_run("task.carriers=2"))

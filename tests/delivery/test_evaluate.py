@@ -55,8 +55,8 @@ def test_a_run_reports_how_sure_it_is(finished_run: Path, kept: Path, tmp_path: 
             assert low <= model["languages"][lang]["accuracy"] <= high
             assert 0 < high - low < 0.5
     student = metrics["models"]["student"]["reliability"]["de"]
-    assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error_scaled"} <= set(student)
-    assert metrics["temperature"] > 0
+    assert {"typos", "upper_case", "no_punctuation", "coverage_95", "calibration_error"} <= set(student)
+    assert read_json(tmp_path / "second/student/config.json")["calibrated"] > 0
     gap = metrics["differences"]["student - direct"]["de"]
     scores = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
     assert gap["value"] == pytest.approx(scores["student"] - scores["direct"], abs=2e-4)

@@ -7,7 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -41,7 +40,7 @@ FORMATS = sorted(path.stem for path in (conf_folder() / "format").glob("*.yaml")
 def exported(finished_run: Path, kept: Path) -> Path:
     """In every format that has a YAML; nobody writes to it."""
     folder = kept / "exported"
-    options = [f"format=[{','.join(FORMATS)}]", "sentences=4", "temperature=true", "license=mit"]
+    options = [f"format=[{','.join(FORMATS)}]", "sentences=4", "license=mit"]
     # the page needs no npm so; the other way is tested in a browser
     options += ["format.web.assets=cdn", f"hydra.run.dir={folder}"]
     with FileLock(f"{folder}.lock"):
@@ -114,12 +113,12 @@ def test_an_exported_folder_is_judged_and_used_like_its_run(
         [json.loads(line) for line in succeed("predict", str(model), *TEXTS, "--all", folder=tmp_path).splitlines()]
         for model in (exported / file, finished_run)
     )
-    temperature = read_json(exported / "config.json")["distilingua"]["temperature"]
-    assert temperature == read_json(finished_run / "metrics.json")["temperature"]
-    for one, other in zip(ours, runs, strict=True):  # what was asked for is in the exported folder, and not in the run
-        logits = np.log(list(other["probabilities"].values())) / temperature
-        expected = dict(zip(other["probabilities"], np.exp(logits) / np.exp(logits).sum(), strict=True))
-        assert one["probabilities"] == pytest.approx(expected, abs=0.05 if eight_bits else 2e-4)
+    assert (
+        read_json(exported / "config.json")["calibrated"]
+        == read_json(finished_run / "student/config.json")["calibrated"]
+    )
+    for one, other in zip(ours, runs, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=0.05 if eight_bits else 2e-4)
         assert one["probability"] == pytest.approx(max(one["probabilities"].values()), abs=1e-6)
 
 

@@ -53,7 +53,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     task = {"_target_": "distilingua.tasks.text_classification.TextClassification", "name": "intent", "max_length": 32}
     cleaning = {"unicode": "NFC", "url": "<link>", "max_characters": 100, "markup": True}
     own = {"task": task, "cleaning": cleaning, "prefix": "a ", "languages": ["en", "de"], "parameters": 9, "rows": {}}
-    setattr(made.config, OWN, {**own, "overrides": ["pair=en-de"], "temperature": 1.5})
+    setattr(made.config, OWN, {**own, "overrides": ["pair=en-de"]})
     made.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     for name in ("hubconf", "evil", "configuration_bert", "modeling_bert"):

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra.utils import instantiate
-from omegaconf import open_dict
 
 from distilingua.artifacts import TOLD
 from distilingua.delivery.artefacts import fetch_teacher
@@ -63,8 +62,6 @@ def test_a_teacher_that_is_gone_is_trained_again(
 ) -> None:
     """With the callbacks and the logger of an ordinary run; and once."""
     cfg = tiny_run("teacher.fine_tune.epochs=1")
-    with open_dict(cfg):
-        cfg.temperature = True
     weights = []
     for told in ("Training the teacher", "Reused: teachers"):
         teacher = fetch_teacher(cfg, Delivered("a run", tmp_path), tmp_path / "page")

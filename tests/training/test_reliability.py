@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, BertForSequenceClassification
 
 from distilingua.columns import Encoded
 from distilingua.corpora.questions import Questions
 from distilingua.corpora.schema import dataset_from_rows
 from distilingua.corpora.smart_home import SmartHome
 from distilingua.corpora.words import words_of
+from distilingua.data.encoder import Encoder
+from distilingua.models.vocabulary import train_tokenizer
 from distilingua.statistics.bootstrap import score_of
 from distilingua.tasks.delivery import Delivery
 from distilingua.tasks.multi_label import MultiLabel
@@ -26,8 +31,8 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 from distilingua.tasks.token_classification import TokenClassification
 from distilingua.tasks.translation import Translation
-from distilingua.training.evaluate import evaluated, under_disturbance
-from distilingua.training.inference import Predictions
+from distilingua.training.evaluate import calibrate, evaluated, under_disturbance
+from distilingua.training.inference import Predictions, Predictor
 from distilingua.training.reliability import (
     disturbances,
     disturbed,
@@ -37,6 +42,7 @@ from distilingua.training.reliability import (
     temperature_of,
     worst_class,
 )
+from tests.conftest import tiny_bert
 
 
 def rows_of(labels: list[str], **more: list[str]) -> Dataset:
@@ -137,8 +143,10 @@ def test_one_temperature_calibrates_what_was_too_sure(made: Any) -> None:
     predictor: Any = SimpleNamespace(encoder=SimpleNamespace(task=task, tokenizer=None))
     judged = evaluated(predictor, drawn, found)
     made_of: Any = task.tally(judged.predicted, drawn)
-    told = reliability(task, drawn, judged, made_of, rows["id"][:], temperature)
-    assert told["calibration_error_scaled"] < told["calibration_error"]
+    told = reliability(task, drawn, judged, made_of, rows["id"][:])
+    honest = Predictions(answers, task.probabilities(answers, None, {}), encoded)
+    fair = reliability(task, drawn, evaluated(predictor, drawn, honest), made_of, rows["id"][:])
+    assert fair["calibration_error"] < told["calibration_error"]
     assert told["interval"][0] < judged.scores[next(iter(task.shown))] < told["interval"][1]
 
 
@@ -240,3 +248,26 @@ def test_where_answers_take_a_search_some_rows_speak_for_all(monkeypatch: pytest
 
 def test_what_is_not_known_is_left_out() -> None:
     assert Delivery().tally([], None) is None  # type: ignore[arg-type]
+
+
+def test_a_calibrated_model_decides_as_before_and_opens_with_its_probabilities(tmp_path: Path) -> None:
+    """There is nothing left to calibrate, and its configuration says what its logits were divided by."""
+    texts = [f"{a} {b}" for a in "abcdefgh" for b in "abcdefgh"]
+    tokenizer = train_tokenizer(texts, 100)
+    model = BertForSequenceClassification(tiny_bert(len(tokenizer), id2label={0: "no", 1: "yes"})).eval()
+    task = TextClassification().fit_labels(["no", "yes"])
+    predictor = Predictor(lambda: model, Encoder(task, tokenizer))
+    with torch.no_grad():
+        model.classifier.weight.mul_(100)
+        before = torch.cat(predictor.predict(rows_of([""] * len(texts), text=texts), "").answers)
+        model.classifier.bias.sub_(before.mean(0))
+    before = torch.cat(predictor.predict(rows_of([""] * len(texts), text=texts), "").answers)
+    right = [n % 4 > 0 for n in range(len(texts))]  # three of four decisions
+    decided = (before.argmax(-1) == torch.tensor(right)).long().tolist()
+    rows = rows_of([task.labels[n] for n in decided], text=texts)
+    calibrate(predictor, rows, "it")
+    model.save_pretrained(tmp_path)
+    for one in (model, AutoModelForSequenceClassification.from_pretrained(tmp_path)):
+        found = Predictor(partial(lambda it: it, one), Encoder(task, tokenizer)).predict(rows, "")
+        torch.testing.assert_close(torch.cat(found.answers) * one.config.calibrated, before)
+        assert temperature_of(task, rows, found) == pytest.approx(1, rel=0.02)

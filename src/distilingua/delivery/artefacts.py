@@ -17,12 +17,11 @@ from distilingua.delivery.evaluate import check_classes
 from distilingua.delivery.formats import Format, Student
 from distilingua.delivery.model import Delivered, open_exported
 from distilingua.delivery.runtime import load_weights, predictor_of
-from distilingua.errors import UserError
 from distilingua.models.loading import note_reading
 from distilingua.monitoring.callbacks import shaping
 from distilingua.parts import Benchmark, assemble
 from distilingua.tasks.task import Evaluation
-from distilingua.training.evaluate import calibrating, evaluate, figures, latency, trust
+from distilingua.training.evaluate import evaluate, figures, latency, trust
 from distilingua.training.inference import Predictor
 from distilingua.training.job import prepare as prepare_job
 from distilingua.training.teacher import train_teacher
@@ -34,16 +33,13 @@ def student_of(cfg: DictConfig, model: Delivered, benchmark: Benchmark, rows: Ro
     """The model as formats take it.
 
     Raises:
-        UserError: classes of the corpus that it does not know; a temperature for answers that are no classes.
+        UserError: classes of the corpus that it does not know.
     """
     predictor = predictor_of(model, benchmark.task, prefix=cfg.student.get("prefix", ""))
     encoder = predictor.encoder
     check_classes(model.given, encoder.task, rows.test)
-    temperature = calibrating(predictor, rows.dev[benchmark.pair.source], "student")
-    if cfg.temperature and temperature is None:
-        raise UserError(f"temperature=true: answers of task={encoder.task.name} are no classes. Leave it out.")
     load = partial(load_weights, model, encoder.task, encoder.tokenizer)
-    return Student(load, encoder, next(iter(rows.test.values())), predictor.parameters, temperature)
+    return Student(load, encoder, next(iter(rows.test.values())), predictor.parameters)
 
 
 def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) -> None:
@@ -51,8 +47,6 @@ def describe(cfg: DictConfig, model: Delivered, student: Student, folder: Path) 
     task, tokenizer = student.encoder.task, student.encoder.tokenizer
     config = student.load_plain().config
     own = {**model.settings, "prefix": student.encoder.prefix, "parameters": student.parameters}
-    if cfg.temperature and student.temperature is not None:
-        own["temperature"] = student.temperature
     note_reading(config, tokenizer, task, own)
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -106,12 +100,11 @@ def judge(
     evaluations = {name: evaluate(one, rows.test, name) for name, one in predictors.items()}
     shares = {name: changed(evaluations[name], evaluations["student"]) for name in written}
     pairs = [(name, "student") for name, share in shares.items() if share]
-    temperatures = dict.fromkeys(predictors, student.temperature)
-    trusted = trust(predictors, evaluations, rows.test, temperatures, ["student"], pairs)
+    trusted = trust(predictors, evaluations, rows.test, ["student"], pairs)
     judged = figures(predictors, evaluations, latency(predictors, student.rows, sentences), trusted)
     for name, share in shares.items():
         judged[name] |= {"parity": parity(evaluations[name], evaluations["student"]), "changed": share}
-    return {"models": judged, "differences": trusted.differences, "temperature": student.temperature}
+    return {"models": judged, "differences": trusted.differences}
 
 
 def parity(own: Mapping[str, Evaluation], reference: Mapping[str, Evaluation]) -> float | None:

@@ -51,7 +51,7 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
     )
     cleaning = settings.get("cleaning") or {}
     trust = trust_frame({"student": student["reliability"]})
-    kind = json.loads((folder / "config.json").read_text("utf-8")).get("model_type")
+    config = json.loads((folder / "config.json").read_text("utf-8"))
     ModelCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("card.md.j2")),
@@ -65,7 +65,8 @@ def write_card(cfg: DictConfig, settings: Mapping[str, Any], export: Mapping[str
         teacher=path_as_shown(cfg.teacher.get("path")),
         cleaned=[step for step in ("repair", "markup", "url") if cleaning.get(step)],
         long=(settings.get("task") or {}).get("long", "head"),
-        imports="import distilingua.models.bag" if kind == BagConfig.model_type else "",
+        imports="import distilingua.models.bag" if config.get("model_type") == BagConfig.model_type else "",
+        calibrated=config.get("calibrated"),
     ).save(folder / "README.md")
 
 

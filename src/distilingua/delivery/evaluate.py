@@ -37,7 +37,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     models, benchmark = find_models(cfg, cfg.models, task_typed)
     quieten()
     from distilingua.delivery.runtime import predictor_of
-    from distilingua.training.evaluate import calibrating, evaluate, figures, latency, predictions, trust
+    from distilingua.training.evaluate import evaluate, figures, latency, predictions, trust
     from distilingua.training.inference import device_of
 
     rows = read_rows(cfg, benchmark)
@@ -50,12 +50,10 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     for name, one in evaluations.items():
         read = [cut_counts(of_language.outputs.encoded) for of_language in one.values()]
         tell_cut(name, predictors[name].encoder.task, sum(read))
-    dev = rows.dev[benchmark.pair.source]
-    temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
     milliseconds = latency(predictors, next(iter(rows.test.values())))
     first, *others = predictors
     pairs = [(first, name) for name in others]
-    trusted = trust(predictors, evaluations, rows.test, temperatures, predictors, pairs)
+    trusted = trust(predictors, evaluations, rows.test, predictors, pairs)
     evaluation = {
         "task": benchmark.task.name,
         "pair": benchmark.pair.name,
@@ -64,7 +62,6 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         "given": {name: model.given for name, model in models.items()},
         "models": figures(predictors, evaluations, milliseconds, trusted),
         "differences": trusted.differences,
-        "temperatures": temperatures,
         "note": benchmark.task.note,
     }
     with whole_file(folder / "predictions.parquet") as file:

@@ -18,7 +18,7 @@ from distilingua.delivery.card import write_card
 from distilingua.delivery.evaluate import find_models, read_rows, show, tell_other_rows
 from distilingua.delivery.formats import Format, Hub
 from distilingua.delivery.model import Delivered, run_of
-from distilingua.errors import UserError, refuse, truth, whole
+from distilingua.errors import UserError, refuse, whole
 from distilingua.monitoring.sweep import metrics_of
 from distilingua.parts import Benchmark
 
@@ -73,7 +73,6 @@ def check_export(cfg: DictConfig, task_typed: bool) -> tuple[Delivered, Benchmar
     def check_settings() -> None:
         refuse(
             whole("sentences", cfg.sentences, 1),
-            truth("temperature", cfg.temperature),
             "format=[] names none. Type format=[hub], or [hub,onnx,onnx_int8]." if not cfg.get("format") else None,
         )
 

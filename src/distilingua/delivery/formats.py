@@ -29,7 +29,6 @@ class Student:
         encoder: how it reads, see `data.encoder.Encoder`.
         rows: a data set of two rows or more, which it is traced with.
         parameters: how many weights it has.
-        temperature: what calibrates its probabilities; None where it chooses no class.
         teacher: writes how its teacher reads to a folder, and gives it; None where nobody knows it.
     """
 
@@ -37,7 +36,6 @@ class Student:
     encoder: Any
     rows: Any
     parameters: int
-    temperature: float | None = None
     teacher: Callable[[Path], Student] | None = None
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -24,7 +23,7 @@ from distilingua.tasks.task import Task
 
 SETTINGS = {  # of a model, see `Delivered`, and what each is
     **{"task": dict, "cleaning": dict, "prefix": str, "languages": list, "parameters": int, "overrides": list},
-    **{"temperature": int | float, "rows": dict},
+    "rows": dict,
 }
 ONNX = ("onnx/model.onnx", "onnx/model_quantized.onnx", "model.onnx")
 PUBLISHED = ("*.json", "*.safetensors", "*.txt", "*.model", "onnx/*.onnx", "*.onnx")
@@ -61,18 +60,6 @@ class Delivered:
             return [str(names[key]).encode(errors="replace").decode() for key in sorted(names, key=int)]
         except (ValueError, TypeError):
             raise UserError(f"{self.given}: id2label of its config.json is {names}; expected 0, 1, …") from None
-
-    @property
-    def temperature(self) -> float:
-        """Of its probabilities.
-
-        Raises:
-            UserError: it is none.
-        """
-        temperature = self.settings.get("temperature", 1.0)
-        if type(temperature) not in (int, float) or not 0 < temperature < math.inf:
-            raise UserError(f"{self.given}: its config.json says temperature={temperature}; expected a number above 0.")
-        return float(temperature)
 
 
 def find(given: str) -> Delivered:

@@ -180,7 +180,7 @@ class Answering:
     def decode(self, output: Any, probability: float, row: Mapping[str, str], encoded: Any) -> Answer:
         task, tokenizer = self.predictor.encoder.task, self.predictor.encoder.tokenizer
         text = task.decode(output, row, encoded, tokenizer)
-        shares = every_probability(task, *self.predictor.tempered([output])) if self.every else None
+        shares = every_probability(task, output) if self.every else None
         return Answer(text, probability, shares)
 
 

@@ -40,8 +40,8 @@ def predictor_of(model: Delivered, task: Task, device: torch.device = CPU, prefi
     encoder = Encoder(task, tokenizer, model.settings.get("prefix", prefix))
     if model.onnx is None:
         load = partial(load_weights, model, task, tokenizer)
-        return Predictor(load, encoder, device, model.folder, temperature=model.temperature)
-    predictor = OnnxPredictor(partial(OnnxModel, model.onnx), encoder, CPU, model.onnx, temperature=model.temperature)
+        return Predictor(load, encoder, device, model.folder)
+    predictor = OnnxPredictor(partial(OnnxModel, model.onnx), encoder, CPU, model.onnx)
     predictor.weights = model.settings.get("parameters", 0)
     return predictor
 

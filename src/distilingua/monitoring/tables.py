@@ -192,14 +192,13 @@ def trust_tables(metrics: Mapping[str, Any]) -> list[Table]:
 
 
 def trust_frame(known: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """A row per language and model, in percent: the worst class and its recall, calibration error (`ECE`) before and
-    after one temperature, the share of rows that could be left to it alone at 95 % precision, and its score on
-    disturbed copies of the test set.
+    """A row per language and model, in percent: the worst class and its recall, calibration error (`ECE`), the share of
+    rows that could be left to it alone at 95 % precision, and its score on disturbed copies of the test set.
 
     Args:
         known: model -> language -> see `training.reliability.reliability`.
     """
-    shares = {"ECE": "calibration_error", "scaled": "calibration_error_scaled", "alone": "coverage_95"}
+    shares = {"ECE": "calibration_error", "alone": "coverage_95"}
     shares |= {heading: kind for kind, heading in DISTURBED.items()}
     rows = []
     for lang in dict.fromkeys(lang for each in known.values() for lang in each):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distilingua.columns import Encoded, Ragged, codes_of, texts_of
 from distilingua.distillation.signals import IGNORE_INDEX, Layers
-from distilingua.errors import UserError, one_of, truth, whole
+from distilingua.errors import UserError, one_of, share, truth, whole
 from distilingua.statistics.bootstrap import Tally, ratio
 from distilingua.tasks.pieces import LONG, as_tensor, pad_windows, piece_ids
 from distilingua.tasks.slow import MetricCollection, PreTrainedTokenizerBase, Self
@@ -37,6 +37,8 @@ class TextClassification(Task):
             that of the numbers they begin with, if all do ("2 stars" before "10 stars").
         class_weights: "balanced" weighs the hard loss of a class by `rows / (classes · rows of the class)`, so that
             rare classes count as much as common ones; null counts rows.
+        carriers: share of training texts that students read with words around them that people say with requests, anew
+            in every epoch, see `data.augmentation.Carriers`; none where a term compares pieces one by one.
 
     Raises:
         UserError: an option that cannot be; by `fit_labels`, an `order` that does not name every class once.
@@ -54,18 +56,21 @@ class TextClassification(Task):
         class_weights: str | None = None,
         long: str = "head",
         stride: int | None = None,
+        carriers: float = 0,
     ) -> None:
         check_length(
             max_length,
             one_of("task.long", long, LONG),
             None if stride is None else whole("task.stride", stride, 0) or too_far(stride, max_length),
             truth("task.ordinal", ordinal),
+            share("task.carriers", carriers),
             None
             if class_weights in CLASS_WEIGHTS
             else f"task.class_weights={class_weights} is not known. Choose null or balanced.",
             _order_problem(order),
         )
         self.name, self.max_length, self.ordinal, self.weighing = name, max_length, ordinal, class_weights
+        self.carriers = carriers
         self.long, self.stride = long, max_length // 4 if stride is None else stride
         self.order = None if order is None else list(order)
         self.labels = []

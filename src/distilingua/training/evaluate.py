@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset
+from torch import nn
 
 from distilingua.columns import numbers_of, texts_of
 from distilingua.corpora.schema import each_row
 from distilingua.data.pairing import Meanings, Readings
 from distilingua.statistics.bootstrap import Tally
 from distilingua.tasks.task import Evaluation
-from distilingua.training.inference import AnyPredictor, Predictions
+from distilingua.training.inference import AnyPredictor, Predictions, Predictor
 from distilingua.training.job import Job
 from distilingua.training.reliability import (
     differences,
@@ -61,12 +62,23 @@ def title(row: Mapping[str, str]) -> str:
     return " / ".join(filter(None, (row["text"], row["text_pair"])))
 
 
-def calibrating(predictor: AnyPredictor, dev: Dataset, name: str) -> float | None:
-    """The temperature that calibrates a model, fitted on the source's dev split; None without one, and where the model
-    chooses no class."""
-    if not (predictor.encoder.task.names_classes and len(dev)):
-        return None
-    return temperature_of(predictor.encoder.task, dev, predictor.predict(dev, f"Calibrating {name}"))
+def calibrate(predictor: Predictor, dev: Dataset, name: str) -> None:
+    """Divides a model's last layer by the temperature that calibrates it on the source's dev split (Guo et al. 2017,
+    section 4.2): its decisions stay as they are, and whoever opens it gets probabilities that are about as often right
+    as they say. Its configuration keeps the temperature as `calibrated`. A model that chooses no class stays as it is.
+
+    Args:
+        name: of the model, for the progress bar.
+    """
+    task, model = predictor.encoder.task, predictor.model
+    classes = len(task.labels) if task.names_classes else 0
+    heads = [one for one in model.modules() if isinstance(one, nn.Linear) and one.out_features == classes]
+    temperature = temperature_of(task, dev, predictor.predict(dev, f"Calibrating {name}")) if heads else None
+    if temperature is not None:
+        with torch.no_grad():
+            for weight in heads[-1].parameters():
+                weight.div_(temperature)
+        model.config.calibrated = temperature
 
 
 def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, float]:
@@ -185,14 +197,12 @@ def trust(
     models: Mapping[str, AnyPredictor],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
     held_out: Mapping[str, Dataset],
-    temperatures: Mapping[str, float | None],
     disturb: Collection[str],
     pairs: Sequence[tuple[str, str]],
 ) -> Reliability:
     """How far models can be trusted, from what they answered.
 
     Args:
-        temperatures: model -> what calibrates it, see `reliability.temperature_of`, where it is known.
         disturb: models that read copies of the test rows with typing errors, in upper case, without punctuation.
         pairs: models that are compared.
     """
@@ -205,7 +215,7 @@ def trust(
         made = {lang: task.tally(one.predicted, held_out[lang]) for lang, one in each.items()}
         tallies[name] = {lang: one for lang, one in made.items() if one is not None}
         found[name] = {
-            lang: reliability(task, held_out[lang], each[lang], one, groups[lang], temperatures.get(name))
+            lang: reliability(task, held_out[lang], each[lang], one, groups[lang])
             for lang, one in tallies[name].items()
         }
         for lang, one in each.items() if name in disturb else ():

@@ -71,7 +71,6 @@ class Predictor:
         device: where it computes; what it reads goes there too.
         folder: where its files are, if anywhere.
         precision: what it computes in, see `in_precision`.
-        temperature: of its probabilities, which logits and decisions do not know of.
     """
 
     load: Callable[[], PreTrainedModel]
@@ -79,7 +78,6 @@ class Predictor:
     device: torch.device = CPU
     folder: Path | None = None
     precision: str = "32"
-    temperature: float = 1.0
     _here: bool = field(default=False, init=False, repr=False)
 
     @cached_property
@@ -184,17 +182,13 @@ class Predictor:
         for numbers, inputs, at in self.batches(encoded, title):
             with torch.inference_mode():
                 found = task.answer(self.model, inputs, at)
-                sure = task.probabilities(self.tempered(found), self.model, inputs)
+                sure = task.probabilities(found, self.model, inputs)
             if found[0].is_floating_point():  # or it is a text
                 self._check(torch.cat(found), at, numbers)
             self._check(torch.tensor(sure)[:, None], None, numbers)
             for n, answer, probability in zip(numbers.tolist(), found, sure, strict=True):
                 answers[n], probabilities[n] = answer.cpu(), probability
         return Predictions(answers, probabilities, encoded)
-
-    def tempered(self, answers: list[Tensor]) -> list[Tensor]:
-        """Logits as probabilities are taken of them."""
-        return answers if self.temperature == 1 else [answer / self.temperature for answer in answers]
 
     def _check(self, cells: Tensor, at: Tensor | None, rows: np.ndarray) -> None:
         wrong = no_numbers(cells, at)

@@ -26,7 +26,7 @@ from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, dry_run, labelled, prepare
 from distilingua.training.multitask_module import MultitaskModule, share_encoder
 from distilingua.training.plan import make_plan
-from distilingua.training.student import deliver, distil, student_fit, student_recipe
+from distilingua.training.student import calibrate_student, deliver, distil, student_fit, student_recipe
 from distilingua.training.train import Clock, Taught, conclude, identity, teach
 
 
@@ -103,5 +103,6 @@ def distil_multitask(
     fit(settings, "student", shared, data, plan, recipes)
     students = {}
     for name, job in jobs.items():
+        calibrate_student(job, modules[name].student)
         students[name] = deliver(job, modules[name].student, job.run / "student_of_all")
     return students, shared.last_agreement

@@ -46,7 +46,6 @@ def reliability(
     evaluation: Evaluation,
     tally: Tally,
     groups: Sequence[str],
-    temperature: float | None = None,
 ) -> dict[str, Any]:
     """Of a model in one language; shares, all of them, but the number of groups.
 
@@ -54,7 +53,6 @@ def reliability(
         evaluation: what the model answered.
         tally: what its score is made of.
         groups: of the rows, see `groups_of`.
-        temperature: fitted on the source's dev split; None where there is none.
     """
     sums, right, sure = group_sums(tally.counts, groups), tally.right.tolist(), evaluation.probabilities
     figures: dict[str, Any] = {
@@ -64,9 +62,6 @@ def reliability(
     }
     if not task.mean_probability:
         figures["calibration_error"] = round(calibration_error(sure, right), 4)
-    if temperature is not None:
-        sure = task.probabilities([answer / temperature for answer in evaluation.outputs.answers], None, {})
-        figures["calibration_error_scaled"] = round(calibration_error(sure, right), 4)
     return {**figures, "coverage_95": round(coverage(sure, right, PRECISION), 4)}
 
 

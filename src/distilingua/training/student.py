@@ -40,6 +40,7 @@ from distilingua.models.loading import load_student, note_reading
 from distilingua.models.on_policy import OnPolicy
 from distilingua.parts import made_of
 from distilingua.tasks.task import Task
+from distilingua.training.evaluate import calibrate
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import Predictor
 from distilingua.training.job import Job, labelled, training_recipe, with_labels
@@ -80,6 +81,7 @@ def train_direct(job: Job) -> Predictor:
         given = job, objective, train_rows, job.rows.dev, TeacherOutputs()
         module, data, plan = student_fit(*given, encoded=encoded)
         fit(settings, "direct", module, data, plan, recipe, one_device=True)
+        calibrate_student(job, module.student)
         module.student.save_pretrained(folder)
 
     folder = cached(job.cache, "direct", recipe, build)
@@ -99,7 +101,12 @@ def distil(job: Job, outputs: TeacherOutputs, rows: Rows) -> tuple[Predictor, di
         module, trainer = self_train(job, outputs, rows, module, recipe)
     if not trainer.is_global_zero:
         return None
+    calibrate_student(job, module.student)
     return deliver(job, module.student, job.run / "student"), module.last_agreement
+
+
+def calibrate_student(job: Job, model: PreTrainedModel) -> None:
+    calibrate(Predictor(lambda: model, job.encoder, job.device), job.rows.dev[job.pair.source], "the student")
 
 
 def self_train(

@@ -46,6 +46,7 @@ from distilingua.models.pooled import PENALTIES, PooledForSequenceClassification
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import FrozenTeacher, load_model
 from distilingua.tasks.alignment import Alignment
+from distilingua.training.evaluate import calibrate
 from distilingua.training.fitting import delete_checkpoints, fit
 from distilingua.training.inference import AnyPredictor, EnsemblePredictor, Predictor, named, vectors_of
 from distilingua.training.job import (
@@ -96,8 +97,12 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         console.print(f"Training the teacher on {len(train_rows)} labelled rows ({langs}); kept for later runs")
         seed_everything(seed, workers=True, verbose=False)
         model, learning = starting_point(job, name, source, train_rows)
-        if learning["epochs"] == 0:
-            return model.save_pretrained(folder)
+        if learning["epochs"] != 0:
+            learn(model, learning)
+        calibrate(Predictor(lambda: model, encoder, job.device), rows.dev[job.pair.source], name)
+        model.save_pretrained(folder)
+
+    def learn(model: PreTrainedModel, learning: Mapping[str, Any]) -> None:
         data = MultilingualDataModule(
             train_rows,
             {job.pair.source: rows.dev[job.pair.source].remove_columns("teacher_texts")},
@@ -114,7 +119,6 @@ def fine_tuned(job: Job, name: str, source: TeacherSource, seed: int) -> Predict
         )
         plan = make_plan(learning, len(train_rows), job.settings.trainer, lr, processes=1)
         fit(job.settings, name, module, data, plan, recipe, one_device=True)
-        model.save_pretrained(folder)
 
     folder = cached(job.cache, "teachers", recipe, build)
     delete_checkpoints(job.settings, name)

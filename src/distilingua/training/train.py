@@ -36,7 +36,7 @@ from distilingua.training.fitting import (
 from distilingua.training.inference import AnyPredictor
 from distilingua.training.job import Job, dry_run, prepare
 from distilingua.training.plan import make_plan
-from distilingua.training.reliability import MINUS, temperature_of
+from distilingua.training.reliability import MINUS
 from distilingua.training.student import distil, soft_label_accuracy, train_direct
 from distilingua.training.teacher import as_one, pseudo_label_rows, teacher_outputs, teacher_train_rows, train_teacher
 from distilingua.training.vectors import sentence_vectors
@@ -129,15 +129,13 @@ def conclude(
     student = models["student"]
     with clock("evaluation"):
         evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
-        source_dev = job.rows.dev[job.pair.source]
-        dev = evaluate(student, {job.pair.source: source_dev}, "student")[job.pair.source]
-        temperature = temperature_of(job.task, source_dev, dev.outputs)
+        source = job.pair.source
+        dev = evaluate(student, {source: job.rows.dev[source]}, "student")[source]
         milliseconds = latency(models, job.rows.test[job.pair.source])
         trusted = trust(
             models,
             evaluations,
             job.rows.test,
-            {"student": temperature},
             ["student"],
             [("student", name) for name in ("direct", "single") if models.get(name, student) is not student],
         )
@@ -149,7 +147,6 @@ def conclude(
         **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
         "advice": advice(job, evaluations) or worse_than_alone(trusted.differences.get(f"student{MINUS}direct", {})),
         "differences": trusted.differences,
-        "temperature": temperature,
         "soft_labels": soft_label_accuracy(job, outputs),
         "dev": {"score": dev.scores[main_score(job.task)], "agreement": agreement},
         "seconds": clock.seconds,
