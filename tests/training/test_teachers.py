@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
-from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerFast
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, PreTrainedModel, PreTrainedTokenizerFast
 
 from distilingua.checks import check
 from distilingua.columns import Ragged
 from distilingua.errors import UserError
+from distilingua.models.folder import read_json
 from distilingua.models.source import Ensemble, TeacherSource
 from distilingua.models.teacher import in_precision, load_model, load_tokenizer
 from distilingua.models.vocabulary import train_tokenizer
 from distilingua.tasks.pieces import pad
 from distilingua.tasks.text_classification import TextClassification
-from tests.conftest import with_names
+from tests.conftest import Compose, with_names
 from tests.small_jobs import train
 
 LABELS = ["light", "music", "weather"]
@@ -178,4 +180,31 @@ def test_several_teachers_need_stores_and_single_sentences(tiny_run, teacher_fol
     cfg.pair.align = "sentence"
     cfg.teacher.teachers.second.store = False
     with pytest.raises(UserError, match=r"teacher.teachers.second.store=false: several teachers answer from stores"):
+        check(cfg)
+
+
+@pytest.mark.parametrize(("kind", "moved"), [("probe", set()), ("lp_ft", {"1"})])
+def test_a_teacher_that_begins_as_a_probe_keeps_its_lower_layers(
+    tiny_run: Compose, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, moved: set[str]
+) -> None:
+    """Embeddings and half of the layers are those of the published encoder; its head reads the task."""
+    folder = tmp_path / "two_layers"
+    config = BertConfig.from_pretrained(tiny_run().teacher.path, num_hidden_layers=2)
+    torch.manual_seed(0)
+    BertModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny_run().teacher.path).save_pretrained(folder)
+    epochs = f"teacher.fine_tune.epochs={4 if moved else 'null'}"
+    cfg = tiny_run(f"teacher.path={folder}", f"teacher/fine_tune={kind}", "training.epochs=1", epochs)
+    metrics = train(cfg)
+    assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.5
+    (kept,) = Path(cfg.paths.cache).glob("teachers/*/model.safetensors")
+    before = load_file(folder / "model.safetensors")
+    after = {name.removeprefix("encoder."): weight for name, weight in load_file(kept).items()}
+    changed = {name for name, weight in before.items() if not after[name].equal(weight)}
+    assert {name.split(".")[2] for name in changed if name.startswith("encoder.layer.")} == moved
+    assert all(name.startswith(("encoder.layer.", "pooler")) for name in changed)
+    assert read_json("teacher", kept.parent / "config.json")["calibrated"] > 0
+    assert ("passes)" in capsys.readouterr().out.partition("soft labels")[0]) == bool(moved)
+    cfg = tiny_run(f"teacher.path={folder}", f"teacher/fine_tune={kind}", "teacher.fine_tune.probe.freeze=2")
+    with pytest.raises(UserError, match=r"teacher\.fine_tune\.probe\.freeze=2 is outside \[0, 1\]"):
         check(cfg)

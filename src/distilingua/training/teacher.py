@@ -143,7 +143,8 @@ def starting_point(
         model = load_model(source.location, task, encoder.tokenizer, source.revision)
     else:
         model = probed(job, name, source, rows)
-        layers = list(model.encoder.get_submodule(layer_list(model.encoder) or "").children())
+        place = layer_list(model.encoder)  # some repeat one layer
+        layers = list(model.encoder.get_submodule(place).children()) if place else []
         for layer in layers[: round(first["freeze"] * len(layers))]:
             layer.requires_grad_(False)
         usual = make_plan(settings, len(rows), job.settings.trainer, lr=None, processes=1).epochs
