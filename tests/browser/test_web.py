@@ -104,6 +104,8 @@ def test_it_answers_as_predict_does(text: str, browser: Browser, address: str, s
         expected = json.loads(succeed("predict", str(site / name), text, "--all", folder=tmp_path))
         assert browser.told(f"#{name} .answer") == expected["answer"]
         assert next(iter(shares)) == expected["answer"]
+        unsure = browser.find_elements(By.CSS_SELECTOR, f"#{name} .answer.unsure")
+        assert bool(unsure) == (shares[expected["answer"]] < 0.5)
         assert shares == pytest.approx(expected["probabilities"], abs=0.02)  # rounding to 8 bits differs by processor
         assert float(browser.find_element(By.CSS_SELECTOR, f"#{name} .ms").text) > 0
 
