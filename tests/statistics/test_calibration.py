@@ -37,3 +37,14 @@ def test_coverage_by_hand() -> None:
     rng = np.random.default_rng(0)
     sure = rng.random(1000)
     assert coverage(sure, rng.random(1000) < sure) < coverage(sure, np.ones(1000, bool)) == 1.0
+
+
+def test_a_model_that_is_always_right_is_not_sure_of_everything() -> None:
+    """Of 98 answers, all of them right, about one in a hundred is to be doubted."""
+    labels = torch.arange(98) % 2
+    logits = torch.nn.functional.one_hot(labels, 2).float()
+    sure = (logits / fit_temperature(logits, labels)).softmax(-1).amax(-1)
+    assert sure.mean() == pytest.approx(1 - 1 / 200, abs=2e-3)
+    yes = torch.ones(98, 2)
+    sure = (yes / fit_temperature(yes, yes)).sigmoid()
+    assert sure.mean() == pytest.approx(1 - 1 / 100, abs=2e-3)

@@ -31,6 +31,8 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The one temperature that makes the labels likeliest (Guo et al. 2017, section 4.2); decisions stay as they are.
 
+    As if one label more were wrong (Platt 1999, section 2.2): a model that has all of them right is not sure of everything.
+
     Args:
         logits: (positions, classes).
         labels: class indices, (positions,), below 0 where there is none; or 0 and 1 for every class, (positions,
@@ -40,11 +42,13 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     seen = (labels >= 0).all(-1) if each else labels >= 0
     cells, truth = logits[seen].double(), labels[seen]
 
+    doubt = 1 / (len(cells) + 2)
+
     def loss(log_temperature: float) -> float:
         scaled = cells / np.exp(log_temperature)
         if each:
-            return float(F.binary_cross_entropy_with_logits(scaled, truth.double()))
-        return float(F.cross_entropy(scaled, truth))
+            return float(F.binary_cross_entropy_with_logits(scaled, truth * (1 - 2 * doubt) + doubt))
+        return float(F.cross_entropy(scaled, truth, label_smoothing=doubt))
 
     bound = float(np.log(WIDEST))
     return float(np.exp(minimize_scalar(loss, bounds=(-bound, bound), method="bounded").x))

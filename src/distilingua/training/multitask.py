@@ -72,13 +72,16 @@ def train_multitask(settings: Settings, parts: Mapping[str, Parts]) -> dict[str,
 
 
 def prepare_all(parts: Mapping[str, Parts]) -> dict[str, Job]:
-    """A job for every task; their students read with one tokenizer."""
+    """A job for every task; their students read with one tokenizer, and texts as they are: see `checks`."""
     jobs = {name: prepare(one) for name, one in parts.items()}
     texts = joined([job.rows.train.select_columns(["text", "text_pair"]) for job in jobs.values()])
     first = next(iter(jobs.values()))
     words = any("text" in job.task.points_into for job in jobs.values())
     tokenizer = first.student.tokenizer(texts, first.cache, words)
-    return {name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer)) for name, job in jobs.items()}
+    return {
+        name: replace(job, encoder=replace(job.encoder, tokenizer=tokenizer), augmentations={})
+        for name, job in jobs.items()
+    }
 
 
 def distil_multitask(
