@@ -47,7 +47,7 @@ def test_distillation_transfers_what_no_label_said(finished) -> None:  # type: i
     german = {name: model["languages"]["de"]["accuracy"] for name, model in metrics["models"].items()}
     assert metrics["models"]["teacher"]["languages"]["en"]["accuracy"] > 0.9
     assert german["student"] > 0.8
-    assert german["student"] > german["direct"] + 0.15
+    assert german["student"] > german["direct"] + 0.2
     assert metrics["soft_labels"]["de"] > 0.9
 
 
