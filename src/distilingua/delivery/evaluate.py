@@ -52,7 +52,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         tell_cut(name, predictors[name].encoder.task, sum(read))
     dev = rows.dev[benchmark.pair.source]
     temperatures = {name: calibrating(predictor, dev, name) for name, predictor in predictors.items()}
-    milliseconds = latency(predictors, next(iter(rows.test.values())))
+    speed = latency(predictors, next(iter(rows.test.values())))
     first, *others = predictors
     pairs = [(first, name) for name in others]
     trusted = trust(predictors, evaluations, rows.test, temperatures, predictors, pairs)
@@ -62,7 +62,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         "device": str(device),
         "shown": dict(benchmark.task.shown),
         "given": {name: model.given for name, model in models.items()},
-        "models": figures(predictors, evaluations, milliseconds, trusted),
+        "models": figures(predictors, evaluations, speed, trusted),
         "differences": trusted.differences,
         "temperatures": temperatures,
         "note": benchmark.task.note,

@@ -24,7 +24,16 @@ from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.parts import Parts
 from distilingua.statistics.bootstrap import SIGNIFICANT
 from distilingua.tasks.task import Evaluation, Task
-from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
+from distilingua.training.evaluate import (
+    evaluate,
+    figures,
+    latency,
+    predictions,
+    retention,
+    through_aligned,
+    trust,
+    yardsticks,
+)
 from distilingua.training.fitting import (
     check_rows,
     check_settings,
@@ -132,7 +141,7 @@ def conclude(
         source_dev = job.rows.dev[job.pair.source]
         dev = evaluate(student, {job.pair.source: source_dev}, "student")[job.pair.source]
         temperature = temperature_of(job.task, source_dev, dev.outputs)
-        milliseconds = latency(models, job.rows.test[job.pair.source])
+        speed = latency(models, job.rows.test[job.pair.source])
         trusted = trust(
             models,
             evaluations,
@@ -146,7 +155,8 @@ def conclude(
         with whole_file(job.run / "predictions.parquet") as file:
             predictions(job.rows.test, evaluations, aligned, trusted).to_parquet(str(file))
     metrics = {
-        **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
+        **summary(job, models, evaluations, figures(models, evaluations, speed, trusted)),
+        "yardsticks": yardsticks(job, student, evaluations["student"], aligned, trusted),
         "advice": advice(job, evaluations) or worse_than_alone(trusted.differences.get(f"student{MINUS}direct", {})),
         "differences": trusted.differences,
         "temperature": temperature,
