@@ -779,7 +779,10 @@ def test_target_text_without_a_column_for_labels(usual: Path) -> None:
     rows = rows_of(usual, teacher=["en"])
     assert rows.pairing.with_teacher["de"] > 0
     assert rows.pairing.labelled.get("de") is None
-    assert rows.cleaning.notes == [f"{usual}/de/train.csv: there is no column 'topic', so its rows are without labels."]
+    hidden = "88 of 220 labels of 'en' are hidden, as their texts serve as aligned text: pair.parallel=0.4."
+    bare = f"{usual}/de/train.csv: there is no column 'topic', so its rows are without labels."
+    assert rows.cleaning.notes == [bare, hidden]
+    assert hidden in printed(rows)
     refused(usual, "'topic'; it has key, text", languages=("de", "en"))
     write(usual / "de" / "dev.csv", [line.rpartition(",")[0] for line in lines_of("de", "dev")])
     refused(usual, f"{usual}/de/dev.csv has no column 'topic'")

@@ -393,12 +393,29 @@ def test_the_report_counts_per_language() -> None:
     assert report.labelled == {"en": 2, "de": 3, "fr": 2}
     assert report.with_teacher == {"en": 5, "de": 3, "fr": 1}
     _, report = paired(teacher=["en"])
-    assert str(report) == (
-        "en: 5 rows, 2 labelled, 5 read by the teacher, 0 dropped for want of a partner; "
-        "de: 3 rows, 0 labelled, 3 read by the teacher, 1 dropped for want of a partner, "
-        "1 dropped: partner is labelled training text; "
-        "fr: 1 rows, 0 labelled, 1 read by the teacher, 1 dropped for want of a partner"
-    )
+    assert report.without_partner == {"de": 1, "fr": 1}
+    assert report.withheld == {"de": {"partner is labelled training text": 1}}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "rules", "hidden"),
+    [
+        (None, {}, {}),
+        (["en"], {"parallel": 0.5}, {"pair.parallel": "200 of 400"}),
+        (None, {"labels": 0.25}, {"pair.labels": "300 of 400"}),
+        (["en"], {"labels": 0.75, "parallel": 0.5}, {"pair.labels": "100 of 400", "pair.parallel": "100 of 400"}),
+        (["en"], {"protocol": "supervised"}, {}),
+    ],
+)
+def test_what_hides_labels_is_counted(teacher: Any, rules: dict[str, Any], hidden: dict[str, str]) -> None:
+    _, report = paired(without_parallel(), teacher, ("de",), **rules)
+    assert report.hidden == hidden
+    assert report.labelled["en"] == 400 - sum(int(n.split()[0]) for n in hidden.values())
+
+
+def test_labels_of_the_corpus_own_split_are_hidden_by_nobody_else() -> None:
+    _, report = paired(teacher=["en"])
+    assert report.hidden == {"": "3 of 5"}
 
 
 # --- Pair.check -------------------------------------------------------------------------------------------------------

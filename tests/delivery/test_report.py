@@ -72,6 +72,11 @@ def test_a_run_as_a_page_that_needs_nothing_beside_it(copied: Path) -> None:
     for model in metrics["models"].values():
         for lang, scores in model["languages"].items():
             assert f"{100 * scores['accuracy']:.1f}" in page.told, lang
+    for name, line in metrics["yardsticks"].items():
+        for scores in line["languages"].values():
+            assert name in page.told
+            assert f"{100 * scores['accuracy']:.1f}" in page.told
+    assert "kept of the teacher, mean of targets" in page.told
     assert "de: distilled minus direct transfer is " in page.told
     assert metrics["made"]["versions"]["torch"] in page.told
     assert f"{sum(metrics['seconds'].values()):.1f}" in page.told

@@ -15,7 +15,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from distilingua.checks import check
+from distilingua.console import Printer
 from distilingua.errors import UserError
+from distilingua.monitoring.tables import results_table
 from distilingua.training.job import dry_run
 from distilingua.training.student import train_direct
 from distilingua.training.teacher import train_teacher
@@ -62,13 +64,46 @@ def test_metrics_file_has_the_promised_shape(finished) -> None:  # type: ignore[
     )
     assert set(metrics["models"]) == {"teacher", "direct", "student"}
     for model in metrics["models"].values():
-        assert set(model) == {"parameters", "bytes", "latency_ms", "languages", "reliability"}
+        assert set(model) == {"parameters", "bytes", "latency_ms", "latency_ratio", "languages", "reliability"}
         assert model["parameters"] * 4 <= model["bytes"] < model["parameters"] * 4 + 20_000  # fp32 and a header
         assert model["latency_ms"] > 0
         for scores in model["languages"].values():
             assert set(scores) == {"accuracy", "precision", "recall", "f1"}
     assert {"mean", "worst_language", "worst"} <= set(metrics["retention"])
+    assert metrics["retention"]["mean"] == metrics["retention"]["worst"] == metrics["retention"]["languages"]["de"]
     assert set(metrics["seconds"]) == {"data", "teacher", "soft_labels", "direct", "student", "evaluation"}
+
+
+def test_what_scores_are_read_against_stands_beside_them(finished) -> None:  # type: ignore[no-untyped-def]
+    """Of the files that `predictions.parquet` and the corpus are, worked out anew."""
+    cfg, metrics = finished
+    told = pd.read_parquet(Path(cfg.paths.run) / "predictions.parquet")
+    german = told[told["lang"] == "de"]
+    ceiling, floor = (metrics["yardsticks"][name] for name in ("teacher, aligned text", "majority class"))
+    assert set(ceiling["languages"]) == {"de"}  # English, the teacher reads
+    aligned = german[german["teacher_text"] != german["text"]]
+    assert ceiling["rows"] == {"de": [len(aligned), len(german)]}
+    right = (aligned["teacher"] == aligned["truth"]).mean()
+    assert ceiling["languages"]["de"]["accuracy"] == pytest.approx(right, abs=1e-4)
+    assert metrics["models"]["teacher"]["languages"]["de"]["accuracy"] < right  # on text that it does not read
+    low, high = ceiling["reliability"]["de"]["interval"]
+    assert low <= right <= high
+    for lang in ("en", "de"):
+        truth = told.loc[told["lang"] == lang, "truth"]
+        scores, shares = floor["languages"][lang], truth.value_counts(normalize=True)
+        assert any(scores["accuracy"] == pytest.approx(share, abs=1e-4) for share in shares)
+        assert scores["recall"] == pytest.approx(1 / 3, abs=1e-4)  # of three classes, one is always found
+    printer = Printer()
+    with printer.capture() as shown:
+        printer.print_whole(results_table(metrics))
+    lines = shown.get().splitlines()
+    names = re.findall(r"^ (?:en|de|  ) +([a-z]\S*(?:,? [a-z(]\S*)*)", "\n".join(lines), re.M)
+    assert [name.partition(" (")[0] for name in names[-5:]] == [
+        *("teacher", "teacher, aligned text", "direct transfer", "distilled", "majority class")
+    ]
+    no_models = [line for line in lines if "majority class" in line or "aligned text" in line]
+    assert len(no_models) == 3
+    assert not re.search(r"\dM ", "".join(no_models))  # neither size nor speed
 
 
 def test_the_student_is_a_plain_transformers_folder(finished) -> None:  # type: ignore[no-untyped-def]

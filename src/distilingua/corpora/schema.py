@@ -67,6 +67,13 @@ def notes_of(corpus: Any) -> list[str]:
     return [*getattr(corpus, "notes", ()), *(note for one in inside.values() if one for note in notes_of(one))]
 
 
+def option_of(corpus: Any, name: str, key: str = "corpus") -> tuple[str, Any] | None:
+    """Key and value of an option of a corpus, or of the one it is made from, such as `corpus.corpus.parallel`."""
+    while corpus is not None and not hasattr(corpus, name):
+        corpus, key = getattr(corpus, "corpus", None), f"{key}.corpus"
+    return None if corpus is None else (f"{key}.{name}", getattr(corpus, name))
+
+
 def language_code(value: Any) -> str:
     """A language as a configuration names it: YAML takes `no`, Norwegian, for false."""
     return "no" if value is False else str(value)

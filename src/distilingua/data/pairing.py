@@ -52,6 +52,7 @@ class PairingReport:
     Args:
         without_partner: dropped because no source text has their group (or block).
         withheld: dropped although one has: why the teacher may not read it for them, `{lang: {reason: rows}}`.
+        hidden: `70 of 140` labels of the source, by the key that hides them; "" for the corpus' own split "parallel".
     """
 
     rows: dict[str, int]
@@ -59,14 +60,7 @@ class PairingReport:
     with_teacher: dict[str, int]
     without_partner: dict[str, int]
     withheld: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def __str__(self) -> str:
-        return "; ".join(
-            f"{lang}: {n} rows, {self.labelled.get(lang, 0)} labelled, {self.with_teacher.get(lang, 0)} read by the "
-            f"teacher, {self.without_partner.get(lang, 0)} dropped for want of a partner"
-            + "".join(f", {count} dropped: {reason}" for reason, count in self.withheld.get(lang, {}).items())
-            for lang, n in self.rows.items()
-        )
+    hidden: dict[str, str] = field(default_factory=dict)
 
 
 Member = tuple[list[str] | None, bool]
@@ -219,6 +213,7 @@ def pair_rows(
     labelled = classes != (names.index("") if "" in names else -1)
     strata = codes(pa.chunked_array([strings(stratify_by(name) for name in names)]))[0][classes]
     hidden = _hidden(known, strata, labelled, pair.parallel if foreign else 0.0)
+    few = _hidden(known, strata, labelled, 0.0)  # what `pair.labels` alone hides
 
     source = known.of(pair.source)
     unseen = training & (hidden | known.of_split("parallel") | ~labelled)
@@ -241,6 +236,10 @@ def pair_rows(
     why = _reasons(known, readings, training, kept, members)
     _check_targets(known, pair, teacher_languages, kept & has_teacher, why)
 
+    report, own = _report(known, kept, visible, has_teacher, why), source & training & labelled
+    by = {"pair.labels": few, "pair.parallel": hidden & ~few, "": known.of_split("parallel")}
+    report.hidden = {key: f"{n:,} of {own.sum():,}" for key, mask in by.items() if (n := (own & mask & ~visible).sum())}
+
     def with_readings(chosen: np.ndarray, labels: np.ndarray, texts: Ragged) -> Dataset:
         found = strings([*names, ""]).take(pa.array(labels))
         numbers = pa.array(known.numbers[chosen], pa.int32())
@@ -253,7 +252,7 @@ def pair_rows(
     return (
         with_readings(lessons, np.where(visible, classes, len(names))[lessons], read[lessons]),
         with_readings(unread, np.full(len(unread), len(names)), nothing),
-        _report(known, kept, visible, has_teacher, why),
+        report,
         why.to_arrow(),
     )
 

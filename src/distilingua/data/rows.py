@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -28,7 +29,7 @@ from distilingua.columns import (
     where,
     with_columns,
 )
-from distilingua.corpora.schema import Corpus, each_row, notes_of
+from distilingua.corpora.schema import Corpus, each_row, notes_of, option_of
 from distilingua.corpora.words import parsed
 from distilingua.data.cleaning import Cleaning, CleaningReport, Reasons
 from distilingua.data.pairing import Meanings, Member, PairingReport, Readings, pair_rows
@@ -38,6 +39,8 @@ from distilingua.tasks.task import Task
 from distilingua.tasks.text_classification import TextClassification
 
 MENTIONED = 5  # spellings in a note
+FEWEST = 10  # documents that a guess is made of
+PART = re.compile(r"(.+)[-_:#/.][0-9]+")  # of a document, by its id
 
 
 def fingerprint_of(rows: Dataset, task: Task) -> str:
@@ -150,6 +153,7 @@ def load_rows(
     pointing = bool(task.points_into)
     paired = pair_rows(texts, pair, teacher_languages, members, task.stratify_by, pointing)
     train, unpaired, pairing_report, not_learnt = paired
+    report.notes += [*_hidden_labels(pairing_report, pair, corpus), *_documents(held_out("test"), task, corpus)]
 
     # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
     # are text that it has not learnt
@@ -165,6 +169,32 @@ def load_rows(
     why[numbers_of(texts)] = not_learnt.to_numpy(zero_copy_only=False)
     table = with_columns(table, {"why": strings(why), "unusable": unusable})
     return Rows(table, train, unpaired, dev, held_out("test"), labels, report, pairing_report)
+
+
+def _hidden_labels(report: PairingReport, pair: Pair, corpus: Corpus) -> list[str]:
+    """How many of the source's labels training does not see, and the key that decides it, in sentences."""
+    key, share = option_of(corpus, "parallel") or option_of(corpus, "splits") or ("corpus: its split", "parallel")
+    if isinstance(share, Mapping):
+        key, share = f"{key}.parallel", share.get("parallel")
+    text = "as their texts serve as aligned text"
+    of_pair = {"pair.labels": f"as pair.labels={pair.labels} says", "pair.parallel": f"{text}: {pair.parallel=}"}
+    told = {of_pair.get(by, f"{text}: {key}={share}"): n for by, n in report.hidden.items()}
+    return [f"{n} labels of {pair.source!r} are hidden, {reason}." for reason, n in told.items()]
+
+
+def _documents(test: Mapping[str, Dataset], task: Task, corpus: Corpus) -> list[str]:
+    """Says where ids look like those of parts of documents, `doc12-3`, and nothing says that these belong together. It
+    is a guess, as rows may be numbered by class; those of a file, `row-1`, begin all alike."""
+    found = option_of(corpus, "columns")
+    known = list(task.points_into) == ["text_pair"] or any(any(texts_of(rows, "cluster")) for rows in test.values())
+    ids = [row_id for rows in test.values() for row_id in texts_of(rows, "id")]
+    documents = {part[1] if (part := PART.fullmatch(row_id)) else "" for row_id in ids}
+    if found is None or known or "" in documents or not FEWEST * len(test) <= len(documents) <= len(ids) / 2:
+        return []
+    told = (
+        f"By ids such as {ids[0]!r}, {len(ids):,} test rows seem to be of {len(documents):,} documents. Intervals take"
+    )
+    return [f"{told} them for independent: name the column of the document, {found[0]}.cluster=COLUMN."]
 
 
 def _check_ids(texts: Dataset) -> None:

@@ -50,7 +50,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
     for name, one in evaluations.items():
         read = [cut_counts(of_language.outputs.encoded) for of_language in one.values()]
         tell_cut(name, predictors[name].encoder.task, sum(read))
-    milliseconds = latency(predictors, next(iter(rows.test.values())))
+    speed = latency(predictors, next(iter(rows.test.values())))
     first, *others = predictors
     pairs = [(first, name) for name in others]
     trusted = trust(predictors, evaluations, rows.test, predictors, pairs)
@@ -60,7 +60,7 @@ def evaluate_models(cfg: DictConfig, folder: Path, task_typed: bool = True) -> d
         "device": str(device),
         "shown": dict(benchmark.task.shown),
         "given": {name: model.given for name, model in models.items()},
-        "models": figures(predictors, evaluations, milliseconds, trusted),
+        "models": figures(predictors, evaluations, speed, trusted),
         "differences": trusted.differences,
         "note": benchmark.task.note,
     }

@@ -167,7 +167,7 @@ def with_oracle(run: Run, oracles: Sequence[Run]) -> dict[str, Any]:
 def scores(run: Run, models: Mapping[str, Any]) -> pd.DataFrame:
     """Per language and model, every score in percent, the main one with its interval."""
     kept = {pictures.NAMES["student"]: run.metrics["retention"].get("languages", {})}
-    named = {pictures.NAMES[kind]: model for kind, model in models.items()}
+    named = {pictures.NAMES[kind]: model for kind, model in models.items()} | run.metrics.get("yardsticks", {})
     table = models_frame("Scores in percent", named, run.metrics["shown"], kept)
     return table.rename(columns={"lang": "language"}).drop(columns=["weights", "MB", "ms"])
 

@@ -123,7 +123,7 @@ def results_table(metrics: dict[str, Any]) -> Table:
     title = f"{metrics['task']}, {metrics['pair']}, {metrics['protocol']}, seed {metrics['seed']}; ms on "
     return models_table(
         title + metrics["device"] + (" beside other jobs" if metrics.get("ms_beside_other_jobs") else ""),
-        {names[name]: model for name, model in models.items()},
+        {names[name]: model for name, model in models.items()} | metrics.get("yardsticks", {}),
         metrics["shown"],
         {names["student"]: metrics["retention"].get("languages", {})},
     )
@@ -150,10 +150,12 @@ def models_frame(
     """
     rows = []
     for lang in dict.fromkeys(lang for model in models.values() for lang in model["languages"]):
-        for name, model in models.items():
+        for name, model in sorted(models.items(), key=lambda one: one[0][:7] != "teacher"):  # whatever it reads
             if (scores := model["languages"].get(lang)) is None:
                 continue
             main, *others = ((heading, percent(scores[metric])) for metric, heading in shown.items())
+            scored, of = model.get("rows", {}).get(lang, (0, 0))
+            name += f" ({scored:,} of {of:,} rows)" if scored < of else ""
             row = {"lang": lang, "model": name, **dict([main, ("95 %", spread(model, lang)), *others])}
             row["kept"] = percent((retention or {}).get(name, {}).get(lang))
             if "changed" in model:

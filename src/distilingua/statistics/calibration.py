@@ -31,7 +31,7 @@ def calibration_error(probabilities: Sequence[float], right: Sequence[bool]) -> 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     """The one temperature that makes the labels likeliest (Guo et al. 2017, section 4.2); decisions stay as they are.
 
-    As if one label more were wrong (Platt 1999, section 2.2): a model that has all of them right is not sure of everything.
+    As if one label more were wrong (Platt 1999, section 2.2): a model that has all right is not sure of everything.
 
     Args:
         logits: (positions, classes).

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from random import Random
 from typing import Any
 
 import numpy as np
@@ -16,7 +19,7 @@ from torch import nn
 from distilingua.columns import numbers_of, texts_of
 from distilingua.corpora.schema import each_row
 from distilingua.data.pairing import Meanings, Readings
-from distilingua.statistics.bootstrap import Tally
+from distilingua.statistics.bootstrap import Tally, group_sums, interval
 from distilingua.tasks.task import Evaluation
 from distilingua.training.inference import AnyPredictor, Predictions, Predictor
 from distilingua.training.job import Job
@@ -29,6 +32,8 @@ from distilingua.training.reliability import (
     sampled,
     temperature_of,
 )
+
+TURNS, SECONDS = 5, 10.0  # of every model on a sentence; the time after which no turn is repeated
 
 
 def evaluate(predictor: AnyPredictor, held_out: Mapping[str, Dataset], name: str) -> dict[str, Evaluation]:
@@ -81,23 +86,34 @@ def calibrate(predictor: Predictor, dev: Dataset, name: str) -> None:
         model.config.calibrated = temperature
 
 
-def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, float]:
-    """Median milliseconds per sentence, one sentence at a time, tokenising included.
+def latency(models: Mapping[str, AnyPredictor], rows: Dataset, sentences: int = 40) -> dict[str, dict[str, Any]]:
+    """Milliseconds per sentence, one sentence at a time, tokenising included, of models beside each other.
 
-    The models take turns on every sentence, so that whatever else the machine is doing hits them alike.
+    What else the machine does only adds time, so the quickest turn counts (Chen and Revels 2016). The models' order is
+    drawn each time: who always came after a large one would find cold caches and a time slice used up. Models are
+    compared with the quickest one, which is disturbed least, on the same sentence: `latency_ratio` has the quartiles.
     """
-    different = {id(model): model for model in models.values()}  # one that goes by two names has one time
-    times: dict[int, list[float]] = {number: [] for number in different}
-    sample = rows.select(range(min(sentences, len(rows))))
+    different = list(
+        {id(model): model for model in models.values()}.values()
+    )  # one that goes by two names has one time
+    sample = [rows[n : n + 1] for n in range(min(sentences, len(rows)))]
+    times = np.full((len(different), len(sample)), np.inf)
+    rng, begun = Random(0), time.perf_counter()
     with torch.inference_mode():
-        for i in range(-3, len(sample)):  # the first three warm up
-            row = sample[max(i, 0) : max(i, 0) + 1]
-            for number, predictor in different.items():
+        for turn, (i, row) in product(range(TURNS), enumerate(sample)):
+            if turn and time.perf_counter() - begun > SECONDS:
+                break
+            for n in rng.sample(range(len(different)), len(different)):
                 start = time.perf_counter()
-                predictor.predict_one(row)
-                if i >= 0:
-                    times[number].append(1000 * (time.perf_counter() - start))
-    return {name: round(statistics.median(times[id(model)]), 2) for name, model in models.items()}
+                different[n].predict_one(row)
+                times[n, i] = min(times[n, i], 1000 * (time.perf_counter() - start))
+    medians = np.median(times, axis=1)
+    quartiles = np.quantile(times / times[medians.argmin()], [0.25, 0.5, 0.75], axis=1).T.round(4).tolist()
+    ratios, base = dict(zip(map(id, different), quartiles, strict=True)), float(medians.min())
+    return {
+        name: {"latency_ms": round(base * ratios[id(model)][1], 2), "latency_ratio": ratios[id(model)]}
+        for name, model in models.items()
+    }
 
 
 def retention(
@@ -107,7 +123,7 @@ def retention(
     source: str,
     reads: list[str] | None,
 ) -> dict[str, Any]:
-    """Student's score / teacher's score per language, their mean, and the worst.
+    """Student's score / teacher's score per language; mean and worst are over the targets, or the source alone.
 
     In a language the teacher does not read, its score is next to chance and would flatter every student. The
     yardstick there is what the teacher reaches in the source language, which it reads in place of the target.
@@ -121,9 +137,10 @@ def retention(
     for lang, evaluation in student.items():
         yardstick = lang if reads is None or lang in reads else source
         kept[lang] = round(evaluation.scores[score] / max(teacher[yardstick].scores[score], 1e-9), 4)
-    worst = min(kept, key=lambda lang: kept[lang])
+    targets = [lang for lang in kept if lang != source] or list(kept)
+    worst = min(targets, key=lambda lang: kept[lang])
     return {
-        "mean": round(statistics.mean(kept.values()), 4),
+        "mean": round(statistics.mean(kept[lang] for lang in targets), 4),
         "worst_language": worst,
         "worst": kept[worst],
         "languages": kept,
@@ -250,20 +267,54 @@ def under_disturbance(predictor: AnyPredictor, rows: Dataset, judged: Evaluation
 def figures(
     models: Mapping[str, AnyPredictor],
     evaluations: Mapping[str, Mapping[str, Evaluation]],
-    milliseconds: Mapping[str, float],
+    speed: Mapping[str, Mapping[str, Any]],
     trusted: Reliability,
 ) -> dict[str, Any]:
-    """Size, speed, scores and how sure these are, as files and tables have them."""
+    """Size, speed (see `latency`), scores and how sure these are, as files and tables have them."""
     return {
         name: {
             "parameters": model.parameters,
             "bytes": model.bytes,
-            "latency_ms": milliseconds[name],
+            **speed[name],
             "languages": {lang: evaluation.scores for lang, evaluation in evaluations[name].items()},
             "reliability": trusted.models[name],
         }
         for name, model in models.items()
     }
+
+
+def yardsticks(
+    job: Job,
+    student: AnyPredictor,
+    judged: Mapping[str, Evaluation],
+    aligned: Mapping[str, Aligned],
+    trusted: Reliability,
+) -> dict[str, Any]:
+    """What scores are read against where a text has one class, as `figures` has models: the teacher on aligned text,
+    the ceiling of what can be taught; and the commonest of the source's visible labels, whatever the text, the floor.
+    Beside `languages` and `reliability` each has `rows`: [how many have such an answer, of how many].
+    """
+    if job.task.problem_type != "single_label_classification":
+        return {}
+    labels = zip(texts_of(job.rows.train, "lang"), texts_of(job.rows.train, "label"), strict=True)
+    visible = Counter(sorted(label for lang, label in labels if label and lang == job.pair.source))
+    ((commonest, _),) = visible.most_common(1)  # of equally many, the first by name
+    found: dict[str, Any] = {}
+    for lang, rows in job.rows.test.items():
+        read = {n: answer for n, (_, answer, _) in aligned.get(lang, {}).items()}
+        always = {"majority class": dict.fromkeys(range(len(rows)), commonest)}
+        for name, answers in (always | ({"teacher, aligned text": read} if read else {})).items():
+            chosen, classes = list(answers), [job.task.labels.index(label) for label in answers.values()]
+            cells = torch.eye(len(job.task.labels))[classes].split(1)
+            own = Predictions([*cells], [1.0] * len(cells), judged[lang].outputs.encoded[chosen])
+            scored = evaluated(student, rows.select(chosen), own)
+            tally = job.task.tally(scored.predicted, rows.select(chosen))
+            assert tally is not None  # a class is right or wrong
+            ends = interval(group_sums(tally.counts, [trusted.groups[lang][n] for n in chosen]), tally.score)
+            line = found.setdefault(name, {"languages": {}, "reliability": {}, "rows": {}})
+            line["languages"][lang], line["rows"][lang] = scored.scores, [len(chosen), len(rows)]
+            line["reliability"][lang] = {"interval": [round(end, 4) for end in ends]}
+    return found
 
 
 def through_aligned(job: Job, teacher: AnyPredictor, rows: Dataset) -> Aligned:

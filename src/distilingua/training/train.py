@@ -24,7 +24,16 @@ from distilingua.monitoring.tables import results_table, show_data, trust_tables
 from distilingua.parts import Parts
 from distilingua.statistics.bootstrap import SIGNIFICANT
 from distilingua.tasks.task import Evaluation, Task
-from distilingua.training.evaluate import evaluate, figures, latency, predictions, retention, through_aligned, trust
+from distilingua.training.evaluate import (
+    evaluate,
+    figures,
+    latency,
+    predictions,
+    retention,
+    through_aligned,
+    trust,
+    yardsticks,
+)
 from distilingua.training.fitting import (
     check_rows,
     check_settings,
@@ -131,7 +140,7 @@ def conclude(
         evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
         source = job.pair.source
         dev = evaluate(student, {source: job.rows.dev[source]}, "student")[source]
-        milliseconds = latency(models, job.rows.test[job.pair.source])
+        speed = latency(models, job.rows.test[job.pair.source])
         trusted = trust(
             models,
             evaluations,
@@ -144,7 +153,8 @@ def conclude(
         with whole_file(job.run / "predictions.parquet") as file:
             predictions(job.rows.test, evaluations, aligned, trusted).to_parquet(str(file))
     metrics = {
-        **summary(job, models, evaluations, figures(models, evaluations, milliseconds, trusted)),
+        **summary(job, models, evaluations, figures(models, evaluations, speed, trusted)),
+        "yardsticks": yardsticks(job, student, evaluations["student"], aligned, trusted),
         "advice": advice(job, evaluations) or worse_than_alone(trusted.differences.get(f"student{MINUS}direct", {})),
         "differences": trusted.differences,
         "soft_labels": soft_label_accuracy(job, outputs),
