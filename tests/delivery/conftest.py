@@ -33,7 +33,7 @@ def settings(kept: Path) -> list[str]:
         *("student=nano", "student.layers=1", "student.hidden_size=64", "student.heads=2", "student.vocabulary=200"),
         *("student.feed_forward=128", "training.epochs=8", "training.batch_size=16", "optimizer.lr=2e-3"),
         *("teacher.fine_tune.freeze=[]", "teacher.fine_tune.epochs=8", "teacher.fine_tune.lr=2e-3"),
-        "teacher.fine_tune.batch_size=16",
+        *("teacher.fine_tune.batch_size=16", "task.carriers=0"),
         *("trainer.precision=32-true", "cleaning.url='<link>'", "logger=[]"),  # learning rates are written nowhere
         f"paths.cache={kept / 'cache'}",
     ]
