@@ -309,11 +309,11 @@ def yardsticks(
             own = Predictions([*cells], [1.0] * len(cells), judged[lang].outputs.encoded[chosen])
             scored = evaluated(student, rows.select(chosen), own)
             tally = job.task.tally(scored.predicted, rows.select(chosen))
-            assert tally is not None  # a class is right or wrong
-            ends = interval(group_sums(tally.counts, [trusted.groups[lang][n] for n in chosen]), tally.score)
             line = found.setdefault(name, {"languages": {}, "reliability": {}, "rows": {}})
             line["languages"][lang], line["rows"][lang] = scored.scores, [len(chosen), len(rows)]
-            line["reliability"][lang] = {"interval": [round(end, 4) for end in ends]}
+            if tally is not None:  # a task of others may not say what its score is made of
+                ends = interval(group_sums(tally.counts, [trusted.groups[lang][n] for n in chosen]), tally.score)
+                line["reliability"][lang] = {"interval": [round(end, 4) for end in ends]}
     return found
 
 
