@@ -110,12 +110,14 @@ def overrides_of(command: str, given: str, typed: Sequence[str]) -> list[str]:
     exported, or came from elsewhere, values alone. See `foreign.taken`."""
     path = _folder_of(Path(given).expanduser())
     run = run_of(path)
+    of_another = ("task.",) if any(item.startswith("task=") for item in typed) else ()  # keys that it may not have
     if run and (overrides_file(run) or overrides_file(run.parent)):  # a task among several has no own
-        items = [item for item in typed_of(run) if not item.startswith("paths.")]
+        items = [item for item in typed_of(run) if not item.startswith(("paths.", *of_another))]
         return taken(command, given, items, run, typed)
     if not (path / "config.json").is_file():
         return []
-    return [item for item in _settings(path, given).get("overrides", []) if HARMLESS.fullmatch(str(item))]
+    items = [str(item) for item in _settings(path, given).get("overrides", [])]
+    return [item for item in items if HARMLESS.fullmatch(item) and not item.startswith(of_another)]
 
 
 def for_its_task(cfg: DictConfig, given: str, typed: Sequence[str]) -> DictConfig:
