@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -129,16 +130,10 @@ def load_rows(
     ]
     labels = task.classes(names[n] for n in np.unique(label[is_in(pair.source, "train")]))
     labelled = np.array([bool(name) for name in names], dtype=bool)[label]
-    for each in pair.languages:
-        for part in ("test",) if judge else ("train", "dev", "test"):
-            # what is judged needs a label; what is only trained on does not
-            if not (is_in(each, part) & (labelled | (part == "train"))).any():
-                raise UserError(
-                    f"corpus: no {part} rows{'' if part == 'train' else ' with a label'} for {each!r} are left after "
-                    f"cleaning ({report}). Every language needs "
-                    + ("test, labelled." if judge else "train, dev and test, the latter two labelled.")
-                    + "".join(f" {note}" for note in report.notes)
-                )
+    for each, part in product(pair.languages, ("test",) if judge else ("train", "dev", "test")):
+        # what is judged needs a label; what is only trained on does not
+        if not (is_in(each, part) & (labelled | (part == "train"))).any():
+            raise _missing(each, part, report, judge)
 
     def held_out(part: str) -> dict[str, Dataset]:
         return {each: select(texts, np.flatnonzero(is_in(each, part) & labelled)) for each in pair.languages}
@@ -146,7 +141,7 @@ def load_rows(
     if judge:
         nothing = select(texts, [])
         told = PairingReport({}, {}, {}, {}, {})
-        return Rows(table, nothing, nothing, held_out("dev"), held_out("test"), labels, report, told)
+        return Rows(table, nothing, nothing, {}, held_out("test"), labels, report, told)
     for each in pair.languages:
         there = np.unique(label[lang == langs.index(each)])  # hidden from training or not: they are what is judged
         _check_classes(each, task.classes(names[n] for n in there), labels, pair.source, alike)
@@ -155,20 +150,30 @@ def load_rows(
     train, unpaired, pairing_report, not_learnt = paired
     report.notes += [*_hidden_labels(pairing_report, pair, corpus), *_documents(held_out("test"), task, corpus)]
 
-    # dev rows get what the teacher reads for them, too: agreement with it is watched where labels may not be. Partners
-    # are text that it has not learnt
+    # agreement with the teacher is watched where labels may not be; partners are text that it has not learnt
     known = Meanings(texts, pair, pointing)
     readings = Readings(known, known.of_split("parallel", "dev"))
-    dev = {}
-    for each, rows in held_out("dev").items():
+
+    def with_readings(rows: Dataset) -> Dataset:
         numbers = numbers_of(rows)
         read = readings(known.places(numbers), teacher_languages, members)
-        dev[each] = with_columns(rows, {"number": pa.array(numbers, pa.int32()), "teacher_texts": read.as_column()})
+        return with_columns(rows, {"number": pa.array(numbers, pa.int32()), "teacher_texts": read.as_column()})
+
+    dev = {each: with_readings(rows) for each, rows in held_out("dev").items()}
     unusable = column(table, "why")
     why = np.array(unusable.to_numpy(zero_copy_only=False), dtype=object)
     why[numbers_of(texts)] = not_learnt.to_numpy(zero_copy_only=False)
     table = with_columns(table, {"why": strings(why), "unusable": unusable})
     return Rows(table, train, unpaired, dev, held_out("test"), labels, report, pairing_report)
+
+
+def _missing(lang: str, part: str, report: CleaningReport, judge: bool) -> UserError:
+    """What to say where a language has no such rows."""
+    needed = "test, labelled." if judge else "train, dev and test, the latter two labelled."
+    return UserError(
+        f"corpus: no {part} rows{'' if part == 'train' else ' with a label'} for {lang!r} are left after cleaning "
+        f"({report}). Every language needs {needed}" + "".join(f" {note}" for note in report.notes)
+    )
 
 
 def _hidden_labels(report: PairingReport, pair: Pair, corpus: Corpus) -> list[str]:

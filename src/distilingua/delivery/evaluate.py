@@ -134,7 +134,7 @@ def names_of(given: Sequence[str]) -> list[str]:
 
 
 def read_rows(cfg: DictConfig, benchmark: Benchmark) -> Any:
-    """Clean rows with their labels, see `data.rows.Rows`: those of test are judged on, those of dev calibrate."""
+    """Clean rows of test with their labels, see `data.rows.Rows`."""
     from distilingua.data.rows import load_rows
 
     given = benchmark.corpus, instantiate(cfg.cleaning), benchmark.pair

@@ -140,7 +140,7 @@ def conclude(
         evaluations = {name: evaluate(model, job.rows.test, name) for name, model in models.items()}
         source = job.pair.source
         dev = evaluate(student, {source: job.rows.dev[source]}, "student")[source]
-        speed = latency(models, job.rows.test[job.pair.source])
+        speed = latency(models, job.rows.test[source])
         trusted = trust(
             models,
             evaluations,
